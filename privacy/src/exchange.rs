@@ -1,0 +1,122 @@
+//! The caller's side of one call on one stream, step by step.
+//!
+//! ```text
+//! provider -> caller   Advert    at once, unasked: no round trip is spent on it
+//! caller -> provider   Call      sealed to the key in that advert
+//! provider -> caller   Reply     or Refusal
+//! caller -> provider   Ack       and the stream closes
+//! ```
+//!
+//! The advert comes on the call's own circuit, so a provider that hands out a
+//! different key to every visitor learns nothing from seeing the key again.
+
+use std::time::Duration;
+
+use dlambda_proto::{
+    Advert, Endpoint, Frame, FrameKind, Refusal, Reply, SignedAdvert, UnixSeconds, Verified, decode,
+};
+
+use crate::seal::SealedCall;
+use crate::transport::Stream;
+use crate::wire::{ReceiveBudget, read_frame, write_frame};
+use crate::{ExchangeError, WireError};
+
+/// A reply, opened, and what it weighed on the wire.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Exchanged {
+    /// The reply.
+    pub reply: Reply,
+    /// Bytes of the frames sent.
+    pub sent_bytes: u64,
+    /// Bytes of the frames received after the advert.
+    pub received_bytes: u64,
+}
+
+/// A caller holds at most one advert and one reply at a time.
+const BUDGET: usize = 66 << 20;
+
+/// Time for the acknowledgement; nobody waits for it longer.
+const ACK: Duration = Duration::from_secs(5);
+
+/// Receives and verifies the advert that a provider sends when a stream opens.
+///
+/// # Errors
+///
+/// [`ExchangeError`]: nothing arrives before `deadline`, or what arrives must
+/// not be believed.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: drop the stream too.
+pub async fn receive_advert(
+    stream: &mut (impl Stream + ?Sized),
+    served_by: &Endpoint,
+    now: UnixSeconds,
+    deadline: Duration,
+) -> Result<Verified<Advert>, ExchangeError> {
+    let budget = ReceiveBudget::new(BUDGET);
+    let expected = [FrameKind::Advert, FrameKind::Refusal];
+    let (frame, _reservation) = read_frame(stream, &expected, deadline, &budget).await?;
+    if frame.kind() == FrameKind::Refusal {
+        return Err(refusal(&frame));
+    }
+    let signed: SignedAdvert = decode(frame.body())?;
+    Ok(signed.verify(now, served_by)?)
+}
+
+/// Sends a sealed call, waits for its reply, opens and acknowledges it.
+///
+/// # Errors
+///
+/// [`ExchangeError`]: the provider refuses, breaks the protocol, vanishes, or
+/// does not answer before `deadline`.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: drop the stream too. The provider may have run the call.
+pub async fn exchange(
+    stream: &mut (impl Stream + ?Sized),
+    call: SealedCall,
+    deadline: Duration,
+) -> Result<Exchanged, ExchangeError> {
+    let sent = wire_len(call.frame());
+    let budget = ReceiveBudget::new(BUDGET);
+    let expected = [FrameKind::Reply, FrameKind::Refusal];
+    let round_trip = async {
+        match write_frame(stream, call.frame(), deadline).await {
+            // A provider that refuses early stops reading; its refusal is
+            // worth more than "connection lost".
+            Ok(()) | Err(WireError::Lost(_)) => {}
+            Err(error) => return Err(error),
+        }
+        read_frame(stream, &expected, deadline, &budget).await
+    };
+    let (frame, _reservation) = tokio::time::timeout(deadline, round_trip)
+        .await
+        .map_err(|_| WireError::Deadline)??;
+    if frame.kind() == FrameKind::Refusal {
+        return Err(refusal(&frame));
+    }
+    let reply = call.open(frame.body()).map_err(ExchangeError::Reply)?;
+    if let Ok(ack) = Frame::new(FrameKind::Ack, Vec::new()) {
+        // The reply is here; whether the provider hears so changes nothing.
+        let _ = write_frame(stream, &ack, ACK).await;
+    }
+    Ok(Exchanged {
+        reply,
+        sent_bytes: sent,
+        received_bytes: wire_len(&frame),
+    })
+}
+
+fn refusal(frame: &Frame) -> ExchangeError {
+    match decode::<Refusal>(frame.body()) {
+        Ok(refusal) => ExchangeError::Refused(refusal),
+        Err(error) => ExchangeError::Unreadable(error),
+    }
+}
+
+fn wire_len(frame: &Frame) -> u64 {
+    (dlambda_proto::FRAME_HEADER_LEN + frame.body().len()) as u64
+}

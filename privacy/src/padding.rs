@@ -1,0 +1,110 @@
+//! Padding to size buckets, before sealing.
+//!
+//! `length (4, big endian) | data | zeros`, up to the next bucket. Few, wide
+//! buckets make large crowds: four sizes up to a mebibyte's quarter, then powers
+//! of two, where the waste would cost more than it hides.
+
+use crate::SealError;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const PREFIX: usize = 4;
+
+/// Sizes, in bytes, that a padded message can have.
+pub const BUCKETS: [usize; 11] = [
+    4 * KIB,
+    16 * KIB,
+    64 * KIB,
+    256 * KIB,
+    MIB,
+    2 * MIB,
+    4 * MIB,
+    8 * MIB,
+    16 * MIB,
+    32 * MIB,
+    64 * MIB,
+];
+
+/// Pads `data` to the smallest bucket that holds it.
+///
+/// # Errors
+///
+/// [`SealError::TooLarge`] if no bucket holds it.
+pub fn pad(data: &[u8]) -> Result<Vec<u8>, SealError> {
+    let needed = data.len().saturating_add(PREFIX);
+    let bucket = BUCKETS
+        .into_iter()
+        .find(|bucket| needed <= *bucket)
+        .ok_or(SealError::TooLarge)?;
+    let length = u32::try_from(data.len()).map_err(|_| SealError::TooLarge)?;
+    let mut padded = Vec::with_capacity(bucket);
+    padded.extend(length.to_be_bytes());
+    padded.extend(data);
+    padded.resize(bucket, 0);
+    Ok(padded)
+}
+
+/// Takes the padding off again.
+///
+/// # Errors
+///
+/// [`SealError::Padding`] unless `padded` is exactly what [`pad`] makes of the
+/// result: a sender must not choose the bucket or hide a mark in the zeros.
+pub fn unpad(padded: &[u8]) -> Result<&[u8], SealError> {
+    let (prefix, rest) = padded
+        .split_first_chunk::<PREFIX>()
+        .ok_or(SealError::Padding)?;
+    let length = u32::from_be_bytes(*prefix) as usize;
+    let (data, zeros) = rest.split_at_checked(length).ok_or(SealError::Padding)?;
+    let bucket = BUCKETS.into_iter().find(|b| length + PREFIX <= *b);
+    if bucket == Some(padded.len()) && zeros.iter().all(|byte| *byte == 0) {
+        Ok(data)
+    } else {
+        Err(SealError::Padding)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_fall_into_buckets() {
+        for (size, bucket) in [
+            (0, 4 * KIB),
+            (4 * KIB - 4, 4 * KIB),
+            (4 * KIB - 3, 16 * KIB),
+            (MIB - 4, MIB),
+            (64 * MIB - 4, 64 * MIB),
+        ] {
+            let padded = pad(&vec![7; size]).expect("fits");
+            assert_eq!(padded.len(), bucket, "{size}");
+            assert_eq!(unpad(&padded).expect("our own").len(), size);
+        }
+        assert_eq!(pad(&vec![7; 64 * MIB - 3]), Err(SealError::TooLarge));
+    }
+
+    #[test]
+    fn no_other_padding_is_accepted() {
+        let good = pad(b"data").expect("fits");
+        let mut mark = good.clone();
+        mark[4000] = 1;
+        let mut longer = good.clone();
+        longer.resize(16 * KIB, 0);
+        let mut beyond = good.clone();
+        beyond[0] = 0xff;
+        for bad in [&mark, &longer, &beyond, &good[..100].to_vec(), &vec![]] {
+            assert_eq!(unpad(bad), Err(SealError::Padding));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn unpad_undoes_pad(data in proptest::collection::vec(any::<u8>(), 0..20_000)) {
+            let padded = pad(&data).expect("fits");
+            prop_assert_eq!(unpad(&padded), Ok(&data[..]));
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The caller's side: seal one request, open one reply.
+
+use std::fmt;
+
+use dlambda_proto::{
+    Advert, CallEnvelope, CallHeader, Frame, FrameKind, PlanName, Reply, Request, Verified, decode,
+    encode,
+};
+use hpke::{Deserializable as _, OpModeS, Serializable as _};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use super::reply::{EXPORT_LABEL, ReplySecret};
+use super::{Aead, Kdf, Kem, call_info};
+use crate::{SealError, padding};
+
+/// A call, sealed with a key of its own; opens the one reply to it.
+pub struct SealedCall {
+    frame: Frame,
+    reply: ReplySecret,
+}
+
+impl SealedCall {
+    /// Pads and seals `request` to the epoch key of a verified advert.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::TooLarge`] above 64 MiB, [`SealError::BadKey`] if the
+    /// advertised key is no key.
+    pub fn seal(
+        advert: &Verified<Advert>,
+        plan: &PlanName,
+        request: &Request,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, SealError> {
+        let header = CallHeader {
+            epoch: advert.epoch,
+            plan: plan.clone(),
+        };
+        let plaintext = Zeroizing::new(encode(request));
+        let padded = Zeroizing::new(padding::pad(&plaintext)?);
+        let recipient = <Kem as hpke::Kem>::PublicKey::from_bytes(&advert.hpke_key)
+            .map_err(|_| SealError::BadKey)?;
+        let (encapsulated, mut context) = hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(
+            &OpModeS::Base,
+            &recipient,
+            &call_info(&advert.provider),
+            rng,
+        )
+        .map_err(|_| SealError::BadKey)?;
+        let ciphertext = context
+            .seal(&padded, &encode(&header))
+            .map_err(|_| SealError::TooLarge)?;
+        let encapsulated_key = encapsulated.to_bytes().into();
+        let reply =
+            ReplySecret::derive(encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
+        let envelope = CallEnvelope {
+            header,
+            encapsulated_key,
+            ciphertext,
+        };
+        let frame =
+            Frame::new(FrameKind::Call, encode(&envelope)).map_err(|_| SealError::TooLarge)?;
+        Ok(Self { frame, reply })
+    }
+
+    /// The frame to send.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    /// Opens the body of the reply's frame. The call's secrets end here.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] if it is not the reply to this very call.
+    pub fn open(self, body: &[u8]) -> Result<Reply, SealError> {
+        let padded = Zeroizing::new(self.reply.open(body)?);
+        Ok(decode(padding::unpad(&padded)?)?)
+    }
+}
+
+impl fmt::Debug for SealedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedCall([scrubbed])")
+    }
+}

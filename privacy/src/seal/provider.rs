@@ -1,0 +1,120 @@
+//! The provider's side: an epoch's secret key, a call opened, one reply sealed.
+
+use std::fmt;
+
+use dlambda_proto::{CallEnvelope, Epoch, ProviderId, Reply, Request, decode, encode};
+use hpke::{Deserializable as _, Kem as _, OpModeR, Serializable as _};
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use super::reply::{EXPORT_LABEL, ReplySecret};
+use super::{Aead, Kdf, Kem, call_info};
+use crate::{SealError, padding};
+
+/// The secret HPKE key of one epoch. Erased from memory when dropped; it is
+/// never written anywhere, so that no later theft opens an old call.
+pub struct EpochSecret {
+    epoch: Epoch,
+    provider: ProviderId,
+    secret: <Kem as hpke::Kem>::PrivateKey,
+    public: [u8; 32],
+}
+
+/// A call, opened.
+pub struct OpenedCall {
+    /// What the caller asks for.
+    pub request: Request,
+    /// Seals the reply.
+    pub replier: ReplySealer,
+}
+
+/// Seals the one reply to one call.
+pub struct ReplySealer(ReplySecret);
+
+impl EpochSecret {
+    /// A fresh key for this provider and epoch.
+    #[must_use]
+    pub fn generate(provider: ProviderId, epoch: Epoch, rng: &mut impl CryptoRng) -> Self {
+        let (secret, public) = Kem::gen_keypair_with_rng(rng);
+        Self {
+            epoch,
+            provider,
+            secret,
+            public: public.to_bytes().into(),
+        }
+    }
+
+    /// The epoch that the key belongs to.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The public key to advertise.
+    #[must_use]
+    pub fn public_key(&self) -> [u8; 32] {
+        self.public
+    }
+
+    /// Opens a call.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError`] if it is not sealed to this key under its own header, or
+    /// what was sealed is no request.
+    pub fn open(&self, envelope: &CallEnvelope) -> Result<OpenedCall, SealError> {
+        let encapsulated =
+            <Kem as hpke::Kem>::EncappedKey::from_bytes(&envelope.encapsulated_key)
+                .map_err(|_| SealError::Open)?;
+        let mut context = hpke::setup_receiver::<Aead, Kdf, Kem>(
+            &OpModeR::Base,
+            &self.secret,
+            &encapsulated,
+            &call_info(&self.provider),
+        )
+        .map_err(|_| SealError::Open)?;
+        let padded = context
+            .open(&envelope.ciphertext, &encode(&envelope.header))
+            .map(Zeroizing::new)
+            .map_err(|_| SealError::Open)?;
+        let request = decode(padding::unpad(&padded)?)?;
+        let secret = ReplySecret::derive(envelope.encapsulated_key, |out| {
+            context.export(EXPORT_LABEL, out)
+        })?;
+        Ok(OpenedCall {
+            request,
+            replier: ReplySealer(secret),
+        })
+    }
+}
+
+impl ReplySealer {
+    /// Pads and seals the reply: the body of a `Reply` frame.
+    ///
+    /// # Errors
+    ///
+    /// [`SealError::TooLarge`] above 64 MiB.
+    pub fn seal(self, reply: &Reply, rng: &mut impl CryptoRng) -> Result<Vec<u8>, SealError> {
+        let plaintext = Zeroizing::new(encode(reply));
+        let padded = Zeroizing::new(padding::pad(&plaintext)?);
+        self.0.seal(&padded, rng)
+    }
+}
+
+impl fmt::Debug for EpochSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EpochSecret({:?}, [scrubbed])", self.epoch)
+    }
+}
+
+impl fmt::Debug for OpenedCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenedCall([scrubbed])")
+    }
+}
+
+impl fmt::Debug for ReplySealer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplySealer([scrubbed])")
+    }
+}

@@ -1,0 +1,126 @@
+//! A network in memory, for fast tests: streams are buffers and, under tokio's
+//! paused clock, waiting takes no time.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dlambda_proto::{Endpoint, OnionAddress};
+use tokio::sync::mpsc;
+
+use super::{BoxStream, CircuitFacts, Incoming, Listener, Transport};
+use crate::TransportError;
+
+/// Bytes that a stream holds before the writer has to wait.
+const BUFFER: usize = 64 << 10;
+
+type Services = HashMap<[u8; 32], mpsc::Sender<Incoming>>;
+
+/// The network: a set of services, and a latency.
+#[derive(Clone, Default)]
+pub struct MemoryNetwork {
+    services: Arc<Mutex<Services>>,
+    latency: Duration,
+}
+
+/// One participant's way into a [`MemoryNetwork`].
+#[derive(Clone)]
+pub struct MemoryTransport {
+    network: MemoryNetwork,
+    key: [u8; 32],
+}
+
+impl MemoryNetwork {
+    /// A network in which every dial takes `latency`.
+    #[must_use]
+    pub fn new(latency: Duration) -> Self {
+        Self {
+            services: Arc::default(),
+            latency,
+        }
+    }
+
+    /// A participant; the endpoint at which it listens follows from `key`.
+    #[must_use]
+    pub fn transport(&self, key: [u8; 32]) -> MemoryTransport {
+        MemoryTransport {
+            network: self.clone(),
+            key,
+        }
+    }
+}
+
+impl MemoryTransport {
+    /// Where this participant listens, if it does.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Onion(OnionAddress::from_public_key(self.key))
+    }
+}
+
+#[async_trait]
+impl Transport for MemoryTransport {
+    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+        tokio::time::sleep(self.network.latency).await;
+        let service = {
+            let services = lock(&self.network.services);
+            services
+                .iter()
+                .find(|(key, _)| Endpoint::Onion(OnionAddress::from_public_key(**key)) == *endpoint)
+                .map(|(_, service)| service.clone())
+        };
+        let unreachable = || TransportError::Unreachable("no such service".into());
+        let service = service.ok_or_else(unreachable)?;
+        let (near, far) = tokio::io::duplex(BUFFER);
+        let incoming = Incoming {
+            stream: Box::new(far),
+            circuit: CircuitFacts::new(Vec::new()),
+        };
+        service.send(incoming).await.map_err(|_| unreachable())?;
+        Ok(Box::new(near))
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+        let (sender, receiver) = mpsc::channel(16);
+        lock(&self.network.services).insert(self.key, sender);
+        Ok(Box::new(MemoryListener {
+            transport: self.clone(),
+            receiver,
+        }))
+    }
+}
+
+struct MemoryListener {
+    transport: MemoryTransport,
+    receiver: mpsc::Receiver<Incoming>,
+}
+
+#[async_trait]
+impl Listener for MemoryListener {
+    fn endpoint(&self) -> Endpoint {
+        self.transport.endpoint()
+    }
+
+    async fn accept(&mut self) -> Option<Incoming> {
+        self.receiver.recv().await
+    }
+}
+
+fn lock(services: &Mutex<Services>) -> std::sync::MutexGuard<'_, Services> {
+    // The map is whole between any two operations on it.
+    services.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryNetwork")
+    }
+}
+
+impl fmt::Debug for MemoryTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryTransport")
+    }
+}

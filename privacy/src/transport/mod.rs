@@ -1,0 +1,106 @@
+//! The one seam to the outside: dial a provider, listen as one.
+//!
+//! Isolation is not an option of this trait, it is its contract: **every
+//! [`Transport::dial`] makes a circuit that no other stream has used or will
+//! use**. There is no way to ask for less, so no caller can forget to ask.
+
+mod direct;
+pub mod memory;
+mod tor;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use dlambda_proto::Endpoint;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use direct::DangerouslyDirect;
+pub use tor::{BootstrapProgress, TorDirectories, TorTransport};
+
+use crate::TransportError;
+
+/// An ordered, reliable stream of bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Any stream.
+pub type BoxStream = Box<dyn Stream>;
+
+/// Makes and accepts anonymous streams.
+#[async_trait]
+pub trait Transport: Send + Sync {
+    /// Opens a stream to `endpoint` on a circuit of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`]; among them [`TransportError::Deadline`] after the
+    /// transport's own limit.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a circuit being built is abandoned.
+    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError>;
+
+    /// Becomes reachable, and hands out what arrives. At most once a transport.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError`] if this transport cannot listen.
+    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError>;
+}
+
+/// What arrives at an endpoint of ours. Stops listening when dropped.
+#[async_trait]
+pub trait Listener: Send {
+    /// Where we can be reached.
+    fn endpoint(&self) -> Endpoint;
+
+    /// The next stream, the first and only one of its circuit; `None` when no
+    /// more can come.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: no stream is lost.
+    async fn accept(&mut self) -> Option<Incoming>;
+}
+
+/// A stream that a stranger opened.
+pub struct Incoming {
+    /// The stream.
+    pub stream: BoxStream,
+    /// All that the transport knows of the circuit it came by.
+    pub circuit: CircuitFacts,
+}
+
+/// All that a transport lets a listener know of a circuit. Kept so that tests
+/// can play a provider that writes down everything.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CircuitFacts {
+    /// A random label, given to the circuit here: two streams with one label
+    /// came by one circuit.
+    pub label: [u8; 16],
+    /// The request that opened the stream, as the transport received it.
+    pub opening: Vec<u8>,
+}
+
+impl CircuitFacts {
+    fn new(opening: Vec<u8>) -> Self {
+        let mut label = [0; 16];
+        rand_core::Rng::fill_bytes(&mut crate::os_rng(), &mut label);
+        Self { label, opening }
+    }
+}
+
+impl fmt::Debug for CircuitFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CircuitFacts([scrubbed])")
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Incoming([scrubbed])")
+    }
+}

@@ -1,0 +1,157 @@
+//! Tor, in process, through arti.
+
+mod config;
+mod errors;
+mod service;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arti_client::config::BoolOrAuto;
+use arti_client::{IsolationToken, StreamPrefs, TorClient};
+use async_trait::async_trait;
+use dlambda_proto::{Endpoint, ONION_PORT};
+use futures::StreamExt as _;
+use tokio::time::timeout;
+use tor_rtcompat::PreferredRuntime;
+
+use super::{BoxStream, Listener, Transport};
+use crate::TransportError;
+use crate::network::Network;
+
+/// Longest time to build the circuits to an onion service. Tor itself takes
+/// 0.3 s to 10 s; what takes longer is better tried again on other relays.
+const DIAL: Duration = Duration::from_secs(45);
+
+/// Where Tor keeps its files. Both directories must be readable by their owner
+/// only; arti checks them with `fs-mistrust`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TorDirectories {
+    /// Guards and onion keys: losing it changes who one is.
+    pub state: PathBuf,
+    /// The directory of relays: losing it costs a download.
+    pub cache: PathBuf,
+}
+
+/// How far the start of Tor has come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct BootstrapProgress {
+    /// From 0 (just started) to 100 (ready).
+    pub percent: u8,
+    /// What it is stuck at, if it seems stuck.
+    pub blocked: Option<String>,
+}
+
+/// A Tor client and, once it listens, an onion service.
+pub struct TorTransport {
+    client: Arc<TorClient<PreferredRuntime>>,
+}
+
+impl TorDirectories {
+    /// These directories.
+    #[must_use]
+    pub fn new(state: PathBuf, cache: PathBuf) -> Self {
+        Self { state, cache }
+    }
+}
+
+impl TorTransport {
+    /// Starts Tor and waits until it can build circuits.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NetworkDown`] if the network does not answer or
+    /// `deadline` passes, [`TransportError::Local`] if files or configuration
+    /// are at fault.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was downloaded stays in the cache.
+    pub async fn bootstrap(
+        network: &Network,
+        directories: &TorDirectories,
+        deadline: Duration,
+        mut progress: impl FnMut(BootstrapProgress) + Send,
+    ) -> Result<Self, TransportError> {
+        let config = config::build(network, directories)?;
+        let client = TorClient::builder()
+            .config(config)
+            .create_unbootstrapped()
+            .map_err(errors::starting)?;
+        let mut events = client.bootstrap_events();
+        let mut last_blockage = None;
+        let bootstrap = client.bootstrap();
+        let report = async {
+            while let Some(status) = events.next().await {
+                last_blockage = status.blocked().map(|b| b.message().to_string());
+                progress(BootstrapProgress {
+                    percent: percent(status.as_frac()),
+                    blocked: last_blockage.clone(),
+                });
+            }
+            std::future::pending().await
+        };
+        let outcome = timeout(deadline, async {
+            tokio::select! {
+                result = bootstrap => result,
+                never = report => never,
+            }
+        })
+        .await;
+        match outcome {
+            Ok(Ok(())) => Ok(Self { client }),
+            Ok(Err(error)) => Err(errors::starting(error)),
+            Err(_) => {
+                let why = last_blockage.unwrap_or_else(|| "no relay answered in time".to_owned());
+                Err(TransportError::NetworkDown(why.into()))
+            }
+        }
+    }
+
+    /// Preferences for one stream: a circuit that nothing else may use.
+    fn isolated() -> StreamPrefs {
+        let mut prefs = StreamPrefs::new();
+        prefs.connect_to_onion_services(BoolOrAuto::Explicit(true));
+        prefs.set_isolation(IsolationToken::new());
+        prefs
+    }
+}
+
+#[async_trait]
+impl Transport for TorTransport {
+    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+        let Endpoint::Onion(address) = endpoint else {
+            return Err(TransportError::WrongEndpoint);
+        };
+        let target = (address.unredacted(), ONION_PORT);
+        let prefs = Self::isolated();
+        let stream = timeout(DIAL, self.client.connect_with_prefs(target, &prefs))
+            .await
+            .map_err(|_| TransportError::Unreachable("no circuit in time".into()))?
+            .map_err(errors::dialling)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+        Ok(Box::new(service::launch(&self.client)?))
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clamped to 0..=100 before"
+)]
+fn percent(fraction: f32) -> u8 {
+    (fraction * 100.0).clamp(0.0, 100.0) as u8
+}
+
+impl fmt::Debug for TorTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TorTransport")
+    }
+}

@@ -1,0 +1,190 @@
+//! Our onion service: one circuit in, one stream in it, no second.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arti_client::{DataStream, TorClient};
+use async_trait::async_trait;
+use dlambda_proto::{Endpoint, ONION_PORT};
+use futures::StreamExt as _;
+use safelog::DisplayRedacted as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tor_cell::relaycell::msg::Connected;
+use tor_hsservice::config::OnionServiceConfigBuilder;
+use tor_hsservice::{RendRequest, RunningOnionService, StreamRequest};
+use tor_proto::stream::IncomingStreamRequest;
+use tor_rtcompat::PreferredRuntime;
+
+use super::super::{CircuitFacts, Incoming, Listener};
+use super::errors;
+use crate::TransportError;
+
+/// Arti's name for the service in its key store; a provider has one service.
+const NICKNAME: &str = "dlambda";
+
+/// Longest time to meet a caller at its rendezvous point, and to wait for the
+/// first stream on the circuit.
+const RENDEZVOUS: Duration = Duration::from_secs(60);
+
+/// Rendezvous being made at a time; more callers wait.
+const MAX_PENDING: usize = 64;
+
+/// Launches the onion service under the key in arti's key store, made at first use.
+pub(super) fn launch(
+    client: &Arc<TorClient<PreferredRuntime>>,
+) -> Result<TorListener, TransportError> {
+    let local = |error: String| TransportError::Local(error.into());
+    let nickname = NICKNAME
+        .parse()
+        .map_err(|error: tor_hsservice::InvalidNickname| local(error.to_string()))?;
+    let config = OnionServiceConfigBuilder::default()
+        .nickname(nickname)
+        .build()
+        .map_err(|error| local(error.to_string()))?;
+    let (service, requests) = client
+        .launch_onion_service(config)
+        .map_err(errors::starting)?
+        .ok_or_else(|| local("the onion service is disabled".to_owned()))?;
+    let endpoint = service
+        .onion_address()
+        .and_then(|id| id.display_unredacted().to_string().parse().ok())
+        .ok_or_else(|| local("the onion service has no key".to_owned()))?;
+    let (sender, receiver) = mpsc::channel(MAX_PENDING);
+    let stop = CancellationToken::new();
+    tokio::spawn(
+        stop.clone()
+            .run_until_cancelled_owned(meet_callers(requests, sender)),
+    );
+    Ok(TorListener {
+        endpoint,
+        receiver,
+        _service: service,
+        _stop: stop.drop_guard(),
+    })
+}
+
+pub(super) struct TorListener {
+    endpoint: Endpoint,
+    receiver: mpsc::Receiver<Incoming>,
+    _service: Arc<RunningOnionService>,
+    _stop: DropGuard,
+}
+
+#[async_trait]
+impl Listener for TorListener {
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    async fn accept(&mut self) -> Option<Incoming> {
+        self.receiver.recv().await
+    }
+}
+
+async fn meet_callers(
+    requests: impl futures::Stream<Item = RendRequest> + Send,
+    sender: mpsc::Sender<Incoming>,
+) {
+    let pending = Arc::new(Semaphore::new(MAX_PENDING));
+    let mut requests = std::pin::pin!(requests);
+    while let Some(request) = requests.next().await {
+        let Ok(permit) = Arc::clone(&pending).acquire_owned().await else {
+            return;
+        };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            // A caller that cannot be met, or asks for something else, is
+            // dropped; there is nobody to tell.
+            if let Ok(Some(incoming)) = timeout(RENDEZVOUS, meet(request)).await {
+                let _ = sender.send(incoming).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Completes one rendezvous and takes the first stream of its circuit.
+async fn meet(request: RendRequest) -> Option<Incoming> {
+    let mut streams = request.accept().await.ok()?;
+    let first = streams.next().await?;
+    let opening = match first.request() {
+        IncomingStreamRequest::Begin(begin) if begin.port() == ONION_PORT => {
+            // Address and flags are the caller's to choose: they belong to
+            // what a provider could tell callers apart by.
+            let flags = begin.flags().bits().to_be_bytes();
+            [begin.addr(), &begin.port().to_be_bytes(), &flags].concat()
+        }
+        _ => {
+            let _ = first.shutdown_circuit();
+            return None;
+        }
+    };
+    let stream = first.accept(Connected::new_empty()).await.ok()?;
+    let alive = CancellationToken::new();
+    tokio::spawn(refuse_second_stream(streams, alive.clone()));
+    Some(Incoming {
+        stream: Box::new(OnlyStream {
+            stream,
+            _alive: alive.drop_guard(),
+        }),
+        circuit: CircuitFacts::new(opening),
+    })
+}
+
+/// Keeps the circuit alive while its one stream lives, and ends it if a second
+/// one is asked for: one circuit, one call, whatever the caller's software does.
+async fn refuse_second_stream(
+    mut streams: impl futures::Stream<Item = StreamRequest> + Unpin,
+    gone: CancellationToken,
+) {
+    if let Some(Some(second)) = gone.run_until_cancelled(streams.next()).await {
+        tracing::debug!("a second stream on one circuit: circuit closed");
+        let _ = second.shutdown_circuit();
+    }
+}
+
+/// The one stream of a circuit; the circuit closes after it.
+struct OnlyStream {
+    stream: DataStream,
+    _alive: DropGuard,
+}
+
+impl AsyncRead for OnlyStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        AsyncRead::poll_read(Pin::new(&mut self.stream), cx, buf)
+    }
+}
+
+impl AsyncWrite for OnlyStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
+    }
+}
+
+impl fmt::Debug for TorListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TorListener")
+    }
+}

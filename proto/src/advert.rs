@@ -1,0 +1,368 @@
+//! The advert: what a provider says of itself, signed (the paper's Listing 1).
+//!
+//! A [`SignedAdvert`] is bytes from a stranger. [`SignedAdvert::verify`] turns
+//! it into a [`Verified`] advert, or an error; nothing else reads its fields.
+
+use std::fmt;
+
+use minicbor::{CborLen, Decode, Encode};
+use serde::Serialize;
+
+use crate::{
+    AdvertError, Endpoint, Epoch, FunctionId, IdentityKey, Plan, PlanName, ProviderId, UnixSeconds,
+    Validity, decode, encode,
+};
+
+const DOMAIN: &[u8] = b"dlambda/advert/v1";
+
+/// What a provider says of itself for one epoch.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Advert {
+    /// Whose advert it is.
+    #[n(0)]
+    pub provider: ProviderId,
+    /// The epoch that the keys belong to.
+    #[n(1)]
+    pub epoch: Epoch,
+    /// When the advert, and calls under its keys, are good.
+    #[n(2)]
+    pub validity: Validity,
+    /// The epoch's HPKE public key: DHKEM(X25519, HKDF-SHA256).
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub hpke_key: [u8; 32],
+    /// Where the provider answers: 1 to 8 endpoints.
+    #[n(4)]
+    pub endpoints: Vec<Endpoint>,
+    /// The machine.
+    #[n(5)]
+    pub specs: Specs,
+    /// The menu: 1 to 16 plans, the first being the default.
+    #[n(6)]
+    pub plans: Vec<Plan>,
+    /// Functions that the provider always has: at most 256.
+    #[n(7)]
+    pub functions: Vec<PublishedFunction>,
+    /// Largest function that it takes with a call, in bytes.
+    #[n(8)]
+    pub max_function_bytes: u32,
+}
+
+/// The machine behind a provider, in the fields of the paper's Listing 1.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[cbor(array)]
+pub struct Specs {
+    /// Processors.
+    #[n(0)]
+    pub cpu: Cpu,
+    /// Memory in MiB, rounded to a power of two: finer would be a fingerprint.
+    #[n(1)]
+    pub memory: u64,
+    /// Accelerators by name.
+    #[n(2)]
+    pub gpu: Vec<String>,
+    /// The trusted execution environment, if there is one.
+    #[n(3)]
+    pub tee: Option<String>,
+}
+
+/// Processors of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[cbor(array)]
+pub struct Cpu {
+    /// Number of cores.
+    #[n(0)]
+    pub cores: u16,
+    /// Architecture, as Rust names it (`x86_64`).
+    #[n(1)]
+    pub architecture: String,
+}
+
+/// A function that the provider always has, under a name of its own choice.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct PublishedFunction {
+    /// The function.
+    #[n(0)]
+    pub id: FunctionId,
+    /// A name for people: 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    #[n(1)]
+    pub alias: String,
+    /// Size in bytes.
+    #[n(2)]
+    pub size: u32,
+}
+
+/// An advert's bytes with a signature that nobody has checked yet.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct SignedAdvert {
+    #[cbor(n(0), with = "minicbor::bytes")]
+    advert: Vec<u8>,
+    #[cbor(n(1), with = "minicbor::bytes")]
+    signature: [u8; 64],
+}
+
+/// A value whose origin and timeliness were checked.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Verified<T>(T);
+
+impl Advert {
+    /// Longest validity that a reader accepts: 14 days.
+    pub const MAX_VALIDITY_SECONDS: u64 = 14 * 24 * 3600;
+
+    /// Signs the advert with the identity it names.
+    ///
+    /// # Errors
+    ///
+    /// [`AdvertError::Signature`] if `key` is not the identity named in it, and
+    /// [`AdvertError::Bound`] if no reader would accept it.
+    pub fn sign(&self, key: &IdentityKey) -> Result<SignedAdvert, AdvertError> {
+        if key.id() != self.provider {
+            return Err(AdvertError::Signature);
+        }
+        self.check_bounds()?;
+        let advert = encode(self);
+        let signature = key.sign(DOMAIN, &advert);
+        Ok(SignedAdvert { advert, signature })
+    }
+
+    /// The plan of this name; without a name, the default plan.
+    #[must_use]
+    pub fn plan(&self, name: Option<&PlanName>) -> Option<&Plan> {
+        match name {
+            None => self.plans.first(),
+            Some(name) => self.plans.iter().find(|plan| plan.name == *name),
+        }
+    }
+
+    /// The published function of this alias.
+    #[must_use]
+    pub fn function_by_alias(&self, alias: &str) -> Option<&PublishedFunction> {
+        self.functions.iter().find(|f| f.alias == alias)
+    }
+
+    fn check_bounds(&self) -> Result<(), AdvertError> {
+        let ordered = self.validity.from < self.validity.until;
+        let span = self.validity.until.0.saturating_sub(self.validity.from.0);
+        let short = |text: &String| text.len() <= 64;
+        let distinct = |i: usize| {
+            let name = &self.plans[i].name;
+            self.plans[..i].iter().all(|plan| plan.name != *name)
+        };
+        for (good, what) in [
+            (ordered && span <= Self::MAX_VALIDITY_SECONDS, "validity"),
+            ((1..=8).contains(&self.endpoints.len()), "endpoints"),
+            ((1..=16).contains(&self.plans.len()), "plans"),
+            ((0..self.plans.len()).all(distinct), "plan names"),
+            (self.functions.len() <= 256, "functions"),
+            (self.functions.iter().all(PublishedFunction::is_sane), "function names"),
+            (short(&self.specs.cpu.architecture), "cpu"),
+            (self.specs.gpu.len() <= 16 && self.specs.gpu.iter().all(short), "gpu"),
+            (self.specs.tee.iter().all(short), "tee"),
+        ] {
+            if !good {
+                return Err(AdvertError::Bound(what));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PublishedFunction {
+    /// Whether `alias` can be a function's name in an advert.
+    #[must_use]
+    pub fn is_good_alias(alias: &str) -> bool {
+        let good = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        (1..=64).contains(&alias.len()) && alias.bytes().all(good)
+    }
+
+    fn is_sane(&self) -> bool {
+        Self::is_good_alias(&self.alias)
+    }
+}
+
+impl SignedAdvert {
+    /// Believes the advert only if the identity in it signed it, it is valid
+    /// at `now`, it names the endpoint that `served_by` it, and it keeps its bounds.
+    ///
+    /// # Errors
+    ///
+    /// [`AdvertError`] says which of these does not hold.
+    pub fn verify(
+        &self,
+        now: UnixSeconds,
+        served_by: &Endpoint,
+    ) -> Result<Verified<Advert>, AdvertError> {
+        let advert: Advert = decode(&self.advert)?;
+        if !advert
+            .provider
+            .verify(DOMAIN, &self.advert, &self.signature)
+        {
+            return Err(AdvertError::Signature);
+        }
+        advert.check_bounds()?;
+        if !advert.validity.contains(now) {
+            return Err(AdvertError::NotValidNow {
+                from: advert.validity.from,
+                until: advert.validity.until,
+                now,
+            });
+        }
+        if !advert.endpoints.contains(served_by) {
+            return Err(AdvertError::OtherEndpoint);
+        }
+        Ok(Verified(advert))
+    }
+}
+
+impl<T> std::ops::Deref for Verified<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Advert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Advert({:?}, [scrubbed])", self.epoch)
+    }
+}
+
+impl fmt::Debug for PublishedFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublishedFunction([scrubbed])")
+    }
+}
+
+impl fmt::Debug for SignedAdvert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SignedAdvert({} bytes)", self.advert.len())
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Verified<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Verified({:?})", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OnionAddress;
+
+    const NOW: UnixSeconds = UnixSeconds(1_000);
+
+    fn onion(byte: u8) -> Endpoint {
+        Endpoint::Onion(OnionAddress::from_public_key([byte; 32]))
+    }
+
+    fn advert(key: &IdentityKey) -> Advert {
+        Advert {
+            provider: key.id(),
+            epoch: Epoch(3),
+            validity: Validity {
+                from: UnixSeconds(900),
+                until: UnixSeconds(2_000),
+            },
+            hpke_key: [5; 32],
+            endpoints: vec![onion(1)],
+            specs: Specs {
+                cpu: Cpu {
+                    cores: 2,
+                    architecture: "x86_64".into(),
+                },
+                memory: 1024,
+                gpu: vec![],
+                tee: None,
+            },
+            plans: Plan::standard_menu(),
+            functions: vec![PublishedFunction {
+                id: FunctionId::of(b"f"),
+                alias: "f".into(),
+                size: 1,
+            }],
+            max_function_bytes: 1 << 20,
+        }
+    }
+
+    fn key() -> IdentityKey {
+        IdentityKey::from_seed(&[1; 32])
+    }
+
+    #[test]
+    fn a_good_advert_is_believed_after_the_wire() {
+        let signed = advert(&key()).sign(&key()).expect("signs");
+        let again: SignedAdvert = decode(&encode(&signed)).expect("decodes");
+        let verified = again.verify(NOW, &onion(1)).expect("verifies");
+        assert_eq!(*verified, advert(&key()));
+    }
+
+    #[test]
+    fn expired_early_or_elsewhere_is_refused() {
+        let signed = advert(&key()).sign(&key()).expect("signs");
+        for now in [0, 899, 2_000, u64::MAX] {
+            assert!(
+                matches!(
+                    signed.verify(UnixSeconds(now), &onion(1)),
+                    Err(AdvertError::NotValidNow { .. })
+                ),
+                "{now}"
+            );
+        }
+        assert_eq!(
+            signed.verify(NOW, &onion(2)),
+            Err(AdvertError::OtherEndpoint)
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = encode(&advert(&key()).sign(&key()).expect("signs"));
+        for i in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[i / 8] ^= 1 << (i % 8);
+            let believed = decode::<SignedAdvert>(&bad)
+                .is_ok_and(|signed| signed.verify(NOW, &onion(1)).is_ok());
+            assert!(!believed, "bit {i}");
+        }
+    }
+
+    #[test]
+    fn another_identity_cannot_sign_or_be_named() {
+        let other = IdentityKey::from_seed(&[2; 32]);
+        assert_eq!(advert(&key()).sign(&other), Err(AdvertError::Signature));
+        let forged = SignedAdvert {
+            advert: encode(&advert(&key())),
+            signature: other.sign(DOMAIN, &encode(&advert(&key()))),
+        };
+        assert_eq!(
+            forged.verify(NOW, &onion(1)),
+            Err(AdvertError::Signature)
+        );
+    }
+
+    #[test]
+    fn bounds_hold_for_signer_and_reader() {
+        let mut wide = advert(&key());
+        wide.validity.until = UnixSeconds(900 + Advert::MAX_VALIDITY_SECONDS + 1);
+        let mut twice = advert(&key());
+        twice.plans.push(twice.plans[0].clone());
+        let mut nowhere = advert(&key());
+        nowhere.endpoints.clear();
+        for bad in [wide, twice, nowhere] {
+            assert!(matches!(bad.sign(&key()), Err(AdvertError::Bound(_))));
+            let bytes = encode(&bad);
+            let signed = SignedAdvert {
+                signature: key().sign(DOMAIN, &bytes),
+                advert: bytes,
+            };
+            assert!(matches!(
+                signed.verify(NOW, &onion(1)),
+                Err(AdvertError::Bound(_))
+            ));
+        }
+    }
+}

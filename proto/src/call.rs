@@ -1,0 +1,294 @@
+//! A call and its reply: the envelope in the clear, and what is sealed in it.
+
+use std::fmt;
+
+use minicbor::{CborLen, Decode, Encode};
+use serde::Serialize;
+
+use crate::{Epoch, ErrorKind, FunctionId, PlanName};
+
+/// All that a call shows in the clear. It names the epoch whose key opens the
+/// call, and the plan; both are shared by a crowd.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct CallHeader {
+    /// The epoch of the key that the call is sealed to.
+    #[n(0)]
+    pub epoch: Epoch,
+    /// The plan whose limits it asks for.
+    #[n(1)]
+    pub plan: PlanName,
+}
+
+/// An encapsulated X25519 key (RFC 9180 section 4.1), fresh for every call.
+pub type EncapsulatedKey = [u8; 32];
+
+/// A sealed call as it travels: the body of a `Call` frame.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct CallEnvelope {
+    /// Bound to the sealed bytes as associated data.
+    #[n(0)]
+    pub header: CallHeader,
+    /// The sender's one-time key.
+    #[cbor(n(1), with = "minicbor::bytes")]
+    pub encapsulated_key: EncapsulatedKey,
+    /// The padded request, sealed.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub ciphertext: Vec<u8>,
+}
+
+/// What the caller asks for.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Request {
+    /// The function.
+    #[n(0)]
+    pub function: FunctionSource,
+    /// Its arguments: at most 256, counted into the input limit.
+    #[n(1)]
+    pub args: Vec<String>,
+    /// Its standard input.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub input: Vec<u8>,
+}
+
+/// Where the function of a call comes from.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub enum FunctionSource {
+    /// The provider should have it.
+    #[n(0)]
+    Known(#[n(0)] FunctionId),
+    /// Its bytes travel with the call.
+    #[n(1)]
+    Attached(#[cbor(n(0), with = "minicbor::bytes")] Vec<u8>),
+}
+
+/// What the provider answers.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct Reply {
+    /// How the call ended.
+    #[n(0)]
+    pub completion: Completion,
+    /// What it used; all zero if the function did not run.
+    #[n(1)]
+    pub usage: Usage,
+}
+
+/// How a call ended.
+#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+#[non_exhaustive]
+pub enum Completion {
+    /// The function ended by itself with this exit status (0 is success).
+    #[n(0)]
+    Exited {
+        /// Exit status, 0 to 255.
+        #[n(0)]
+        status: u8,
+        /// Standard output.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        stdout: Vec<u8>,
+        /// Standard error, cut at the provider's limit.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        stderr: Vec<u8>,
+    },
+    /// The function was ended: a trap, or a limit of the plan.
+    #[n(1)]
+    Stopped {
+        /// Why, in a few words that hold nothing of the provider's machine.
+        #[n(0)]
+        reason: String,
+        /// Standard error until then.
+        #[cbor(n(1), with = "minicbor::bytes")]
+        stderr: Vec<u8>,
+    },
+    /// The provider does not have the function: attach it.
+    #[n(2)]
+    FunctionMissing,
+    /// The bytes are no function that this provider runs.
+    #[n(3)]
+    FunctionUnusable {
+        /// Why, for instance which import is not given.
+        #[n(0)]
+        reason: String,
+    },
+    /// The input, or the attached function, is larger than allowed.
+    #[n(4)]
+    TooLarge,
+    /// The provider failed at its own task; it is not the function's fault.
+    #[n(5)]
+    ProviderFault,
+    /// The provider has too much to do.
+    #[n(6)]
+    Busy {
+        /// Seconds after which to try again.
+        #[n(0)]
+        retry_seconds: u32,
+    },
+}
+
+/// What a call used at the provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[cbor(array)]
+pub struct Usage {
+    /// Fuel consumed.
+    #[n(0)]
+    pub fuel: u64,
+    /// Highest memory of the instance, in bytes.
+    #[n(1)]
+    pub peak_memory_bytes: u64,
+    /// Time from opening the call to starting the function, in microseconds:
+    /// waiting for a turn, and compiling if the function was cold.
+    #[n(2)]
+    pub queue_us: u64,
+    /// Time that the function ran, in microseconds.
+    #[n(3)]
+    pub execute_us: u64,
+    /// Whether the function had to be compiled for this call.
+    #[n(4)]
+    pub cold: bool,
+}
+
+/// Why a provider turns a call away before opening it. Codes only: a text
+/// could carry a mark or a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(array)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The frame or envelope cannot be read.
+    #[n(0)]
+    Malformed,
+    /// The frame is of a version that the provider does not speak.
+    #[n(1)]
+    UnsupportedVersion,
+    /// The frame is longer than allowed.
+    #[n(2)]
+    TooLong,
+    /// The epoch's key is gone, or never was.
+    #[n(3)]
+    UnknownEpoch,
+    /// No such plan on the menu.
+    #[n(4)]
+    UnknownPlan,
+    /// The key of the epoch does not open it.
+    #[n(5)]
+    CannotOpen,
+    /// This very call was received before.
+    #[n(6)]
+    Replayed,
+    /// Too much to do; try again a little later.
+    #[n(7)]
+    Busy,
+    /// The call did not arrive in time.
+    #[n(8)]
+    TooSlow,
+}
+
+impl Refusal {
+    /// Whether the fault lies with this client, this moment or this provider.
+    #[must_use]
+    pub fn kind(self) -> ErrorKind {
+        ErrorKind::Refused
+    }
+
+    /// Whether the same request, freshly sealed on a new circuit, may do better.
+    #[must_use]
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::UnknownEpoch | Self::Busy | Self::TooSlow)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the provider could not read the call",
+            Self::UnsupportedVersion => "the provider does not speak this version of the protocol",
+            Self::TooLong => "the call is longer than the provider allows",
+            Self::UnknownEpoch => "the provider no longer has the key that the call was sealed to",
+            Self::UnknownPlan => "the provider does not offer this plan",
+            Self::CannotOpen => "the provider could not open the call with its key",
+            Self::Replayed => "the provider has seen this very call before",
+            Self::Busy => "the provider has too much to do",
+            Self::TooSlow => "the call did not reach the provider in time",
+        })
+    }
+}
+
+impl Request {
+    /// Most arguments in a call.
+    pub const MAX_ARGS: usize = 256;
+
+    /// Bytes that count against the plan's input limit.
+    #[must_use]
+    pub fn input_len(&self) -> u64 {
+        let args: usize = self.args.iter().map(String::len).sum();
+        (self.input.len() as u64).saturating_add(args as u64)
+    }
+}
+
+impl fmt::Debug for CallEnvelope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallEnvelope({} bytes)", self.ciphertext.len())
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Request([scrubbed])")
+    }
+}
+
+impl fmt::Debug for FunctionSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FunctionSource([scrubbed])")
+    }
+}
+
+impl fmt::Debug for Completion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exited { .. } => "Exited([scrubbed])",
+            Self::Stopped { .. } => "Stopped([scrubbed])",
+            Self::FunctionMissing => "FunctionMissing",
+            Self::FunctionUnusable { .. } => "FunctionUnusable([scrubbed])",
+            Self::TooLarge => "TooLarge",
+            Self::ProviderFault => "ProviderFault",
+            Self::Busy { .. } => "Busy",
+        })
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({:?})", self.completion)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{decode, encode};
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Reply>(&bytes);
+            let _ = decode::<CallEnvelope>(&bytes);
+            let _ = decode::<crate::SignedAdvert>(&bytes);
+            let _ = decode::<Refusal>(&bytes);
+        }
+
+        #[test]
+        fn requests_survive_the_wire(input: Vec<u8>, args: Vec<String>, attached: Vec<u8>) {
+            let request = Request { function: FunctionSource::Attached(attached), args, input };
+            prop_assert_eq!(decode::<Request>(&encode(&request)), Ok(request));
+        }
+    }
+}

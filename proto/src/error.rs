@@ -1,0 +1,112 @@
+//! What can be wrong with bytes or names that came from elsewhere.
+
+use thiserror::Error;
+
+use crate::{ErrorKind, HasKind, UnixSeconds};
+
+/// Bytes that are not the canonical encoding of the value expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// Not an encoding of the value at all.
+    #[error("the bytes are not what was expected here")]
+    Malformed,
+    /// An encoding of the value, but not its canonical one.
+    #[error("the bytes are not in canonical form")]
+    NotCanonical,
+}
+
+/// A frame that breaks the rules of the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// The peer speaks another version of the protocol.
+    #[error("the peer speaks protocol version {found}, and we speak version {ours}")]
+    Version {
+        /// The version in the frame.
+        found: u8,
+        /// The version of this crate.
+        ours: u8,
+    },
+    /// A kind of frame that this version does not know.
+    #[error("unknown kind of frame ({0})")]
+    UnknownKind(u8),
+    /// A kind of frame that has no place at this point of a call.
+    #[error("a frame of the wrong kind for this point of a call")]
+    UnexpectedKind,
+    /// The announced length is above the limit for this kind.
+    #[error("a frame of {announced} bytes where at most {limit} are allowed")]
+    TooLong {
+        /// Announced length in bytes.
+        announced: u32,
+        /// The limit in bytes.
+        limit: u32,
+    },
+}
+
+/// A name that is not well formed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// Not a version 3 onion address.
+    #[error("not an onion address: {0}")]
+    Onion(&'static str),
+    /// Not a function id.
+    #[error("not a function id: {0}")]
+    Function(&'static str),
+    /// Not a plan name.
+    #[error("not a plan name: use 1 to 16 lower-case letters, digits or hyphens")]
+    Plan,
+    /// An address that only `DangerouslyDirect` would understand, and not on loopback.
+    #[error("direct connections are for loopback addresses only")]
+    NotLoopback,
+}
+
+/// An advert that must not be believed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AdvertError {
+    /// The bytes are not an advert.
+    #[error("the advert cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+    /// The identity named in the advert did not sign it.
+    #[error("the advert is not signed by the provider it names")]
+    Signature,
+    /// The advert is not valid at this time.
+    #[error(
+        "the advert is valid from {} until {} (Unix time), and it is {} now; check this machine's clock",
+        from.0, until.0, now.0
+    )]
+    NotValidNow {
+        /// First valid second.
+        from: UnixSeconds,
+        /// First second after validity.
+        until: UnixSeconds,
+        /// The time it was checked at.
+        now: UnixSeconds,
+    },
+    /// The advert is served from an endpoint that it does not name.
+    #[error("the advert does not name the address that served it")]
+    OtherEndpoint,
+    /// A field breaks a bound.
+    #[error("the advert breaks a bound: {0}")]
+    Bound(&'static str),
+}
+
+impl HasKind for FrameError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::ProviderMisbehaved
+    }
+}
+
+impl HasKind for IdError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
+}
+
+impl HasKind for AdvertError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::ProviderMisbehaved
+    }
+}
