@@ -51,6 +51,10 @@ pub struct Request {
     /// Its standard input.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub input: Vec<u8>,
+    /// All of the function's randomness comes from this; fresh for every call.
+    /// Whoever knows request and seed can run the call again.
+    #[cbor(n(3), with = "minicbor::bytes")]
+    pub seed: [u8; 32],
 }
 
 /// Where the function of a call comes from.
@@ -287,7 +291,7 @@ mod tests {
 
         #[test]
         fn requests_survive_the_wire(input: Vec<u8>, args: Vec<String>, attached: Vec<u8>) {
-            let request = Request { function: FunctionSource::Attached(attached), args, input };
+            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32] };
             prop_assert_eq!(decode::<Request>(&encode(&request)), Ok(request));
         }
     }

@@ -18,6 +18,7 @@ mod frame;
 mod ids;
 mod kind;
 mod plan;
+mod report;
 mod time;
 
 pub use advert::{Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
@@ -32,4 +33,5 @@ pub use frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_SEALED_BODY
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};
 pub use kind::{ErrorKind, HasKind, Retry};
 pub use plan::{Plan, PlanName};
+pub use report::Report;
 pub use time::{UnixSeconds, Validity};

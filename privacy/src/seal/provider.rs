@@ -89,6 +89,13 @@ impl EpochSecret {
 }
 
 impl ReplySealer {
+    /// The secret that the reply's key is made of, for a provider that writes
+    /// down all it knows. Nothing else has a use for it.
+    #[must_use]
+    pub fn dangerously_reveal(&self) -> [u8; 32] {
+        self.0.dangerously_reveal()
+    }
+
     /// Pads and seals the reply: the body of a `Reply` frame.
     ///
     /// # Errors

@@ -40,6 +40,10 @@ impl ReplySecret {
         })
     }
 
+    pub(super) fn dangerously_reveal(&self) -> [u8; LEN] {
+        self.exported
+    }
+
     /// Seals the one reply: `nonce (32) | ciphertext`.
     pub(super) fn seal(
         self,

@@ -115,6 +115,7 @@ fn request() -> Request {
         function: FunctionSource::Known(FunctionId::of(b"f")),
         args: vec!["-n".to_owned()],
         input: b"input".to_vec(),
+        seed: [3; 32],
     }
 }
 

@@ -9,6 +9,8 @@ pub mod memory;
 mod tor;
 
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dlambda_proto::Endpoint;
@@ -18,6 +20,30 @@ pub use direct::DangerouslyDirect;
 pub use tor::{BootstrapProgress, TorDirectories, TorTransport};
 
 use crate::TransportError;
+use crate::network::{Network, TransportName};
+
+/// Starts the transport that a network file asks for.
+///
+/// # Errors
+///
+/// [`TransportError`] if the network cannot be used from here within `deadline`.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+pub async fn start(
+    network: &Network,
+    directories: &TorDirectories,
+    deadline: Duration,
+    progress: impl FnMut(BootstrapProgress) + Send,
+) -> Result<Arc<dyn Transport>, TransportError> {
+    Ok(match network.transport {
+        TransportName::DangerouslyDirect => Arc::new(DangerouslyDirect::new()),
+        TransportName::Tor => {
+            Arc::new(TorTransport::bootstrap(network, directories, deadline, progress).await?)
+        }
+    })
+}
 
 /// An ordered, reliable stream of bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -1,0 +1,149 @@
+//! The command line, and nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dlambda_proto::{Endpoint, PlanName};
+
+/// Invoke WebAssembly functions on strangers' machines, anonymously.
+///
+/// Neither the provider nor the network learns who calls, or that two calls
+/// came from one caller.
+#[derive(Debug, Parser)]
+#[command(name = "dlambda", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    #[command(flatten)]
+    pub(crate) common: Common,
+
+    /// How results and errors are printed
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok                         5  the anonymity network cannot be used
+  1  the function failed        6  out of time
+  2  wrong usage                7  the provider misbehaved
+  3  no provider reached        8  a file or permission of this machine
+  4  refused                   70  a fault in dlambda itself";
+
+/// Options of every command.
+#[derive(Debug, Args)]
+pub(crate) struct Common {
+    /// Network file; without one, the public Tor network
+    #[arg(long, global = true, value_name = "FILE", env = "DLAMBDA_NETWORK")]
+    pub(crate) network: Option<PathBuf>,
+
+    /// Where Tor's guards and directory cache are kept
+    #[arg(long, global = true, value_name = "DIR", env = "DLAMBDA_HOME")]
+    pub(crate) home: Option<PathBuf>,
+
+    /// Longest time for the whole command, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
+    pub(crate) max_time: Duration,
+
+    /// No progress on the terminal
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Find out what is wrong and what to do
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
+    /// Call a function: standard input in, standard output out
+    #[command(after_help = INVOKE_EXAMPLES)]
+    Invoke(InvokeArgs),
+}
+
+const INVOKE_EXAMPLES: &str = "\
+Examples:
+  # A function that the provider publishes
+  echo hello | dlambda invoke 2gzy...wid.onion upper
+
+  # A function of your own: it travels sealed to the provider if it lacks it
+  dlambda invoke 2gzy...wid.onion ./resize.wasm -- --width 300 < in.png > out.png
+
+  # Where did the time go?
+  dlambda invoke 2gzy...wid.onion upper --report report.json < in.txt";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  dlambda doctor
+  dlambda doctor 2gzy...wid.onion --format json";
+
+/// What to call.
+#[derive(Debug, Args)]
+pub(crate) struct InvokeArgs {
+    /// The provider's onion address
+    #[arg(value_parser = endpoint)]
+    pub(crate) provider: Endpoint,
+
+    /// A CID, an alias in the provider's advert, or a path to a .wasm file
+    /// (with a slash in it, or ending in .wasm)
+    pub(crate) function: String,
+
+    /// The function's arguments
+    #[arg(last = true)]
+    pub(crate) args: Vec<String>,
+
+    /// The plan; without one, the provider's first
+    #[arg(long, value_parser = plan)]
+    pub(crate) plan: Option<PlanName>,
+
+    /// Write a report of the call (times, bytes, fuel) to this file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+/// What to examine.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Also try to reach this provider
+    #[arg(value_parser = endpoint)]
+    pub(crate) provider: Option<Endpoint>,
+}
+
+/// How results and errors are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object
+    Json,
+    /// For people
+    Text,
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    text.parse()
+        .map_err(|error: dlambda_proto::IdError| error.to_string())
+}
+
+fn plan(text: &str) -> Result<PlanName, String> {
+    text.parse()
+        .map_err(|error: dlambda_proto::IdError| error.to_string())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("give whole seconds, 1 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,147 @@
+//! `dlambda doctor`: one check after the other, a sentence each.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use dlambda_privacy::clock::{Clock as _, SystemClock};
+use dlambda_privacy::exchange::receive_advert;
+use dlambda_privacy::network::{Network, TransportName};
+use dlambda_privacy::transport::Transport;
+use dlambda_proto::{Endpoint, ErrorKind, Report};
+use serde_json::json;
+
+use crate::cli::{Common, DoctorArgs, Format};
+use crate::home;
+use crate::output::{Spinner, say};
+
+/// For a provider's advert.
+const ADVERT: Duration = Duration::from_secs(30);
+
+/// 2026-01-01: a clock that shows less was never set.
+const PLAUSIBLE: u64 = 1_767_225_600;
+
+struct Examination {
+    format: Format,
+    worst: Option<Report>,
+    checks: Vec<serde_json::Value>,
+}
+
+pub(crate) async fn run(
+    args: DoctorArgs,
+    common: &Common,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let mut examination = Examination {
+        format,
+        worst: None,
+        checks: Vec::new(),
+    };
+    examine(&args, common, &mut examination).await;
+    Ok(examination.conclude())
+}
+
+/// Stops at the first check without which the next makes no sense.
+async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examination) {
+    examination.note("clock", check_clock());
+    let network = home::network(common);
+    let described = network.as_ref().map(|network| network_words(network, common));
+    examination.note("network file", described.map_err(Clone::clone));
+    let Ok(network) = network else { return };
+    let directories = home::directories(common, &network);
+    let private = directories.map(|_| "the directories for Tor's files are yours alone".to_owned());
+    examination.note("directories", private);
+    let spinner = Spinner::new(common.quiet || examination.format == Format::Json);
+    let started = Instant::now();
+    let transport = home::connect(common, &network, &spinner).await;
+    drop(spinner);
+    let seconds = started.elapsed().as_secs_f64();
+    let reached = transport.as_ref();
+    let reached = reached.map(|_| format!("the anonymity network can be used ({seconds:.1} s to start)"));
+    examination.note("network", reached.map_err(Clone::clone));
+    let (Ok(transport), Some(provider)) = (transport, args.provider) else {
+        return;
+    };
+    examination.note("provider", check_provider(&*transport, &provider).await);
+}
+
+fn check_clock() -> Result<String, Report> {
+    if SystemClock::default().now().0 >= PLAUSIBLE {
+        return Ok("the clock shows a plausible time".to_owned());
+    }
+    Err(
+        Report::new(ErrorKind::Local, "this machine's clock was never set")
+            .with_hint("set the clock: Tor and adverts are only valid at the right time"),
+    )
+}
+
+fn network_words(network: &Network, common: &Common) -> String {
+    let name = &network.name;
+    match (&common.network, network.transport) {
+        (_, TransportName::DangerouslyDirect) => {
+            format!("DANGER: network \"{name}\" gives no anonymity at all")
+        }
+        (None, _) => "the public Tor network will be used".to_owned(),
+        (Some(_), _) => format!("the private Tor network \"{name}\" will be used"),
+    }
+}
+
+async fn check_provider(transport: &dyn Transport, provider: &Endpoint) -> Result<String, Report> {
+    let started = Instant::now();
+    let mut stream = transport.dial(provider).await?;
+    let now = SystemClock::default().now();
+    let advert = receive_advert(&mut *stream, provider, now, ADVERT).await?;
+    Ok(format!(
+        "the provider answers ({:.1} s), publishes {} functions and offers {} plans",
+        started.elapsed().as_secs_f64(),
+        advert.functions.len(),
+        advert.plans.len(),
+    ))
+}
+
+impl Examination {
+    fn note(&mut self, check: &str, result: Result<String, Report>) {
+        match &result {
+            Ok(finding) => {
+                self.checks
+                    .push(json!({ "check": check, "ok": true, "finding": finding }));
+                self.tell(&format!("ok       {check}: {finding}"));
+            }
+            Err(report) => {
+                self.checks.push(json!({ "check": check, "ok": false, "error": report }));
+                let Report { message, hint, .. } = report;
+                self.tell(&format!("PROBLEM  {check}: {message}\n         do this: {hint}"));
+            }
+        }
+        if let (None, Err(report)) = (&self.worst, result) {
+            self.worst = Some(report);
+        }
+    }
+
+    /// The findings are this command's data.
+    fn tell(&self, line: &str) {
+        if self.format == Format::Text {
+            print(line);
+        }
+    }
+
+    fn conclude(self) -> ExitCode {
+        let ok = self.worst.is_none();
+        match self.format {
+            Format::Json => {
+                let findings = json!({ "schema": "dlambda.doctor/1", "ok": ok, "checks": self.checks });
+                print(&findings.to_string());
+            }
+            Format::Text if ok => say("nothing is wrong"),
+            Format::Text => {}
+        }
+        match self.worst {
+            None => ExitCode::SUCCESS,
+            Some(report) => ExitCode::from(report.kind.exit_code()),
+        }
+    }
+}
+
+fn print(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

@@ -1,0 +1,47 @@
+//! `dlambda`: invoke functions anonymously.
+
+mod cli;
+mod doctor;
+mod home;
+mod invoke;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use dlambda_privacy::logging;
+use dlambda_proto::{ErrorKind, Report};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    logging::init();
+    let format = cli.format;
+    let outcome = tokio::runtime::Runtime::new()
+        .map_err(|error| Report::new(ErrorKind::Local, error.to_string()))
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(async {
+                tokio::select! {
+                    outcome = Box::pin(run(cli)) => outcome,
+                    _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
+                }
+            });
+            // Circuits being built are not waited for.
+            runtime.shutdown_background();
+            outcome
+        });
+    match outcome {
+        Ok(code) => code,
+        Err(report) => {
+            output::print_error(format, &report);
+            ExitCode::from(report.kind.exit_code())
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode, Report> {
+    match cli.command {
+        Command::Doctor(args) => doctor::run(args, &cli.common, cli.format).await,
+        Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
+    }
+}

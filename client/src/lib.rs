@@ -1,0 +1,39 @@
+//! The querier: calls functions on strangers' machines without saying who calls.
+//!
+//! ```no_run
+//! # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use dlambda_client::{Call, FunctionName, Querier};
+//! use dlambda_privacy::clock::SystemClock;
+//! use dlambda_privacy::network::Network;
+//! use dlambda_privacy::transport::{self, TorDirectories};
+//!
+//! let directories = TorDirectories::new("state".into(), "cache".into());
+//! let minute = Duration::from_secs(60);
+//! let tor = transport::start(&Network::public(), &directories, minute, |_| {}).await?;
+//! let querier = Querier::new(tor, Arc::new(SystemClock::default()));
+//!
+//! let provider = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion".parse()?;
+//! let call = Call::new(provider, FunctionName::Alias("upper".into())).input("hello");
+//! let answer = querier.call(&call, minute, |_| {}).await?;
+//! println!("{}", String::from_utf8_lossy(&answer.stdout));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Not in this crate
+//!
+//! No dialling and no sealing (that is `dlambda-privacy`). Discovery,
+//! contracts and reputation are not there yet: the caller names the provider.
+
+mod answer;
+mod call;
+mod error;
+mod querier;
+
+pub use answer::{Answer, Stages, Traffic};
+pub use call::{Call, FunctionName};
+pub use error::CallError;
+pub use querier::{Progress, Querier};

@@ -1,0 +1,104 @@
+//! Neighbours: guests that hog, wait, or are abandoned.
+
+use std::time::Duration;
+
+use super::{command, deadline, executor, prepare};
+use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Status};
+
+const SPIN: &str = "(loop (br 0))";
+
+/// On one thread, so that a guest which does not yield would stop everybody.
+#[tokio::test(flavor = "current_thread")]
+async fn a_spinner_does_not_stop_its_neighbours() {
+    let executor = executor();
+    let spinner = prepare(&executor, command(SPIN)).await;
+    let neighbour = prepare(&executor, command("")).await;
+    let limits = deadline(30_000);
+    let spinning = executor.run(&spinner, Invocation::default(), &limits);
+    let quick = async {
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let outcome = executor
+                .run(&neighbour, Invocation::default(), &Limits::default())
+                .await;
+            assert_eq!(outcome.unwrap().status, Status::Exited(0));
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = spinning => panic!("the neighbour had to wait for the spinner's deadline"),
+        () = quick => {}
+    }
+}
+
+#[tokio::test]
+async fn an_abandoned_call_gives_its_place_back() {
+    let executor = Executor::new(ExecutorConfig {
+        max_concurrent: 1,
+        ..ExecutorConfig::default()
+    })
+    .unwrap();
+    let spinner = prepare(&executor, command(SPIN)).await;
+    let neighbour = prepare(&executor, command("")).await;
+    let limits = deadline(3_600_000);
+    let abandoned = executor.run(&spinner, Invocation::default(), &limits);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), abandoned)
+            .await
+            .is_err()
+    );
+    let limits = Limits::default();
+    let next = executor.run(&neighbour, Invocation::default(), &limits);
+    let outcome = tokio::time::timeout(Duration::from_secs(30), next)
+        .await
+        .expect("a free place");
+    assert_eq!(outcome.unwrap().status, Status::Exited(0));
+}
+
+#[tokio::test]
+async fn the_queue_is_bounded() {
+    let config = ExecutorConfig {
+        max_concurrent: 2,
+        max_queued: 3,
+        ..ExecutorConfig::default()
+    };
+    let executor = Executor::new(config).unwrap();
+    let spinner = prepare(&executor, command(SPIN)).await;
+    let limits = deadline(1_000);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..9 {
+        let (executor, spinner, limits) = (executor.clone(), spinner.clone(), limits.clone());
+        calls.spawn(async move { executor.run(&spinner, Invocation::default(), &limits).await });
+    }
+    let (ran, refused): (Vec<_>, Vec<_>) =
+        calls.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(ran.len(), 5);
+    assert!(
+        refused
+            .iter()
+            .all(|refused| *refused == Err(ExecutorError::Overloaded))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_house_of_components_fits_the_pool() {
+    let executor = Executor::new(ExecutorConfig {
+        max_concurrent: 12,
+        ..ExecutorConfig::default()
+    })
+    .unwrap();
+    let wasm = super::component(&command("(memory.grow (i32.const 10)) drop"));
+    let function = prepare(&executor, wasm).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let (executor, function) = (executor.clone(), function.clone());
+        calls.spawn(async move {
+            executor
+                .run(&function, Invocation::default(), &Limits::default())
+                .await
+        });
+    }
+    for outcome in calls.join_all().await {
+        assert_eq!(outcome.unwrap().status, Status::Exited(0));
+    }
+}

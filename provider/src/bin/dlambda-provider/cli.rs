@@ -1,0 +1,108 @@
+//! The command line, and nothing else.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Run WebAssembly functions for callers whom you cannot recognise.
+#[derive(Debug, Parser)]
+#[command(name = "dlambda-provider", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Keys, Tor's files and uploaded functions; must be yours alone
+    #[arg(long, global = true, value_name = "DIR", env = "DLAMBDA_PROVIDER_DATA")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// How results and errors are printed
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    pub(crate) format: Format,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  ok                         5  the anonymity network cannot be used
+  2  wrong usage                8  a file or permission of this machine
+  3  no provider is running    70  a fault in dlambda itself";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve functions until told to stop (SIGINT or SIGTERM)
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// What the provider on this data directory is doing, and what is wrong
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  # Serve every *.wasm in a directory on the public Tor network
+  dlambda-provider run --functions ./functions
+
+  # The same on a private network, for programs to read
+  dlambda-provider run --functions ./functions --network network.toml --format json";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  dlambda-provider status
+  dlambda-provider status --data /var/lib/dlambda --format json";
+
+/// What to serve, and where.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Every *.wasm in this directory becomes a function, its stem an alias
+    #[arg(long, value_name = "DIR")]
+    pub(crate) functions: PathBuf,
+
+    /// Network file; without one, the public Tor network
+    #[arg(long, value_name = "FILE", env = "DLAMBDA_NETWORK")]
+    pub(crate) network: Option<PathBuf>,
+
+    /// Longest time to start Tor and to be reachable through it, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
+    pub(crate) ready_within: Duration,
+
+    /// How long one set of keys is used, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    pub(crate) epoch: Duration,
+
+    /// DANGER: write everything this provider can see of its callers, inputs
+    /// and outputs included, to this file, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dangerously_record_calls: Option<PathBuf>,
+
+    /// No progress on the terminal
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// How results and errors are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One JSON object
+    Json,
+    /// For people
+    Text,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 1..=604_800) => Ok(Duration::from_secs(seconds)),
+        _ => Err("give whole seconds, 1 to 604800 (a week)".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

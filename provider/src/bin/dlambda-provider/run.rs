@@ -1,0 +1,149 @@
+//! `dlambda-provider run`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dlambda_privacy::clock::SystemClock;
+use dlambda_privacy::network::{Network, TransportName};
+use dlambda_privacy::transport::{self, BootstrapProgress, Transport};
+use dlambda_proto::{ErrorKind, Report};
+use dlambda_provider::{DataDir, Observer, Provider, ProviderConfig, Stop};
+use indicatif::ProgressBar;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::cli::{Format, RunArgs};
+use crate::output::{data_directory, print, say, spinner};
+use crate::record::FileRecorder;
+
+pub(crate) async fn run(
+    args: RunArgs,
+    data: Option<PathBuf>,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let started = Instant::now();
+    let network = read_network(&args)?;
+    let data = DataDir::open(&data_directory(data)?)?;
+    let observer = recorder(&args)?;
+    let spinner = spinner(args.quiet);
+    let stop_early = Signals::new()?;
+    let starting = Box::pin(start(&args, &network, data, &spinner));
+    let mut signals = stop_early;
+    let provider = tokio::select! {
+        provider = starting => provider?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    let stop = provider.stop_handle();
+    let announcement = announcement(&provider, format);
+    let left = args.ready_within.saturating_sub(started.elapsed());
+    spinner.set_message("calling myself through the network");
+    let ready = || {
+        spinner.finish_and_clear();
+        print(&announcement);
+        say("ready; stop with Ctrl-C or SIGTERM");
+    };
+    let serving = provider.serve(left.max(Duration::from_secs(1)), observer, ready);
+    tokio::select! {
+        outcome = Box::pin(serving) => outcome?,
+        () = stop_on_signal(signals, stop, &spinner) => return Ok(ExitCode::from(130)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn start(
+    args: &RunArgs,
+    network: &Network,
+    data: DataDir,
+    spinner: &ProgressBar,
+) -> Result<Provider, Report> {
+    let progress = |status: BootstrapProgress| {
+        let stuck = status.blocked.map(|why| format!(" ({why})"));
+        let stuck = stuck.unwrap_or_default();
+        spinner.set_message(format!("starting Tor: {} %{stuck}", status.percent));
+    };
+    let directories = data.tor(&network.name);
+    let transport: Arc<dyn Transport> =
+        transport::start(network, &directories, args.ready_within, progress).await?;
+    spinner.set_message("compiling functions");
+    let mut config = ProviderConfig::default();
+    config.epoch = args.epoch;
+    let clock = Arc::new(SystemClock::default());
+    Ok(Provider::start(config, &args.functions, data, transport, clock).await?)
+}
+
+fn read_network(args: &RunArgs) -> Result<Network, Report> {
+    let Some(path) = &args.network else {
+        return Ok(Network::public());
+    };
+    let network = Network::read(path).map_err(|error| {
+        let report = Report::from(error);
+        Report::new(report.kind, format!("{}: {}", path.display(), report.message))
+    })?;
+    if network.transport == TransportName::DangerouslyDirect {
+        say("DANGER: this network gives neither you nor your callers any anonymity");
+    }
+    Ok(network)
+}
+
+fn recorder(args: &RunArgs) -> Result<Option<Arc<dyn Observer>>, Report> {
+    let Some(path) = &args.dangerously_record_calls else {
+        return Ok(None);
+    };
+    say("DANGER: everything that callers send and receive is written to a file");
+    Ok(Some(Arc::new(FileRecorder::create(path)?)))
+}
+
+fn announcement(provider: &Provider, format: Format) -> String {
+    let address = provider.endpoint().unredacted();
+    match format {
+        Format::Text => address,
+        Format::Json => json!({
+            "schema": "dlambda.provider/1",
+            "ready": true,
+            "address": address,
+            "provider": provider.id().unredacted(),
+            "functions": provider.functions().iter().map(|function| json!({
+                "alias": function.alias,
+                "cid": function.id.unredacted(),
+                "bytes": function.size,
+            })).collect::<Vec<_>>(),
+        })
+        .to_string(),
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Report> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Report::new(ErrorKind::Local, error.to_string()))
+        };
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// The first signal stops gently; the second ends the wait.
+async fn stop_on_signal(mut signals: Signals, stop: Stop, spinner: &ProgressBar) {
+    signals.next().await;
+    spinner.finish_and_clear();
+    say("finishing running calls; once more to stop at once");
+    stop.stop();
+    signals.next().await;
+}

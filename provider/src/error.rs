@@ -1,0 +1,77 @@
+//! What can keep a provider from serving.
+
+use std::io;
+use std::path::PathBuf;
+
+use dlambda_privacy::{ExchangeError, TransportError};
+use dlambda_proto::{AdvertError, ErrorKind, HasKind};
+use thiserror::Error;
+
+/// Why a provider cannot start, or stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ProviderError {
+    /// A file or directory has the wrong owner or permissions, or cannot be used.
+    #[error("{}: {source}", path.display())]
+    Data {
+        /// What it is about.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another provider runs on the same data directory.
+    #[error("another provider already runs on {}", .0.display())]
+    InUse(PathBuf),
+    /// A file in the functions directory is no function we can run.
+    #[error("{}: {reason}", path.display())]
+    Function {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The engine that runs functions cannot start.
+    #[error("the WebAssembly engine cannot start: {0}")]
+    Executor(#[from] dlambda_executor::ExecutorError),
+    /// The anonymity network.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The advert cannot be made; the configuration breaks one of its bounds.
+    #[error("the advert cannot be made: {0}")]
+    Advert(#[from] AdvertError),
+    /// The provider could not call itself through the network.
+    #[error("a call to ourselves through the network failed")]
+    SelfTest(#[source] ExchangeError),
+    /// The provider answered itself wrongly.
+    #[error("a call to ourselves came back with the wrong answer")]
+    SelfTestAnswer,
+}
+
+impl ProviderError {
+    pub(crate) fn data(
+        path: impl Into<PathBuf>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Data {
+            path: path.into(),
+            source: source.into(),
+        }
+    }
+
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::data(path, error)
+    }
+}
+
+impl HasKind for ProviderError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Data { .. } | Self::InUse(_) => ErrorKind::Local,
+            Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
+            Self::Executor(_) | Self::SelfTestAnswer => ErrorKind::Bug,
+            Self::Transport(error) => error.kind(),
+            Self::SelfTest(error) => error.kind(),
+        }
+    }
+}

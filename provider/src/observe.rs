@@ -1,0 +1,111 @@
+//! A provider's complete record of a call, for whoever wants to see it.
+//!
+//! The privacy rule is about this record: two calls by one caller must look
+//! like two calls by two. Tests play the provider that keeps it; an operator
+//! who wants to check the claim can keep it too, under a name that says what
+//! it does.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::SystemTime;
+
+use dlambda_privacy::transport::{BoxStream, CircuitFacts};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Receives the record of every session.
+pub trait Observer: Send + Sync {
+    /// A session ended, and this is all that could be seen of it.
+    fn session_ended(&self, record: SessionRecord);
+}
+
+/// Everything a provider can see of one session.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SessionRecord {
+    /// What the transport knows of the circuit.
+    pub circuit: CircuitFacts,
+    /// When the stream opened.
+    pub opened: SystemTime,
+    /// When it ended.
+    pub ended: SystemTime,
+    /// Every byte received.
+    pub received: Vec<u8>,
+    /// Every byte sent.
+    pub sent: Vec<u8>,
+    /// The caller's one-time key, if a call was opened.
+    pub encapsulated_key: Option<[u8; 32]>,
+    /// The secret that the reply's key is made of, if a call was opened.
+    pub reply_secret: Option<[u8; 32]>,
+    /// The opened request, as sealed.
+    pub request: Option<Vec<u8>>,
+    /// The reply, before sealing.
+    pub reply: Option<Vec<u8>>,
+}
+
+impl SessionRecord {
+    pub(crate) fn new(circuit: CircuitFacts) -> Self {
+        let now = SystemTime::now();
+        Self {
+            circuit,
+            opened: now,
+            ended: now,
+            received: Vec::new(),
+            sent: Vec::new(),
+            encapsulated_key: None,
+            reply_secret: None,
+            request: None,
+            reply: None,
+        }
+    }
+}
+
+/// A stream that copies what passes into a record, if there is one.
+pub(crate) struct Tee {
+    pub(crate) stream: BoxStream,
+    pub(crate) record: Option<SessionRecord>,
+}
+
+impl AsyncRead for Tee {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(record) = &mut self.record {
+            record.received.extend(&buf.filled()[before..]);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Tee {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if let (Poll::Ready(Ok(written)), Some(record)) = (&polled, &mut self.record) {
+            record.sent.extend(&buf[..*written]);
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for SessionRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionRecord([scrubbed])")
+    }
+}

@@ -1,0 +1,313 @@
+//! The provider as a whole: start, serve, rotate epochs, stop.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use dlambda_executor::{Executor, ExecutorConfig};
+use dlambda_privacy::clock::Clock;
+use dlambda_privacy::os_rng;
+use dlambda_privacy::transport::{Incoming, Listener, Transport};
+use dlambda_privacy::wire::ReceiveBudget;
+use dlambda_proto::{Cpu, Endpoint, ProviderId, PublishedFunction, Specs};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::keyring::{Keyring, Offer};
+use crate::status::{Counters, Snapshot};
+use crate::store::FunctionStore;
+use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
+
+/// How often the age of the epoch is looked at.
+const ROTATION_CHECK: Duration = Duration::from_secs(1);
+
+/// A provider that is listening.
+pub struct Provider {
+    shared: Arc<Shared>,
+    transport: Arc<dyn Transport>,
+    listener: Box<dyn Listener>,
+    data: DataDir,
+    id: ProviderId,
+}
+
+/// Tells a provider to stop: no new calls, running ones are finished.
+#[derive(Clone, Debug)]
+pub struct Stop(CancellationToken);
+
+/// What all sessions share.
+pub(crate) struct Shared {
+    pub(crate) config: ProviderConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) executor: Executor,
+    pub(crate) functions: FunctionStore,
+    pub(crate) receive_budget: ReceiveBudget,
+    pub(crate) counters: Counters,
+    pub(crate) stop: CancellationToken,
+    keyring: Mutex<Keyring>,
+    observer: OnceLock<Arc<dyn Observer>>,
+    ready: AtomicBool,
+    started: Instant,
+}
+
+impl Provider {
+    /// Loads functions and identity, starts the engine, and listens. Callers
+    /// are served from [`Provider::serve`] on.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`] naming the file, function or network that is at fault.
+    pub async fn start(
+        config: ProviderConfig,
+        functions: &Path,
+        data: DataDir,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ProviderError> {
+        let store = FunctionStore::open(
+            functions,
+            config.max_function_bytes,
+            data.uploaded_functions()?,
+            config.store_bytes,
+        )?;
+        let executor = Executor::new(executor_config(&config))?;
+        compile_published(&executor, &store, functions).await?;
+        let identity = data.identity()?;
+        let id = identity.id();
+        let listener = transport.listen().await?;
+        let offer = Offer {
+            identity,
+            endpoint: listener.endpoint(),
+            specs: machine(),
+            plans: config.plans.clone(),
+            functions: store.published(),
+            max_function_bytes: config.max_function_bytes,
+            epoch: config.epoch,
+            overlap: config.overlap,
+        };
+        let keyring = Keyring::new(offer, data.next_epoch()?, clock.now(), &mut os_rng())?;
+        let shared = Arc::new(Shared {
+            clock,
+            executor,
+            functions: store,
+            receive_budget: ReceiveBudget::new(config.receive_bytes),
+            counters: Counters::default(),
+            stop: CancellationToken::new(),
+            keyring: Mutex::new(keyring),
+            observer: OnceLock::new(),
+            ready: AtomicBool::new(false),
+            started: Instant::now(),
+            config,
+        });
+        Ok(Self {
+            shared,
+            transport,
+            listener,
+            data,
+            id,
+        })
+    }
+
+    /// The provider's identity.
+    #[must_use]
+    pub fn id(&self) -> ProviderId {
+        self.id
+    }
+
+    /// Where the provider can be reached.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        self.listener.endpoint()
+    }
+
+    /// The functions in the provider's advert.
+    #[must_use]
+    pub fn functions(&self) -> Vec<PublishedFunction> {
+        self.shared.functions.published()
+    }
+
+    /// A handle that stops the provider.
+    #[must_use]
+    pub fn stop_handle(&self) -> Stop {
+        Stop(self.shared.stop.clone())
+    }
+
+    /// Serves until stopped. First calls itself through the network, for at
+    /// most `ready_within`, and then calls `ready`; the observer sees
+    /// everything after that. When stopped, waits for running calls.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`] if the provider cannot reach itself, or an epoch
+    /// number cannot be stored: it then stops rather than reuse one.
+    pub async fn serve(
+        mut self,
+        ready_within: Duration,
+        observer: Option<Arc<dyn Observer>>,
+        ready: impl FnOnce(),
+    ) -> Result<(), ProviderError> {
+        let shared = Arc::clone(&self.shared);
+        let endpoint = self.listener.endpoint();
+        let transport = Arc::clone(&self.transport);
+        let become_ready = async {
+            let clock = Arc::clone(&shared.clock);
+            self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within).await?;
+            shared.counters.reset();
+            if let Some(observer) = observer {
+                let _ = shared.observer.set(observer);
+            }
+            shared.ready.store(true, Ordering::Relaxed);
+            ready();
+            std::future::pending().await
+        };
+        let for_status = Arc::clone(&shared);
+        let status = status::answer(self.data.path().to_owned(), move || for_status.snapshot());
+        let sessions = TaskTracker::new();
+        let ended = tokio::select! {
+            () = shared.stop.cancelled() => Ok(()),
+            () = accept(&shared, &mut *self.listener, &sessions) => Ok(()),
+            result = rotate(&shared, &self.data) => result,
+            result = become_ready => result,
+            () = status => std::future::pending().await,
+        };
+        shared.stop.cancel();
+        sessions.close();
+        if timeout(shared.config.deadlines.drain, sessions.wait()).await.is_err() {
+            tracing::warn!("stopped with calls still running");
+        }
+        ended
+    }
+}
+
+impl Stop {
+    /// Stops the provider, gently.
+    pub fn stop(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Shared {
+    pub(crate) fn keyring(&self) -> MutexGuard<'_, Keyring> {
+        // Whole between any two operations on it.
+        self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
+        self.observer.get().cloned()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let (published_functions, uploaded_functions) = self.functions.counts();
+        let state = match (self.stop.is_cancelled(), self.ready.load(Ordering::Relaxed)) {
+            (true, _) => "draining",
+            (false, true) => "ready",
+            (false, false) => "starting",
+        };
+        Snapshot {
+            state: state.to_owned(),
+            epoch: self.keyring().epoch(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            published_functions,
+            uploaded_functions,
+            ..self.counters.snapshot()
+        }
+    }
+}
+
+/// Serves every stream in a task of its own, up to the bound; beyond it,
+/// streams are closed at once, which costs us less than it costs the caller.
+async fn accept(shared: &Arc<Shared>, listener: &mut dyn Listener, sessions: &TaskTracker) {
+    let places = Arc::new(Semaphore::new(shared.config.max_sessions));
+    while let Some(incoming) = listener.accept().await {
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
+        };
+        let shared = Arc::clone(shared);
+        sessions.spawn(async move {
+            let _open = shared.counters.start_session();
+            serve_one(&shared, incoming).await;
+            drop(place);
+        });
+    }
+    tracing::error!("the network accepts no more callers for us");
+}
+
+async fn serve_one(shared: &Arc<Shared>, incoming: Incoming) {
+    Box::pin(session::serve(shared, incoming)).await;
+}
+
+/// Starts a new epoch whenever one is due, its number first on disk.
+async fn rotate(shared: &Shared, data: &DataDir) -> Result<(), ProviderError> {
+    loop {
+        sleep(ROTATION_CHECK).await;
+        let now = shared.clock.now();
+        let due = {
+            let mut keyring = shared.keyring();
+            keyring.expire(now);
+            keyring.rotation_due(now)
+        };
+        if due {
+            let epoch = data.next_epoch()?;
+            shared.keyring().rotate(epoch, now, &mut os_rng())?;
+            tracing::info!(epoch = epoch.0, "new epoch");
+        }
+    }
+}
+
+async fn compile_published(
+    executor: &Executor,
+    store: &FunctionStore,
+    directory: &Path,
+) -> Result<(), ProviderError> {
+    for (function, wasm) in store.published_wasm() {
+        executor
+            .prepare(wasm.clone())
+            .await
+            .map_err(|error| ProviderError::Function {
+                path: directory.join(format!("{}.wasm", function.alias)),
+                reason: error.to_string(),
+            })?;
+    }
+    Ok(())
+}
+
+fn executor_config(config: &ProviderConfig) -> ExecutorConfig {
+    let memory = config.plans.iter().map(|plan| plan.memory_bytes).max();
+    ExecutorConfig {
+        max_concurrent: config.max_concurrent,
+        max_queued: config.max_sessions,
+        max_module_bytes: config.max_function_bytes as usize,
+        max_memory_bytes: usize::try_from(memory.unwrap_or(1 << 30)).unwrap_or(usize::MAX),
+        ..ExecutorConfig::default()
+    }
+}
+
+/// This machine, as coarsely as a plan's buyer needs it.
+fn machine() -> Specs {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Specs {
+        cpu: Cpu {
+            cores: u16::try_from(cores).unwrap_or(u16::MAX),
+            architecture: std::env::consts::ARCH.to_owned(),
+        },
+        memory: memory_mib(),
+        gpu: Vec::new(),
+        tee: None,
+    }
+}
+
+/// Memory in MiB, rounded down to a power of two.
+fn memory_mib() -> u64 {
+    let bytes = rustix::system::sysinfo().totalram;
+    let mib = u64::try_from(bytes).unwrap_or(0) >> 20;
+    mib.checked_ilog2().map_or(0, |log| 1 << log)
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Provider([scrubbed])")
+    }
+}

@@ -1,0 +1,207 @@
+//! What a running provider tells its operator, over a socket in its data directory.
+//!
+//! Totals only: nothing about any one call, and nothing on disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dlambda_proto::{Completion, Epoch, ErrorKind, HasKind, Reply};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::timeout;
+
+const SOCKET: &str = "status.sock";
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Totals since the provider started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// `starting`, `ready` or `draining`.
+    pub state: String,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Streams open now.
+    pub open_sessions: usize,
+    /// Calls running now.
+    pub running_calls: usize,
+    /// Functions published by the operator.
+    pub published_functions: usize,
+    /// Functions kept that callers brought.
+    pub uploaded_functions: usize,
+    /// Calls whose function ended by itself with success.
+    pub succeeded: u64,
+    /// Calls whose function failed or broke a limit.
+    pub failed: u64,
+    /// Calls that were turned away, or named a function that is not here.
+    pub refused: u64,
+    /// Streams that ended without an answer to give.
+    pub vanished: u64,
+    /// Calls that the provider itself failed.
+    pub faults: u64,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Failed,
+    Fault,
+    Refused,
+    Succeeded,
+    Vanished,
+}
+
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) sessions: AtomicUsize,
+    running: AtomicUsize,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
+    refused: AtomicU64,
+    vanished: AtomicU64,
+    faults: AtomicU64,
+}
+
+/// Counts one running call until dropped.
+pub(crate) struct Running<'a>(&'a AtomicUsize);
+
+impl Ending {
+    pub(crate) fn of(reply: &Reply) -> Self {
+        match &reply.completion {
+            Completion::Exited { status: 0, .. } => Self::Succeeded,
+            Completion::Exited { .. } | Completion::Stopped { .. } => Self::Failed,
+            Completion::ProviderFault => Self::Fault,
+            _ => Self::Refused,
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn count(&self, ending: Ending) {
+        let counter = match ending {
+            Ending::Failed => &self.failed,
+            Ending::Fault => &self.faults,
+            Ending::Refused => &self.refused,
+            Ending::Succeeded => &self.succeeded,
+            Ending::Vanished => &self.vanished,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn start_call(&self) -> Running<'_> {
+        Running::new(&self.running)
+    }
+
+    pub(crate) fn start_session(&self) -> Running<'_> {
+        Running::new(&self.sessions)
+    }
+
+    /// Forgets what was counted so far: our own call to ourselves.
+    pub(crate) fn reset(&self) {
+        for counter in [
+            &self.succeeded,
+            &self.failed,
+            &self.refused,
+            &self.vanished,
+            &self.faults,
+        ] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Snapshot {
+            state: String::new(),
+            epoch: Epoch(0),
+            uptime_seconds: 0,
+            open_sessions: self.sessions.load(Ordering::Relaxed),
+            running_calls: self.running.load(Ordering::Relaxed),
+            published_functions: 0,
+            uploaded_functions: 0,
+            succeeded: read(&self.succeeded),
+            failed: read(&self.failed),
+            refused: read(&self.refused),
+            vanished: read(&self.vanished),
+            faults: read(&self.faults),
+        }
+    }
+}
+
+impl<'a> Running<'a> {
+    fn new(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no status.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StatusError {
+    /// Nobody answers.
+    #[error("no provider is running on {}", .0.display())]
+    NotRunning(PathBuf),
+    /// Something answers, but not with a status.
+    #[error("the provider does not answer")]
+    NoAnswer(#[source] io::Error),
+}
+
+impl HasKind for StatusError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::NoProvider
+    }
+}
+
+/// Asks the provider that runs on this data directory.
+///
+/// # Errors
+///
+/// [`StatusError::NotRunning`] if there is none.
+pub async fn query_status(data: &Path) -> Result<Snapshot, StatusError> {
+    let mut socket = UnixStream::connect(data.join(SOCKET))
+        .await
+        .map_err(|_| StatusError::NotRunning(data.to_owned()))?;
+    let mut text = Vec::new();
+    let mut bounded = (&mut socket).take(64 << 10);
+    timeout(DEADLINE, bounded.read_to_end(&mut text))
+        .await
+        .map_err(|_| StatusError::NoAnswer(io::ErrorKind::TimedOut.into()))?
+        .map_err(StatusError::NoAnswer)?;
+    serde_json::from_slice(&text).map_err(|error| StatusError::NoAnswer(error.into()))
+}
+
+/// Answers every connection with a snapshot. The directory is the owner's
+/// alone, so nobody else can connect.
+pub(crate) async fn answer(data: PathBuf, snapshot: impl Fn() -> Snapshot) {
+    let path = data.join(SOCKET);
+    // Left by a provider that was killed; we hold the directory's lock.
+    let _ = std::fs::remove_file(&path);
+    let listener = match UnixListener::bind(&path) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::warn!(kind = ?error.kind(), "no status socket: is the data directory's path too long?");
+            return;
+        }
+    };
+    loop {
+        if let Ok((mut socket, _)) = listener.accept().await {
+            let text = serde_json::to_vec(&snapshot()).unwrap_or_default();
+            let _ = timeout(DEADLINE, socket.write_all(&text)).await;
+        } else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
