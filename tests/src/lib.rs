@@ -1,3 +1,8 @@
-//! x
+//! What D-Lambda is tested, measured and shown with: a private Tor network, a
+//! provider in this process, and the eye of a provider that writes everything down.
 
+pub mod local;
+pub mod program;
 pub mod testnet;
+pub mod tor;
+pub mod view;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::Transport;
 use dlambda_proto::Endpoint;
-use dlambda_provider::{DataDir, Observer, Provider, ProviderConfig, ProviderError, SessionRecord, Stop};
+use dlambda_provider::{
+    DataDir, Observer, Provider, ProviderConfig, ProviderError, SessionRecord, Stop,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 

@@ -5,14 +5,26 @@
 //! is not a constant of the protocol, the same for everybody.
 
 use std::collections::HashSet;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use data_encoding::{BASE64, HEXLOWER};
 use dlambda_provider::SessionRecord;
+use serde_json::Value;
 
 /// Shortest string that counts as a mark.
 pub const WINDOW: usize = 8;
 
 type Window = [u8; WINDOW];
+
+/// Everything a provider knows of one call, as strings of bytes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct View {
+    /// Which circuit it came by.
+    pub circuit: Vec<u8>,
+    /// Everything else, by name.
+    pub fields: Vec<(&'static str, Vec<u8>)>,
+}
 
 /// A mark by which a provider could tell that two calls are of one caller.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,19 +50,20 @@ pub enum Link {
     },
 }
 
-/// Every link between any two of these sessions, which should be `calls` calls.
-/// `constants` are strings that everybody's calls contain.
+/// Every link between any two of these views, which should be of `calls` calls.
+/// Strings of the advert and of the call header, which everybody's calls
+/// contain, do not count.
 #[must_use]
-pub fn links(records: &[SessionRecord], calls: usize, constants: &[Vec<u8>]) -> HashSet<Link> {
+pub fn links(views: &[View], calls: usize) -> HashSet<Link> {
     let mut found = HashSet::new();
-    if records.len() != calls {
-        let streams = records.len();
+    if views.len() != calls {
+        let streams = views.len();
         found.insert(Link::SharedStream { streams, calls });
     }
-    let constants: HashSet<Window> = constants.iter().flat_map(|c| windows(c)).collect();
-    for (i, one) in records.iter().enumerate() {
-        for two in &records[..i] {
-            if one.circuit.label == two.circuit.label {
+    let constants: HashSet<Window> = views.iter().flat_map(constants).collect();
+    for (i, one) in views.iter().enumerate() {
+        for two in &views[..i] {
+            if one.circuit == two.circuit {
                 found.insert(Link::SharedCircuit);
             }
             found.extend(shared_strings(one, two, &constants));
@@ -59,16 +72,91 @@ pub fn links(records: &[SessionRecord], calls: usize, constants: &[Vec<u8>]) -> 
     found
 }
 
-fn shared_strings(
-    one: &SessionRecord,
-    two: &SessionRecord,
-    constants: &HashSet<Window>,
-) -> Vec<Link> {
+impl View {
+    /// The view of a provider that kept this record.
+    #[must_use]
+    pub fn new(record: &SessionRecord) -> Self {
+        let key = |key: &Option<[u8; 32]>| key.map(|key| key.to_vec()).unwrap_or_default();
+        let time = |time: SystemTime| {
+            let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let nanos = u64::try_from(since.as_nanos()).unwrap_or(0);
+            nanos.to_be_bytes().to_vec()
+        };
+        let text = |text: &Option<Vec<u8>>| text.clone().unwrap_or_default();
+        Self {
+            circuit: record.circuit.label.to_vec(),
+            fields: vec![
+                ("circuit label", record.circuit.label.to_vec()),
+                ("circuit opening", record.circuit.opening.clone()),
+                ("time opened", time(record.opened)),
+                ("time ended", time(record.ended)),
+                (RECEIVED, record.received.clone()),
+                (SENT, record.sent.clone()),
+                ("call key", key(&record.encapsulated_key)),
+                ("reply secret", key(&record.reply_secret)),
+                ("request", text(&record.request)),
+                ("reply", text(&record.reply)),
+            ],
+        }
+    }
+
+    /// The view in a line of the file that `--dangerously-record-calls` writes.
+    #[must_use]
+    pub fn from_json(line: &Value) -> Option<Self> {
+        let hex = |name: &str| HEXLOWER.decode(line[name].as_str()?.as_bytes()).ok();
+        let base64 = |name: &str| BASE64.decode(line[name].as_str()?.as_bytes()).ok();
+        let time = |name: &str| Some(line[name].as_f64()?.to_be_bytes().to_vec());
+        Some(Self {
+            circuit: hex("circuit")?,
+            fields: vec![
+                ("circuit label", hex("circuit")?),
+                ("circuit opening", hex("opening")?),
+                ("time opened", time("opened")?),
+                ("time ended", time("ended")?),
+                (RECEIVED, base64("received")?),
+                (SENT, base64("sent")?),
+                ("call key", hex("encapsulated_key")?),
+                ("reply secret", hex("reply_secret")?),
+                ("request", base64("request")?),
+                ("reply", base64("reply")?),
+            ],
+        })
+    }
+
+    /// The field of this name; empty if there is none.
+    #[must_use]
+    pub fn field(&self, name: &str) -> &[u8] {
+        let found = self.fields.iter().find(|(field, _)| *field == name);
+        found.map_or(&[], |(_, bytes)| bytes)
+    }
+}
+
+/// Names of the fields that hold what crossed the wire.
+const RECEIVED: &str = "bytes received";
+const SENT: &str = "bytes sent";
+
+/// Bytes of a call frame up to its one-time key, for the default plan:
+/// `01 02 length(4) | 83 | 82 epoch "small" | 58 20`.
+const CALL_PREFIX: usize = 6 + 1 + 1 + 1 + 6 + 2;
+
+/// What everybody's calls contain: the advert, which is the first frame that
+/// the provider sends, and the call's header.
+fn constants(view: &View) -> Vec<Window> {
+    let sent = view.field(SENT);
+    let length = sent.get(2..6).and_then(|bytes| bytes.try_into().ok());
+    let advert = 6 + length.map_or(0, |bytes| u32::from_be_bytes(bytes) as usize);
+    let advert = &sent[..advert.min(sent.len())];
+    let received = view.field(RECEIVED);
+    let header = &received[..CALL_PREFIX.min(received.len())];
+    windows(advert).chain(windows(header)).collect()
+}
+
+fn shared_strings(one: &View, two: &View, constants: &HashSet<Window>) -> Vec<Link> {
     let mut links = Vec::new();
-    for (first, bytes) in fields(one) {
-        let marks: HashSet<Window> = windows(&bytes).filter(|w| !constants.contains(w)).collect();
-        for (second, bytes) in fields(two) {
-            let shared = windows(&bytes).filter(|window| marks.contains(window));
+    for (first, bytes) in &one.fields {
+        let marks: HashSet<Window> = windows(bytes).filter(|w| !constants.contains(w)).collect();
+        for (second, bytes) in &two.fields {
+            let shared = windows(bytes).filter(|window| marks.contains(window));
             links.extend(shared.map(|bytes| Link::SharedString {
                 first,
                 second,
@@ -81,25 +169,4 @@ fn shared_strings(
 
 fn windows(bytes: &[u8]) -> impl Iterator<Item = Window> {
     bytes.windows(WINDOW).filter_map(|w| w.try_into().ok())
-}
-
-/// Everything in a record, as strings of bytes.
-fn fields(record: &SessionRecord) -> Vec<(&'static str, Vec<u8>)> {
-    let key = |key: &Option<[u8; 32]>| key.map(|key| key.to_vec()).unwrap_or_default();
-    let time = |time: std::time::SystemTime| {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_nanos()).unwrap_or(0).to_be_bytes().to_vec()
-    };
-    vec![
-        ("circuit label", record.circuit.label.to_vec()),
-        ("circuit opening", record.circuit.opening.clone()),
-        ("time opened", time(record.opened)),
-        ("time ended", time(record.ended)),
-        ("bytes received", record.received.clone()),
-        ("bytes sent", record.sent.clone()),
-        ("call key", key(&record.encapsulated_key)),
-        ("reply secret", key(&record.reply_secret)),
-        ("request", record.request.clone().unwrap_or_default()),
-        ("reply", record.reply.clone().unwrap_or_default()),
-    ]
 }

@@ -31,7 +31,7 @@ impl Cache {
     pub(crate) fn get(&mut self, digest: &FunctionDigest) -> Option<Function> {
         self.clock += 1;
         let entry = self.entries.get_mut(digest)?;
-        
+        entry.used = self.clock;
         Some(entry.function.clone())
     }
 

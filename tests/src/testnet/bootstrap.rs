@@ -20,6 +20,7 @@ use super::{
     documents, keys, network_toml,
     ports::PortLease,
     process::Process,
+    seed,
     torrc::{self, Authority, VoteAt},
     wait::{self, Deadline},
 };
@@ -119,6 +120,7 @@ fn start_node(
     dir_port: Option<u16>,
     dir: PathBuf,
 ) -> Result<Node, TestnetError> {
+    seed::bandwidth(&dir)?;
     let resolv = dir.join("resolv.conf");
     fs::write(&resolv, "nameserver 127.0.0.1\n").map_err(TestnetError::io("write", &resolv))?;
     let mut node = Node::new(name.to_owned(), role, or_port, dir_port, dir);

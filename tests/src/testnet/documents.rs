@@ -39,8 +39,8 @@ pub(super) fn has_consensus(dir: &Path) -> bool {
     dir.join("cached-microdesc-consensus").is_file()
 }
 
-/// Checks that a client's consensus lists every node as fully usable, and that
-/// it carries shared random values.
+/// Checks that a client's consensus lists every node as fully usable and equal
+/// in bandwidth, and that it carries shared random values.
 pub(super) fn check_consensus<'a>(
     client_dir: &Path,
     names: impl Iterator<Item = &'a str>,
@@ -93,6 +93,12 @@ fn problems<'a>(consensus: &str, names: impl Iterator<Item = &'a str>) -> Vec<St
             ),
         }
     }
+    let mut bandwidths = consensus.lines().filter(|line| line.starts_with("w "));
+    if let Some(first) = bandwidths.next()
+        && bandwidths.any(|line| line != first)
+    {
+        problems.push("bandwidths differ".to_owned());
+    }
     if !consensus.contains("\nshared-rand-current-value ") {
         problems.push("no shared random value".to_owned());
     }
@@ -125,7 +131,7 @@ mod tests {
         r auth0 x 2026-11-23 21:33:37 127.0.0.1 5001 7001\nm x\n\
         s Authority Exit Fast Guard HSDir Running Stable V2Dir Valid\n\
         r relay0 y 2026-11-23 21:33:37 127.0.0.1 5002 0\nm y\n\
-        s Exit Fast HSDir Running Stable V2Dir Valid\n";
+        s Exit Fast HSDir Running Stable V2Dir Valid\nw Bandwidth=0 Unmeasured=1\n";
 
     fn written(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -179,6 +185,8 @@ mod tests {
             ["relay0 is not Guard", "relay1 is missing"]
         );
         assert_eq!(problems("", std::iter::empty()), ["no shared random value"]);
+        let uneven = CONSENSUS.to_owned() + "w Bandwidth=1 Unmeasured=1\n";
+        assert_eq!(problems(&uneven, std::iter::empty()), ["bandwidths differ"]);
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! The keys of the directory authorities, made before anything starts.
 
-use std::{fs, path::Path, process::Stdio, time::SystemTime};
+use std::{path::Path, process::Stdio};
 
-use data_encoding::BASE64;
 use futures::future::{try_join, try_join_all};
-use sha2::{Digest as _, Sha256};
 use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 
 use super::{
@@ -13,6 +11,7 @@ use super::{
     documents,
     ports::PortLease,
     process::{TOR, TOR_GENCERT, tor_arguments},
+    seed,
     torrc::{self, Authority},
     wait::Deadline,
 };
@@ -37,7 +36,7 @@ pub(super) async fn make_authorities(
     )
     .await
     .map_err(|_elapsed| TestnetError::Timeout("making the authorities' keys"))??;
-    seed_shared_randomness(&made, dir)?;
+    seed::shared_randomness(made.iter().map(|new| &new.authority), dir)?;
     Ok(made)
 }
 
@@ -120,88 +119,4 @@ async fn run(
         program,
         detail: String::from_utf8_lossy(&said).trim().to_owned(),
     })
-}
-
-/// Gives all authorities the same shared random values, as if they had run the
-/// protocol before (it takes 24 votes); onion services need them.
-fn seed_shared_randomness(made: &[NewAuthority], dir: &NetworkDir) -> Result<(), TestnetError> {
-    let now = SystemTime::now();
-    let state = format!(
-        "Version 1\nTorVersion testnet\nValidAfter {}\nValidUntil {}\n\
-         SharedRandPreviousValue {n} {}\nSharedRandCurrentValue {n} {}\n",
-        utc(now),
-        utc(now + std::time::Duration::from_secs(86_400)),
-        random_value(made, "previous"),
-        random_value(made, "current"),
-        n = made.len(),
-    );
-    for new in made {
-        let path = dir.make_node_dir(&new.authority.nickname)?.join("sr-state");
-        fs::write(&path, &state).map_err(TestnetError::io("write", &path))?;
-    }
-    Ok(())
-}
-
-/// As random as the fresh voting keys it is made from.
-fn random_value(made: &[NewAuthority], label: &str) -> String {
-    let mut hash = Sha256::new_with_prefix(label);
-    for new in made {
-        hash.update(&new.authority.v3ident);
-    }
-    BASE64.encode(&hash.finalize())
-}
-
-/// `YYYY-MM-DD HH:MM:SS`, the way tor writes times.
-fn utc(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (year, month, day) = civil_date(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
-}
-
-/// The Gregorian date of a day counted from 1970-01-01.
-fn civil_date(day: u64) -> (u64, u64, u64) {
-    // Counts from 0000-03-01, so that leap days end their years.
-    let day = day + 719_468;
-    let of_era = day % 146_097;
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year + day / 146_097 * 400 + u64::from(month <= 2);
-    (year, month, of_year - (153 * shifted_month + 2) / 5 + 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn writes_times_as_tor_does() {
-        for (seconds, text) in [
-            (0, "1970-01-01 00:00:00"),
-            (951_782_399, "2000-02-28 23:59:59"),
-            (951_782_400, "2000-02-29 00:00:00"),
-            (1_798_761_599, "2026-12-31 23:59:59"),
-            (4_107_542_400, "2100-03-01 00:00:00"),
-        ] {
-            assert_eq!(
-                utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)),
-                text
-            );
-        }
-    }
 }

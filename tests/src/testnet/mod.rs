@@ -22,6 +22,7 @@ mod network_toml;
 mod node;
 mod ports;
 mod process;
+mod seed;
 #[cfg(test)]
 mod smoke;
 mod torrc;

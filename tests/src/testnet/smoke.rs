@@ -4,28 +4,21 @@
 use std::{
     net::SocketAddr,
     path::Path,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use arti_client::{
-    StreamPrefs, TorClient,
-    config::{BoolOrAuto, TorClientConfigBuilder},
+use dlambda_privacy::{
+    network::Network,
+    transport::{BoxStream, TorDirectories, TorTransport, Transport as _},
 };
-use futures::StreamExt as _;
-use safelog::DisplayRedacted as _;
+use dlambda_proto::{Endpoint, ONION_PORT};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
-use tor_cell::relaycell::msg::Connected;
-use tor_hsservice::{RunningOnionService, config::OnionServiceConfigBuilder};
-use tor_rtcompat::PreferredRuntime;
 
 use super::*;
-
-type Client = Arc<TorClient<PreferredRuntime>>;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -37,29 +30,29 @@ async fn onion_services_work_at_once_for_arti_and_c_tor_in_any_mix() {
         .unwrap();
     let echo = echo_server().await;
 
-    let state = tempfile::tempdir().unwrap();
+    let files = tempfile::tempdir().unwrap();
     let started = Instant::now();
-    let arti = arti_client(&testnet, state.path()).await;
+    let provider = arti(&testnet, &files.path().join("provider")).await;
     println!("arti bootstrapped: {:?}", started.elapsed());
-    let (_service, arti_onion) = arti_echo_service(&arti);
-    let caller = arti_client(&testnet, &state.path().join("caller")).await;
+    let arti_onion = arti_echo_service(&provider).await;
+    let caller = arti(&testnet, &files.path().join("caller")).await;
     arti_echoes(&caller, &arti_onion).await;
-    println!("arti to arti from cold: {:?}", started.elapsed());
+    println!("arti to arti, from cold: {:?}", started.elapsed());
 
     let started = Instant::now();
     let c_client = testnet.c_tor_client().await.unwrap();
     println!("C client: {:?}", started.elapsed());
     let started = Instant::now();
-    let c_onion = testnet.c_tor_onion(80, echo).await.unwrap();
+    let c_onion = testnet.c_tor_onion(ONION_PORT, echo).await.unwrap();
     println!("C onion: {:?}", started.elapsed());
     assert_eq!(c_onion.address.len(), 62);
-    for onion in [&c_onion.address, &arti_onion] {
+    for onion in [&c_onion.address, &arti_onion.unredacted()] {
         let started = Instant::now();
         socks_echoes(c_client.socks, onion).await;
         println!("C client to an onion: {:?}", started.elapsed());
     }
     let started = Instant::now();
-    arti_echoes(&caller, &c_onion.address).await;
+    arti_echoes(&caller, &c_onion.address.parse().unwrap()).await;
     println!("arti client to a C onion: {:?}", started.elapsed());
     testnet.down().await;
 }
@@ -103,56 +96,33 @@ async fn networks_run_side_by_side_and_nodes_come_back() {
     }
 }
 
-async fn arti_client(testnet: &Testnet, state: &Path) -> Client {
-    let text = std::fs::read_to_string(testnet.network_toml()).unwrap();
-    let file: toml::Table = text.parse().unwrap();
-    let mut config: TorClientConfigBuilder = file["tor"].clone().try_into().unwrap();
-    config
-        .storage()
-        .cache_dir(arti_client::config::CfgPath::new_literal(
-            state.join("cache"),
-        ))
-        .state_dir(arti_client::config::CfgPath::new_literal(
-            state.join("state"),
-        ))
-        .permissions()
-        .dangerously_trust_everyone();
-    config.address_filter().allow_onion_addrs(true);
-    let bootstrapped = TorClient::create_bootstrapped(config.build().unwrap());
-    timeout(PATIENCE, bootstrapped).await.unwrap().unwrap()
+async fn arti(testnet: &Testnet, files: &Path) -> TorTransport {
+    let network = Network::read(testnet.network_toml()).unwrap();
+    let directories = TorDirectories::new(files.join("state"), files.join("cache"));
+    TorTransport::bootstrap(&network, &directories, PATIENCE, |_| {})
+        .await
+        .unwrap()
 }
 
-fn arti_echo_service(arti: &Client) -> (Arc<RunningOnionService>, String) {
-    let config = OnionServiceConfigBuilder::default()
-        .nickname("echo".parse().unwrap())
-        .build()
-        .unwrap();
-    let (service, requests) = arti.launch_onion_service(config).unwrap().unwrap();
-    let address = service.onion_address().unwrap();
-    let mut streams = Box::pin(tor_hsservice::handle_rend_requests(requests));
+async fn arti_echo_service(transport: &TorTransport) -> Endpoint {
+    let mut listener = transport.listen().await.unwrap();
+    let endpoint = listener.endpoint();
     tokio::spawn(async move {
-        while let Some(request) = streams.next().await {
+        while let Some(incoming) = listener.accept().await {
             tokio::spawn(async move {
-                let stream = request.accept(Connected::new_empty()).await.unwrap();
-                let (mut from, mut to) = tokio::io::split(stream);
-                let mut buffer = [0; 5];
-                from.read_exact(&mut buffer).await.unwrap();
-                to.write_all(&buffer).await.unwrap();
-                to.flush().await.unwrap();
-                sleep(PATIENCE).await;
+                let (mut from, mut to) = tokio::io::split(incoming.stream);
+                tokio::io::copy(&mut from, &mut to).await
             });
         }
     });
-    (service, address.display_unredacted().to_string())
+    endpoint
 }
 
 /// Calls until it works: a service needs a moment to be published.
-async fn arti_echoes(arti: &Client, onion: &str) {
-    let mut prefs = StreamPrefs::new();
-    prefs.connect_to_onion_services(BoolOrAuto::Explicit(true));
+async fn arti_echoes(transport: &TorTransport, endpoint: &Endpoint) {
     let started = Instant::now();
-    let mut stream = loop {
-        match arti.connect_with_prefs((onion, 80), &prefs).await {
+    let mut stream: BoxStream = loop {
+        match transport.dial(endpoint).await {
             Ok(stream) => break stream,
             Err(err) if started.elapsed() > PATIENCE => panic!("{err}"),
             Err(_) => sleep(Duration::from_millis(200)).await,
@@ -189,7 +159,8 @@ async fn socks_echoes(socks: SocketAddr, onion: &str) {
     let mut chosen = [0; 2];
     stream.read_exact(&mut chosen).await.unwrap();
     let length = u8::try_from(onion.len()).unwrap();
-    let request = [&[5, 1, 0, 3, length], onion.as_bytes(), &[0, 80]].concat();
+    let port = ONION_PORT.to_be_bytes();
+    let request = [&[5, 1, 0, 3, length], onion.as_bytes(), &port].concat();
     stream.write_all(&request).await.unwrap();
     let mut reply = [0; 10];
     timeout(PATIENCE, stream.read_exact(&mut reply))

@@ -77,6 +77,8 @@ impl TorTransport {
         deadline: Duration,
         mut progress: impl FnMut(BootstrapProgress) + Send,
     ) -> Result<Self, TransportError> {
+        // Arti leaves the choice to the program; a second call changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let config = config::build(network, directories)?;
         let client = TorClient::builder()
             .config(config)

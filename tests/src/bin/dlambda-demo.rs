@@ -1,0 +1,243 @@
+//! The whole story in a minute: a private Tor network, a provider behind an
+//! onion service, three calls by one caller, and what the provider knows.
+
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "printing is what this program is for"
+)]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use data_encoding::HEXLOWER;
+use dlambda_tests::program::{Program, run};
+use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use dlambda_tests::view::{View, links};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Generous: a loaded machine may take several times as long as a quiet one.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// The three calls: function, arguments, input.
+const CALLS: [(&str, &[&str], &str); 3] = [
+    ("upper", &[], "meet me at the old mill at nine"),
+    ("sha256", &[], "the letter to the editor, final version"),
+    ("args-echo", &["no", "log", "knows", "me"], ""),
+];
+
+/// What the caller knows of one of its calls.
+struct Known {
+    command: String,
+    input: &'static str,
+    output: String,
+    total_ms: f64,
+    round_trip_ms: f64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let interrupted = async {
+        let terminate = signal(SignalKind::terminate());
+        match terminate {
+            Ok(mut terminate) => tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            },
+            Err(_) => std::future::pending().await,
+        }
+    };
+    // Whichever way it ends, dropping the future ends every process.
+    tokio::select! {
+        result = Box::pin(demo()) => match result {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("the demo failed: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+        () = interrupted => ExitCode::from(130),
+    }
+}
+
+async fn demo() -> Result<()> {
+    let started = Instant::now();
+    let work = tempfile::tempdir()?;
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let step = |text: &str| {
+        bar.set_message(text.to_owned());
+        if bar.is_hidden() {
+            eprintln!("[{:5.1} s] {text}", started.elapsed().as_secs_f64());
+        }
+    };
+
+    step("starting a private Tor network of 8 relays");
+    let testnet = Testnet::up(TestnetConfig::default(), |line| step(line)).await?;
+    let network = path(testnet.network_toml())?;
+
+    step("starting a provider behind an onion service");
+    let record = work.path().join("record.jsonl");
+    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions");
+    let data = work.path().join("provider");
+    let args = [
+        "run",
+        "--functions",
+        path(&functions)?,
+        "--data",
+        path(&data)?,
+        "--network",
+        network,
+        "--format",
+        "json",
+        "--dangerously-record-calls",
+        path(&record)?,
+    ];
+    let log = work.path().join("provider.log");
+    let (provider, ready) = Program::start("dlambda-provider", &args, &log, DEADLINE).await?;
+    let address = ready["address"]
+        .as_str()
+        .context("the provider's address")?;
+
+    let mut known = Vec::new();
+    for (function, args, input) in CALLS {
+        step(&format!(
+            "calling {function}, on a circuit and a key of its own"
+        ));
+        known.push(call(work.path(), network, address, function, args, input).await?);
+    }
+
+    step("reading the provider's record");
+    let seen = read_record(&record).await?;
+    let provider_id = ready["provider"].as_str().unwrap_or_default();
+    bar.finish_and_clear();
+    show(address, provider_id, &known, &seen);
+
+    step("cleaning up");
+    provider.stop(DEADLINE).await?;
+    testnet.down().await;
+    bar.finish_and_clear();
+    println!(
+        "Everything above ran over real Tor relays, and is gone again. {:.0} seconds.",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+async fn call(
+    work: &Path,
+    network: &str,
+    address: &str,
+    function: &str,
+    args: &[&str],
+    input: &'static str,
+) -> Result<Known> {
+    let home = work.join("caller");
+    let report = work.join("report.json");
+    let mut command = vec!["invoke", address, function, "--network", network];
+    command.extend(["--home", path(&home)?, "--report", path(&report)?, "--"]);
+    command.extend(args);
+    let output = run("dlambda", &command, input.as_bytes(), DEADLINE).await?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(&report)?)?;
+    let time = |name: &str| report["time"][name].as_f64().unwrap_or_default();
+    let output = String::from_utf8_lossy(&output.stdout);
+    Ok(Known {
+        command: format!("{function} {}", args.join(" ")),
+        input,
+        output: output.trim_end().replace('\n', " "),
+        total_ms: time("total_ms"),
+        round_trip_ms: time("round_trip_ms"),
+    })
+}
+
+/// The record is complete when all sessions have ended.
+async fn read_record(path: &Path) -> Result<Vec<View>> {
+    for _ in 0..200 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let lines = text.lines().map(serde_json::from_str::<Value>);
+        let views: Vec<View> = lines
+            .filter_map(|line| View::from_json(&line.ok()?))
+            .collect();
+        if views.len() >= CALLS.len() {
+            return Ok(views);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    bail!("the provider's record is not complete")
+}
+
+fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
+    println!("Three calls by one caller, to {address}\n(provider {provider_id})\n");
+    row("WHAT YOU KNOW", "THE PROVIDER'S COMPLETE RECORD");
+    for (i, known) in known.iter().enumerate() {
+        row("", "");
+        let title = format!("call {}: {}", i + 1, known.command);
+        let Some(view) = seen.get(i) else { continue };
+        row(&title, &format!("circuit         {}", short(&view.circuit)));
+        let key = short(view.field("call key"));
+        row(
+            &format!("input   {}", known.input),
+            &format!("one-time key    {key}"),
+        );
+        let secret = short(view.field("reply secret"));
+        row(
+            &format!("output  {}", known.output),
+            &format!("reply secret    {secret}"),
+        );
+        let bytes = (
+            view.field("bytes received").len(),
+            view.field("bytes sent").len(),
+        );
+        let bytes = format!("bytes in, out   {}, {} (padded)", bytes.0, bytes.1);
+        let time = format!(
+            "time    {:.0} ms, of it {:.0} ms round trip",
+            known.total_ms, known.round_trip_ms
+        );
+        row(&time, &bytes);
+        row(
+            "you     the same caller each time",
+            "who             unknown: a Tor rendezvous",
+        );
+        // Without a TEE the provider runs the function, so it sees its input.
+        let input = view.field("request").len();
+        row(
+            "",
+            &format!("request         {input} bytes; it runs it, so it sees it"),
+        );
+    }
+    println!();
+    let shared = links(seen, known.len());
+    if shared.is_empty() {
+        println!(
+            "Strings of 8 or more bytes that any two of these records have in common, beside the\n\
+             advert and the call header that everybody's calls contain: none.\n"
+        );
+    } else {
+        println!("DANGER: the provider can link these calls: {shared:?}\n");
+    }
+}
+
+fn row(left: &str, right: &str) {
+    let left: String = left.chars().take(54).collect();
+    println!("  {left:<54} | {right}");
+}
+
+fn short(bytes: &[u8]) -> String {
+    let hex = HEXLOWER.encode(&bytes[..bytes.len().min(8)]);
+    format!("{hex}...")
+}
+
+fn path(path: &Path) -> Result<&str> {
+    ensure!(path.is_absolute(), "{} is not absolute", path.display());
+    path.to_str().context("a path that is not text")
+}

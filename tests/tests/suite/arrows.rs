@@ -1,0 +1,98 @@
+//! The one-way doors between the rooms, and which room may use which library.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, MetadataCommand};
+
+/// Which crates of the workspace each may depend on. A crate that is not
+/// listed does not exist.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("dlambda-proto", &[]),
+    ("dlambda-executor", &[]),
+    ("dlambda-privacy", &["dlambda-proto"]),
+    ("dlambda-client", &["dlambda-privacy", "dlambda-proto"]),
+    (
+        "dlambda-provider",
+        &["dlambda-executor", "dlambda-privacy", "dlambda-proto"],
+    ),
+    (
+        "dlambda-tests",
+        &[
+            "dlambda-client",
+            "dlambda-privacy",
+            "dlambda-proto",
+            "dlambda-provider",
+        ],
+    ),
+];
+
+/// Libraries that only these crates may use directly.
+const ONLY_IN: &[(&str, &[&str])] = &[
+    ("arti-client", &["dlambda-privacy"]),
+    ("hpke", &["dlambda-privacy"]),
+    ("tor-hsservice", &["dlambda-privacy"]),
+    ("wasmtime", &["dlambda-executor"]),
+    ("wasmtime-wasi", &["dlambda-executor"]),
+    // Crates with binaries.
+    (
+        "clap",
+        &["dlambda-client", "dlambda-provider", "dlambda-tests"],
+    ),
+    ("anyhow", &["dlambda-tests"]),
+];
+
+/// Libraries that have no place in a crate of values.
+const NOT_IN_PROTO: &[&str] = &["futures", "getrandom", "rand", "tokio"];
+
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+    let metadata = MetadataCommand::new()
+        .manifest_path(manifest)
+        .no_deps()
+        .exec()
+        .expect("cargo metadata");
+    let normal = |d: &&cargo_metadata::Dependency| d.kind == DependencyKind::Normal;
+    metadata
+        .packages
+        .iter()
+        .map(|package| {
+            let names = package.dependencies.iter().filter(normal);
+            (
+                package.name.to_string(),
+                names.map(|d| d.name.clone()).collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn rooms_depend_one_way() {
+    let dependencies = dependencies();
+    let known: BTreeMap<_, _> = ARROWS.iter().copied().collect();
+    for (package, used) in &dependencies {
+        let allowed = known
+            .get(package.as_str())
+            .unwrap_or_else(|| panic!("{package} has no place in the layout"));
+        for name in used.iter().filter(|name| name.starts_with("dlambda-")) {
+            assert!(allowed.contains(&name.as_str()), "{package} -> {name}");
+        }
+    }
+    assert_eq!(dependencies.len(), ARROWS.len());
+}
+
+#[test]
+fn libraries_stay_in_their_rooms() {
+    for (package, used) in dependencies() {
+        for (library, rooms) in ONLY_IN {
+            assert!(
+                !used.contains(*library) || rooms.contains(&package.as_str()),
+                "{package} uses {library}"
+            );
+        }
+        if package == "dlambda-proto" {
+            for library in NOT_IN_PROTO {
+                assert!(!used.contains(*library), "{package} uses {library}");
+            }
+        }
+    }
+}

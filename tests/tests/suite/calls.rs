@@ -1,0 +1,149 @@
+//! Calls as they should go, on a network in memory.
+
+use std::time::Duration;
+
+use dlambda_client::{Call, CallError, FunctionName};
+use dlambda_proto::{ErrorKind, FunctionId, HasKind as _};
+use dlambda_provider::ProviderConfig;
+
+use crate::support::{LONG, World, alias, functions};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_alias_by_cid_and_by_bytes() {
+    let world = World::new().await;
+    let wasm = std::fs::read(functions().join("upper.wasm")).expect("an example");
+    let id = FunctionId::of(&wasm);
+    for function in [
+        alias("upper"),
+        FunctionName::Id(id),
+        FunctionName::Wasm(wasm.into()),
+    ] {
+        let answer = world.call(function, b"hello").await.expect("an answer");
+        assert_eq!(answer.stdout, b"HELLO");
+        assert_eq!(answer.function, id);
+        assert!(!answer.attached, "the provider publishes it");
+        assert!(answer.usage.fuel > 0 && answer.usage.peak_memory_bytes > 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_of_ones_own_travels_once() {
+    let world = World::new().await;
+    let text = "(module (func (export \"_start\")))";
+    let unknown = FunctionName::Id(FunctionId::of(&wat::parse_str(text).expect("good WAT")));
+    // The provider has tested itself with this very module; use another one.
+    let _ = unknown;
+    let own = || {
+        crate::support::wat("(module (memory (export \"memory\") 1) (func (export \"_start\")))")
+    };
+    let first = world.call(own(), b"").await.expect("an answer");
+    assert!(first.attached && first.usage.cold);
+    let second = world.call(own(), b"").await.expect("an answer");
+    assert!(!second.attached && !second.usage.cold);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_and_large_inputs_arrive() {
+    let world = World::new().await;
+    let call = Call::new(world.endpoint(), alias("args-echo")).args(["one", "two words", "ü"]);
+    let answer = world
+        .querier()
+        .call(&call, LONG, |_| {})
+        .await
+        .expect("an answer");
+    assert_eq!(answer.stdout, "one\ntwo words\nü\n".as_bytes());
+    let input = vec![b'a'; 900_000];
+    let answer = world.call(alias("upper"), &input).await.expect("an answer");
+    assert_eq!(answer.stdout, vec![b'A'; 900_000]);
+    assert_eq!(
+        answer.traffic.sent_bytes,
+        answer.traffic.received_bytes + 27,
+        "one bucket"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_said_clearly() {
+    let world = World::new().await;
+    let unknown_alias = world
+        .call(alias("no-such"), b"")
+        .await
+        .expect_err("unknown");
+    assert!(matches!(&unknown_alias, CallError::UnknownAlias { known } if known.len() >= 4));
+    assert_eq!(unknown_alias.kind(), ErrorKind::Refused);
+    let unknown_id = FunctionName::Id(FunctionId::of(b"nothing like it"));
+    let unknown_id = world.call(unknown_id, b"").await.expect_err("unknown");
+    assert!(matches!(unknown_id, CallError::FunctionMissing));
+    let call = Call::new(world.endpoint(), alias("upper")).plan("gold".parse().expect("a name"));
+    let unknown_plan = world
+        .querier()
+        .call(&call, LONG, |_| {})
+        .await
+        .expect_err("unknown");
+    assert!(matches!(unknown_plan, CallError::UnknownPlan { known } if known[0] == "small"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_input_than_the_plan_allows_is_refused_by_the_provider() {
+    let world = World::new().await;
+    let input = vec![0; (1 << 20) + 1];
+    let error = world
+        .call(alias("upper"), &input)
+        .await
+        .expect_err("too large");
+    assert!(matches!(error, CallError::TooLarge));
+    let call = Call::new(world.endpoint(), alias("upper"))
+        .plan("medium".parse().expect("a name"))
+        .input(input);
+    assert!(world.querier().call(&call, LONG, |_| {}).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_go_on_while_epochs_change() {
+    let mut config = ProviderConfig::default();
+    config.epoch = Duration::from_secs(100);
+    config.overlap = Duration::from_secs(50);
+    let world = World::with(config).await;
+    let first = world.call(alias("upper"), b"a").await.expect("an answer");
+    let mut latest = first.epoch;
+    for _ in 0..3 {
+        world.clock.advance(101);
+        while latest
+            == world
+                .call(alias("upper"), b"a")
+                .await
+                .expect("an answer")
+                .epoch
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        latest = latest.next();
+    }
+    let last = world.call(alias("upper"), b"a").await.expect("an answer");
+    assert_eq!(last.epoch.0, first.epoch.0 + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_finishes_running_calls_and_takes_no_more() {
+    let world = World::new().await;
+    let slow = crate::support::wat(crate::hostile_functions::LOOP);
+    let call = Call::new(world.endpoint(), slow);
+    let querier = world.querier();
+    let running = tokio::spawn(async move { querier.call(&call, LONG, |_| {}).await });
+    // Long enough to be running, far less than the plan's limit.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let querier = world.querier();
+    let call = Call::new(world.endpoint(), alias("upper"));
+    world.provider.stop().await.expect("stops");
+    let ended = running.await.expect("no panic").expect_err("it loops");
+    assert!(
+        matches!(ended, CallError::FunctionStopped { .. }),
+        "an answer, not a lost connection"
+    );
+    assert!(
+        querier
+            .call(&call, Duration::from_secs(5), |_| {})
+            .await
+            .is_err()
+    );
+}

@@ -1,0 +1,324 @@
+//! Providers that lie or break the protocol are caught, by name and by kind.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlambda_client::{Call, CallError};
+use dlambda_privacy::clock::FakeClock;
+use dlambda_privacy::seal::EpochSecret;
+use dlambda_privacy::transport::memory::MemoryNetwork;
+use dlambda_privacy::transport::{BoxStream, Transport as _};
+use dlambda_privacy::wire::{ReceiveBudget, read_frame};
+use dlambda_privacy::{ExchangeError, os_rng};
+use dlambda_proto::{
+    Advert, Completion, Cpu, Endpoint, Epoch, ErrorKind, FrameKind, FunctionId, HasKind as _,
+    IdentityKey, OnionAddress, Plan, PublishedFunction, Refusal, Reply, Specs, UnixSeconds, Usage,
+    Validity, decode, encode,
+};
+use tokio::io::AsyncWriteExt as _;
+
+use crate::support::{LONG, NOW, alias, querier};
+
+/// A provider made by hand, so that it can do anything.
+struct Liar {
+    identity: IdentityKey,
+    secret: EpochSecret,
+    advert: Advert,
+}
+
+impl Liar {
+    fn new() -> Self {
+        let identity = IdentityKey::from_seed(&[4; 32]);
+        let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
+        let advert = Advert {
+            provider: identity.id(),
+            epoch: Epoch(1),
+            validity: Validity {
+                from: UnixSeconds(NOW.0 - 10),
+                until: NOW.plus(1000),
+            },
+            hpke_key: secret.public_key(),
+            endpoints: vec![here()],
+            specs: Specs {
+                cpu: Cpu {
+                    cores: 1,
+                    architecture: String::new(),
+                },
+                memory: 1,
+                gpu: vec![],
+                tee: None,
+            },
+            plans: Plan::standard_menu(),
+            functions: vec![PublishedFunction {
+                id: FunctionId::of(b""),
+                alias: "upper".to_owned(),
+                size: 0,
+            }],
+            max_function_bytes: 1 << 20,
+        };
+        Self {
+            identity,
+            secret,
+            advert,
+        }
+    }
+
+    fn advert_frame(&self) -> Vec<u8> {
+        let signed = self.advert.sign(&self.identity).expect("signs");
+        frame(FrameKind::Advert, encode(&signed))
+    }
+
+    /// Reads a call and seals this reply to it.
+    async fn reply(&self, stream: &mut BoxStream, reply: &Reply) -> Vec<u8> {
+        let budget = ReceiveBudget::new(1 << 20);
+        let (call, _) = read_frame(&mut **stream, &[FrameKind::Call], LONG, &budget)
+            .await
+            .expect("a call");
+        let envelope = decode(call.body()).expect("an envelope");
+        let opened = self.secret.open(&envelope).expect("opens");
+        let sealed = opened.replier.seal(reply, &mut os_rng()).expect("seals");
+        frame(FrameKind::Reply, sealed)
+    }
+}
+
+fn here() -> Endpoint {
+    Endpoint::Onion(OnionAddress::from_public_key([3; 32]))
+}
+
+/// A frame's bytes, whatever its limits say.
+fn frame(kind: FrameKind, body: Vec<u8>) -> Vec<u8> {
+    let frame = dlambda_proto::Frame::new(kind, body).expect("within limits");
+    [&frame.header()[..], frame.body()].concat()
+}
+
+fn done(stdout: &[u8]) -> Reply {
+    Reply {
+        completion: Completion::Exited {
+            status: 0,
+            stdout: stdout.to_vec(),
+            stderr: vec![],
+        },
+        usage: Usage::default(),
+    }
+}
+
+/// Calls a provider that does `behave` with every stream.
+async fn call<F>(max_time: Duration, calls: usize, behave: F) -> Result<(), CallError>
+where
+    F: AsyncFn(usize, BoxStream),
+{
+    let network = MemoryNetwork::new(Duration::ZERO);
+    let mut listener = network.transport([3; 32]).listen().await.expect("listens");
+    let querier = querier(&network, &Arc::new(FakeClock::at(NOW)));
+    let provider = async {
+        let mut count = 0;
+        while let Some(incoming) = listener.accept().await {
+            count += 1;
+            behave(count, incoming.stream).await;
+        }
+    };
+    let caller = async {
+        let mut last = Ok(());
+        for _ in 0..calls {
+            let call = Call::new(here(), alias("upper"));
+            last = querier.call(&call, max_time, |_| {}).await.map(|_| ());
+        }
+        last
+    };
+    tokio::select! {
+        result = caller => result,
+        () = provider => unreachable!("the listener goes on"),
+    }
+}
+
+async fn send(stream: &mut BoxStream, bytes: &[u8]) {
+    stream.write_all(bytes).await.expect("sent");
+    stream.flush().await.expect("sent");
+}
+
+/// Keeps the stream open until the caller is gone.
+async fn hold(mut stream: BoxStream) {
+    let mut sink = tokio::io::sink();
+    let _ = tokio::io::copy(&mut stream, &mut sink).await;
+}
+
+#[tokio::test]
+async fn an_honest_answer_passes() {
+    let liar = Liar::new();
+    let outcome = call(LONG, 2, async |_, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let reply = liar.reply(&mut stream, &done(b"ok")).await;
+        send(&mut stream, &reply).await;
+        hold(stream).await;
+    });
+    assert!(outcome.await.is_ok());
+}
+
+#[tokio::test]
+async fn adverts_that_must_not_be_believed() {
+    let mut expired = Liar::new();
+    expired.advert.validity.until = NOW;
+    let mut elsewhere = Liar::new();
+    elsewhere.advert.endpoints = vec![Endpoint::Onion(OnionAddress::from_public_key([9; 32]))];
+    let mut unsigned = Liar::new().advert_frame();
+    let last = unsigned.len() - 1;
+    unsigned[last] ^= 1;
+    for (what, bytes) in [
+        ("valid from", expired.advert_frame()),
+        ("does not name the address", elsewhere.advert_frame()),
+        ("is not signed", unsigned),
+        ("cannot be read", frame(FrameKind::Advert, b"junk".to_vec())),
+    ] {
+        let outcome = call(LONG, 1, async |_, mut stream| {
+            send(&mut stream, &bytes).await;
+            hold(stream).await;
+        });
+        let error = outcome.await.expect_err("a lie");
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);
+    }
+}
+
+#[tokio::test]
+async fn frames_that_break_the_rules() {
+    let good = Liar::new().advert_frame();
+    let mut version = good.clone();
+    version[0] = 9;
+    for (what, bytes) in [
+        ("version 9", version),
+        ("unknown kind", vec![1, 99, 0, 0, 0, 0]),
+        ("wrong kind", frame(FrameKind::Ack, vec![])),
+        ("at most", vec![1, 1, 0x7f, 0xff, 0xff, 0xff]),
+    ] {
+        let outcome = call(LONG, 1, async |_, mut stream| {
+            send(&mut stream, &bytes).await;
+            hold(stream).await;
+        });
+        let error = outcome.await.expect_err("a broken frame");
+        assert!(error.to_string().contains(what), "{what}: {error}");
+        assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);
+    }
+}
+
+#[tokio::test]
+async fn replies_that_are_not_the_reply_to_this_call() {
+    let liar = Liar::new();
+    let recorded = tokio::sync::Mutex::new(Vec::new());
+    // The first call is answered; the second gets the first one's reply again.
+    let replayed = call(LONG, 2, async |count, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let reply = liar.reply(&mut stream, &done(b"ok")).await;
+        let mut recorded = recorded.lock().await;
+        if count == 1 {
+            *recorded = reply;
+        }
+        send(&mut stream, &recorded).await;
+        hold(stream).await;
+    });
+    let flipped = call(LONG, 1, async |_, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let mut reply = liar.reply(&mut stream, &done(b"ok")).await;
+        reply[200] ^= 1;
+        send(&mut stream, &reply).await;
+        hold(stream).await;
+    });
+    for outcome in [replayed.await, flipped.await] {
+        let error = outcome.expect_err("not our reply");
+        assert!(
+            matches!(error, CallError::Exchange(ExchangeError::Reply(_))),
+            "{error}"
+        );
+        assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);
+    }
+}
+
+#[tokio::test]
+async fn two_adverts_for_one_epoch_are_equivocation() {
+    let (one, mut two) = (Liar::new(), Liar::new());
+    two.advert.hpke_key = one.secret.public_key();
+    two.advert.max_function_bytes += 1;
+    two.secret = EpochSecret::generate(two.identity.id(), Epoch(1), &mut os_rng());
+    let outcome = call(LONG, 2, async |count, mut stream| {
+        let liar = if count == 1 { &one } else { &two };
+        send(&mut stream, &liar.advert_frame()).await;
+        if count == 1 {
+            let reply = liar.reply(&mut stream, &done(b"ok")).await;
+            send(&mut stream, &reply).await;
+        }
+        hold(stream).await;
+    });
+    let error = outcome.await.expect_err("equivocation");
+    assert!(matches!(error, CallError::Equivocation));
+    assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);
+}
+
+#[tokio::test]
+async fn a_provider_that_vanishes_is_tried_on_another_circuit() {
+    let liar = Liar::new();
+    let outcome = call(LONG, 1, async |count, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let reply = liar.reply(&mut stream, &done(b"ok")).await;
+        if count == 1 {
+            send(&mut stream, &reply[..50]).await;
+        } else {
+            send(&mut stream, &reply).await;
+            hold(stream).await;
+        }
+    });
+    assert!(outcome.await.is_ok());
+}
+
+#[tokio::test]
+async fn a_provider_that_always_vanishes_is_no_provider() {
+    let outcome = call(LONG, 1, async |_, stream| drop(stream));
+    let error = outcome.await.expect_err("gone");
+    assert_eq!(error.kind(), ErrorKind::NoProvider);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_ends_at_the_deadline() {
+    let liar = Liar::new();
+    let minute = Duration::from_secs(60);
+    let outcome = call(minute, 1, async |_, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        hold(stream).await;
+    });
+    let error = outcome.await.expect_err("silence");
+    assert!(matches!(error, CallError::Deadline(60)), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Deadline);
+}
+
+#[tokio::test]
+async fn a_refusal_is_shown_and_not_repeated() {
+    let liar = Liar::new();
+    let streams = std::sync::atomic::AtomicUsize::new(0);
+    let outcome = call(LONG, 1, async |_, mut stream| {
+        streams.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        send(&mut stream, &liar.advert_frame()).await;
+        let refusal = frame(FrameKind::Refusal, encode(&Refusal::Replayed));
+        send(&mut stream, &refusal).await;
+        hold(stream).await;
+    });
+    let error = outcome.await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(streams.load(std::sync::atomic::Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn words_of_a_provider_cannot_drive_our_terminal() {
+    let liar = Liar::new();
+    let reply = Reply {
+        completion: Completion::FunctionUnusable {
+            reason: format!("\u{1b}[2J{}", "x".repeat(10_000)),
+        },
+        usage: Usage::default(),
+    };
+    let outcome = call(LONG, 1, async |_, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let reply = liar.reply(&mut stream, &reply).await;
+        send(&mut stream, &reply).await;
+        hold(stream).await;
+    });
+    let text = outcome.await.expect_err("unusable").to_string();
+    assert!(!text.contains('\u{1b}') && text.len() < 1000);
+}

@@ -1,0 +1,24 @@
+//! The one integration-test binary.
+//!
+//! Modules whose names begin with `tor` need the `tor` program and run one
+//! after the other; the rest use a network in memory.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod arrows;
+mod calls;
+mod hostile_callers;
+mod hostile_functions;
+mod hostile_providers;
+mod support;
+mod tor;
+mod tor_demo;
+mod tor_programs;
+mod tor_readme;
+mod unlinkable;

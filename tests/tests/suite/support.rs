@@ -1,0 +1,114 @@
+//! A provider and callers on a network in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlambda_client::{Answer, Call, CallError, FunctionName, Querier};
+use dlambda_privacy::clock::{Clock, FakeClock};
+use dlambda_privacy::exchange::receive_advert;
+use dlambda_privacy::transport::memory::MemoryNetwork;
+use dlambda_privacy::transport::{BoxStream, Transport};
+use dlambda_proto::{Advert, Endpoint, UnixSeconds, Verified};
+use dlambda_provider::ProviderConfig;
+use dlambda_tests::local::LocalProvider;
+use tempfile::TempDir;
+
+/// Longest time for a call in a test: generous, for slow machines.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// The time that all clocks show.
+pub(crate) const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
+
+/// The functions that every test provider publishes.
+pub(crate) fn functions() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("functions")
+}
+
+/// A provider and a network in memory.
+pub(crate) struct World {
+    pub(crate) network: MemoryNetwork,
+    pub(crate) clock: Arc<FakeClock>,
+    pub(crate) provider: LocalProvider,
+    _dir: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        Self::with(ProviderConfig::default()).await
+    }
+
+    pub(crate) async fn with(config: ProviderConfig) -> Self {
+        let network = MemoryNetwork::new(Duration::from_millis(1));
+        let clock = Arc::new(FakeClock::at(NOW));
+        let dir = tempfile::tempdir().expect("a directory");
+        let provider = LocalProvider::start(
+            config,
+            &functions(),
+            &dir.path().join("data"),
+            Arc::new(network.transport([1; 32])),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+        )
+        .await
+        .expect("the provider starts");
+        Self {
+            network,
+            clock,
+            provider,
+            _dir: dir,
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.provider.endpoint
+    }
+
+    pub(crate) fn querier(&self) -> Querier {
+        querier(&self.network, &self.clock)
+    }
+
+    pub(crate) async fn call(
+        &self,
+        function: FunctionName,
+        input: &[u8],
+    ) -> Result<Answer, CallError> {
+        let call = Call::new(self.endpoint(), function).input(input);
+        self.querier().call(&call, LONG, |_| {}).await
+    }
+
+    /// A stream to the provider, its advert read: for callers that break rules.
+    pub(crate) async fn open(&self) -> (BoxStream, Verified<Advert>) {
+        let mut stream = self.dial().await;
+        let advert = receive_advert(&mut *stream, &self.endpoint(), self.clock.now(), LONG)
+            .await
+            .expect("an advert");
+        (stream, advert)
+    }
+
+    pub(crate) async fn dial(&self) -> BoxStream {
+        let transport = self.network.transport([2; 32]);
+        transport.dial(&self.endpoint()).await.expect("reachable")
+    }
+
+    /// Asserts that the provider still serves honest callers.
+    pub(crate) async fn assert_alive(&self) {
+        let answer = self
+            .call(alias("upper"), b"alive")
+            .await
+            .expect("an answer");
+        assert_eq!(answer.stdout, b"ALIVE");
+    }
+}
+
+pub(crate) fn querier(network: &MemoryNetwork, clock: &Arc<FakeClock>) -> Querier {
+    let transport = Arc::new(network.transport([2; 32]));
+    Querier::new(transport, Arc::clone(clock) as Arc<dyn Clock>)
+}
+
+pub(crate) fn alias(name: &str) -> FunctionName {
+    FunctionName::Alias(name.to_owned())
+}
+
+pub(crate) fn wat(text: &str) -> FunctionName {
+    FunctionName::Wasm(wat::parse_str(text).expect("good WAT").into())
+}

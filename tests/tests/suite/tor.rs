@@ -1,0 +1,138 @@
+//! Calls over a private network of real Tor relays, arti at both ends.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlambda_client::{Call, FunctionName, Querier};
+use dlambda_privacy::clock::SystemClock;
+use dlambda_privacy::os_rng;
+use dlambda_provider::ProviderConfig;
+use dlambda_tests::local::LocalProvider;
+use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use dlambda_tests::tor::participant;
+use rand_core::Rng as _;
+use tempfile::TempDir;
+
+use crate::support::{LONG, alias, functions};
+use crate::unlinkable::provider_view;
+
+/// A network, a provider and a caller, all in this process.
+struct TorWorld {
+    testnet: Testnet,
+    provider: LocalProvider,
+    querier: Querier,
+    _dir: TempDir,
+}
+
+impl TorWorld {
+    async fn new() -> Self {
+        let testnet = Testnet::up(TestnetConfig::default(), |_| {}).await.expect("a network");
+        let dir = tempfile::tempdir().expect("a directory");
+        let network = testnet.network_toml();
+        let (published, data) = (functions(), dir.path().join("provider"));
+        let provider = LocalProvider::start(
+            ProviderConfig::default(),
+            &published,
+            &data,
+            participant(network, &dir.path().join("provider-tor")).await.expect("Tor starts"),
+            Arc::new(SystemClock::default()),
+        );
+        let provider = Box::pin(provider).await.expect("the provider starts");
+        let tor = participant(network, &dir.path().join("caller")).await.expect("Tor starts");
+        let querier = Querier::new(tor, Arc::new(SystemClock::default()));
+        Self {
+            testnet,
+            provider,
+            querier,
+            _dir: dir,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_calls_are_answered_and_share_nothing() {
+    let world = TorWorld::new().await;
+    for i in 0..20_usize {
+        let mut input = vec![0; 100 + 37 * i];
+        os_rng().fill_bytes(&mut input);
+        let (function, expected) = match i % 2 {
+            0 => ("upper", input.to_ascii_uppercase()),
+            _ => ("sha256", sha256_line(&input)),
+        };
+        let call = Call::new(world.provider.endpoint, alias(function)).input(input);
+        let answer = world.querier.call(&call, LONG, |_| {}).await.expect("an answer");
+        assert_eq!(answer.stdout, expected, "call {i} to {function}");
+    }
+    let records = world.provider.recorder.wait_for(20).await;
+    assert_eq!(provider_view(&records, 20), HashSet::new());
+    world.provider.stop().await.expect("stops");
+    world.testnet.down().await;
+}
+
+fn sha256_line(input: &[u8]) -> Vec<u8> {
+    // The id of a function is the digest of its bytes: no second library needed.
+    let digest = *dlambda_proto::FunctionId::of(input).digest();
+    format!("{}\n", data_encoding::HEXLOWER.encode(&digest)).into_bytes()
+}
+
+/// Computes for a few seconds, then ends with success.
+const SLOW: &str = "(module (memory (export \"memory\") 1) (func (export \"_start\") (local $i i64)
+    (loop $l
+        (local.set $i (i64.add (local.get $i) (i64.const 1)))
+        (br_if $l (i64.lt_u (local.get $i) (i64.const 500000000))))))";
+
+/// Relays that this process has no connection to: neither side's guard.
+fn far_relays(testnet: &Testnet) -> Vec<String> {
+    let near = own_connections();
+    let relays = testnet.nodes().filter(|node| node.name.starts_with("relay"));
+    relays
+        .filter(|node| !near.contains(&node.or_port))
+        .map(|node| node.name.clone())
+        .collect()
+}
+
+/// Remote ports of this process's TCP connections.
+fn own_connections() -> HashSet<u16> {
+    let inodes: HashSet<String> = std::fs::read_dir("/proc/self/fd")
+        .expect("Linux")
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
+    let remote_port = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let ours = inodes.contains(*fields.get(9)?);
+        let (_, port) = fields.get(2)?.split_once(':')?;
+        ours.then(|| u16::from_str_radix(port, 16).ok())?
+    };
+    table.lines().skip(1).filter_map(remote_port).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
+    let mut world = TorWorld::new().await;
+    let slow: Arc<[u8]> = wat::parse_str(SLOW).expect("good WAT").into();
+    let call = Call::new(world.provider.endpoint, FunctionName::Wasm(slow));
+    let minutes = Duration::from_secs(200);
+    // The function is there and compiled, so that every call is one circuit.
+    world.querier.call(&call, minutes, |_| {}).await.expect("an answer");
+    // Which relays a circuit uses is not for us to know: kill one after the
+    // other until one was in use.
+    for name in far_relays(&world.testnet) {
+        let querier = &world.querier;
+        let running = querier.call(&call, minutes, |_| {});
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            world.testnet.kill_node(&name).expect("was running");
+        };
+        let (answer, ()) = tokio::join!(Box::pin(running), kill);
+        let answer = answer.expect("an answer all the same");
+        if answer.attempts > 1 {
+            world.testnet.down().await;
+            return;
+        }
+        world.testnet.restart_node(&name).await.expect("comes back");
+    }
+    panic!("no relay that was killed was in use");
+}

@@ -1,0 +1,239 @@
+//! The programs, as a newcomer runs them, on a private Tor network.
+
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use dlambda_tests::program::{Program, run};
+use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::hostile_functions::LOOP;
+use crate::support::functions;
+
+const DEADLINE: Duration = Duration::from_secs(180);
+
+struct Shell {
+    testnet: Testnet,
+    dir: TempDir,
+}
+
+impl Shell {
+    async fn new() -> Self {
+        Self {
+            testnet: Testnet::up(TestnetConfig::default(), |_| {}).await.expect("a network"),
+            dir: tempfile::tempdir().expect("a directory"),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        let path = self.dir.path().join(name);
+        path.to_str().expect("text").to_owned()
+    }
+
+    fn network(&self) -> &str {
+        self.testnet.network_toml().to_str().expect("text")
+    }
+
+    async fn provider(&self) -> (Program, String) {
+        let (functions, data) = (functions(), self.path("provider"));
+        let args = [
+            "run", "--functions", functions.to_str().expect("text"), "--data", &data,
+            "--network", self.network(), "--format", "json",
+        ];
+        let log = self.dir.path().join("provider.log");
+        let started = Program::start("dlambda-provider", &args, &log, DEADLINE).await;
+        let (provider, ready) = started.expect("a provider");
+        assert_eq!(ready["ready"], true);
+        let address = ready["address"].as_str().expect("an address").to_owned();
+        (provider, address)
+    }
+
+    async fn dlambda(&self, args: &[&str], input: &[u8]) -> Output {
+        let home = self.path("caller");
+        let common = ["--home", &home, "--network", self.network()];
+        let args = [&common[..], args].concat();
+        run("dlambda", &args, input, DEADLINE).await.expect("ends")
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path(name);
+        std::fs::write(Path::new(&path), bytes).expect("written");
+        path
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().expect("ended by itself")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The whole life of a provider and its callers, on one network.
+#[tokio::test(flavor = "multi_thread")]
+async fn from_first_start_to_a_network_that_is_gone() {
+    let shell = Shell::new().await;
+    let (provider, address) = shell.provider().await;
+
+    by_alias_cid_and_path(&shell, &address).await;
+    mistakes_have_their_exit_codes(&shell, &address).await;
+    several_at_once_from_one_home(&shell, &address).await;
+    logs_hold_no_secrets(&shell, &address).await;
+    status_and_doctor(&shell, &address).await;
+
+    provider.stop(DEADLINE).await.expect("drains and stops");
+    let (provider, again) = shell.provider().await;
+    assert_eq!(again, address, "a restart keeps the address");
+    killed_in_mid_call(&shell, &address, provider).await;
+
+    let network = shell.network().to_owned();
+    let kept = std::fs::read(&network).expect("a file");
+    let Shell { testnet, dir } = shell;
+    testnet.down().await;
+    network_down(&dir, &kept).await;
+}
+
+async fn by_alias_cid_and_path(shell: &Shell, address: &str) {
+    let report = shell.path("report.json");
+    let by_alias = shell
+        .dlambda(&["invoke", address, "upper", "--report", &report], b"hello")
+        .await;
+    assert_eq!((code(&by_alias), &by_alias.stdout[..]), (0, &b"HELLO"[..]), "{}", stderr(&by_alias));
+    assert!(by_alias.stderr.is_empty(), "{}", stderr(&by_alias));
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
+    let cid = report["function"].as_str().expect("a CID").to_owned();
+    for stage in ["connect_ms", "round_trip_ms", "queue_ms", "execute_ms"] {
+        assert!(report["time"][stage].is_number(), "{stage}");
+    }
+    assert!(report["fuel"].as_u64() > Some(0) && report["cold"] == false);
+    assert_eq!(report["bytes"]["input_bytes"], 5);
+
+    let by_cid = shell.dlambda(&["invoke", address, &cid], b"hello").await;
+    assert_eq!(by_cid.stdout, b"HELLO", "{}", stderr(&by_cid));
+
+    let own = wat::parse_str("(module (memory (export \"memory\") 3) (func (export \"_start\")))");
+    let own = shell.write("own.wasm", &own.expect("good WAT"));
+    for attached in [true, false] {
+        let report = shell.path("report.json");
+        let by_path = shell.dlambda(&["invoke", address, &own, "--report", &report], b"").await;
+        assert_eq!(code(&by_path), 0, "{}", stderr(&by_path));
+        let report: Value =
+            serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
+        assert_eq!(report["attached"], attached, "it travels once");
+    }
+}
+
+async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
+    let exit_3 = wat::parse_str(
+        "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))
+            (memory (export \"memory\") 1) (func (export \"_start\") (call $exit (i32.const 3))))",
+    );
+    let exit_3 = shell.write("exit3.wasm", &exit_3.expect("good WAT"));
+    let text = shell.write("text.wasm", b"#!/bin/sh");
+    let import = wat::parse_str("(module (import \"env\" \"steal\" (func)) (func (export \"_start\")))");
+    let import = shell.write("import.wasm", &import.expect("good WAT"));
+    let nobody = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+    for (args, expected, said) in [
+        (["invoke", "example.com", "upper"], 2, "not an onion address"),
+        (["invoke", address, "no-such"], 4, "publishes no function of this name"),
+        (["invoke", address, &text], 2, "not a WebAssembly binary"),
+        (["invoke", address, &import], 4, "env::steal"),
+        (["invoke", address, &exit_3], 1, "exit status 3"),
+        (["invoke", address, "missing.wasm"], 8, "missing.wasm"),
+        (["invoke", nobody, "upper"], 3, "cannot be reached"),
+    ] {
+        let output = shell.dlambda(&args, b"").await;
+        assert_eq!(code(&output), expected, "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(said), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+    let json = shell.dlambda(&["invoke", address, "no-such", "--format", "json"], b"").await;
+    let error: Value = serde_json::from_slice(&json.stderr).expect("JSON");
+    assert_eq!(error["error"]["kind"], "refused");
+}
+
+async fn several_at_once_from_one_home(shell: &Shell, address: &str) {
+    let calls = (0..4).map(|i| async move {
+        let output = shell.dlambda(&["invoke", address, "upper"], format!("n{i}").as_bytes()).await;
+        assert_eq!(output.stdout, format!("N{i}").as_bytes(), "{}", stderr(&output));
+    });
+    futures::future::join_all(calls).await;
+}
+
+/// Everything is logged at the finest level; none of what must stay secret is in it.
+async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
+    let input = "canary-in-the-input";
+    let home = shell.path("caller");
+    let args = [
+        "--home", &home, "--network", shell.network(), "invoke", address, "args-echo", "--",
+        "canary-in-the-arguments",
+    ];
+    let program = dlambda_tests::program::binary("dlambda").expect("built");
+    let mut child = tokio::process::Command::new(program)
+        .args(args)
+        .env("DLAMBDA_LOG", "trace")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.expect("sent");
+    drop(stdin);
+    let output = child.wait_with_output().await.expect("ends");
+    assert_eq!(output.stdout, b"canary-in-the-arguments\n");
+    let log = stderr(&output);
+    assert!(log.contains("TRACE"), "it is a log at the finest level");
+    let name = address.trim_end_matches(".onion");
+    let cid = dlambda_proto::FunctionId::of(
+        &std::fs::read(functions().join("args-echo.wasm")).expect("an example"),
+    );
+    for secret in [input, "canary-in-the-arguments", "args-echo", name, &cid.unredacted()] {
+        assert!(!log.contains(secret), "the log holds {secret}");
+    }
+}
+
+async fn status_and_doctor(shell: &Shell, address: &str) {
+    let data = shell.path("provider");
+    let args = ["status", "--data", &data, "--format", "json"];
+    let status = run("dlambda-provider", &args, b"", DEADLINE).await.expect("ends");
+    let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status["status"]["state"], "ready");
+    assert!(status["status"]["succeeded"].as_u64() >= Some(8), "{status}");
+    let elsewhere = shell.path("nowhere");
+    let args = ["status", "--data", &elsewhere];
+    let none = run("dlambda-provider", &args, b"", DEADLINE).await.expect("ends");
+    assert_eq!(code(&none), 3, "{}", stderr(&none));
+    let doctor = shell.dlambda(&["doctor", address, "--format", "json"], b"").await;
+    let findings: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    assert_eq!((code(&doctor), &findings["ok"]), (0, &Value::Bool(true)), "{findings}");
+}
+
+async fn killed_in_mid_call(shell: &Shell, address: &str, provider: Program) {
+    let endless = shell.write("endless.wasm", &wat::parse_str(LOOP).expect("good WAT"));
+    let args = ["invoke", address, &endless, "--plan", "large", "--max-time", "150"];
+    let calling = shell.dlambda(&args, b"");
+    let kill = async {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        provider.kill().await.expect("was running");
+    };
+    let (output, ()) = tokio::join!(calling, kill);
+    assert_eq!(code(&output), 3, "no provider any more: {}", stderr(&output));
+}
+
+async fn network_down(dir: &TempDir, network: &[u8]) {
+    let file = dir.path().join("network.toml");
+    std::fs::write(&file, network).expect("written");
+    let (file, home) = (file.to_str().expect("text"), dir.path().join("fresh"));
+    let common = ["--network", file, "--home", home.to_str().expect("text"), "--max-time", "15"];
+    let nobody = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+    for args in [&["invoke", nobody, "upper"][..], &["doctor"]] {
+        let args = [&common[..], args].concat();
+        let output = run("dlambda", &args, b"", Duration::from_secs(60)).await.expect("ends");
+        assert_eq!(code(&output), 5, "{}", stderr(&output));
+    }
+}
