@@ -137,7 +137,10 @@ mod tests {
         Frame::new(FrameKind::Call, vec![1; len]).expect("within limits")
     }
 
-    async fn pass(frame: &Frame, budget: &ReceiveBudget) -> Result<(Frame, Reservation), WireError> {
+    async fn pass(
+        frame: &Frame,
+        budget: &ReceiveBudget,
+    ) -> Result<(Frame, Reservation), WireError> {
         let (mut near, mut far) = tokio::io::duplex(1 << 10);
         let sent = write_frame(&mut near, frame, SECOND);
         let received = read_frame(&mut far, &[FrameKind::Call], SECOND, budget);

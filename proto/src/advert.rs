@@ -156,9 +156,15 @@ impl Advert {
             ((1..=16).contains(&self.plans.len()), "plans"),
             ((0..self.plans.len()).all(distinct), "plan names"),
             (self.functions.len() <= 256, "functions"),
-            (self.functions.iter().all(PublishedFunction::is_sane), "function names"),
+            (
+                self.functions.iter().all(PublishedFunction::is_sane),
+                "function names",
+            ),
             (short(&self.specs.cpu.architecture), "cpu"),
-            (self.specs.gpu.len() <= 16 && self.specs.gpu.iter().all(short), "gpu"),
+            (
+                self.specs.gpu.len() <= 16 && self.specs.gpu.iter().all(short),
+                "gpu",
+            ),
             (self.specs.tee.iter().all(short), "tee"),
         ] {
             if !good {
@@ -338,10 +344,7 @@ mod tests {
             advert: encode(&advert(&key())),
             signature: other.sign(DOMAIN, &encode(&advert(&key()))),
         };
-        assert_eq!(
-            forged.verify(NOW, &onion(1)),
-            Err(AdvertError::Signature)
-        );
+        assert_eq!(forged.verify(NOW, &onion(1)), Err(AdvertError::Signature));
     }
 
     #[test]

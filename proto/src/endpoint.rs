@@ -65,7 +65,9 @@ impl FromStr for OnionAddress {
             return Err(IdError::Onion("it does not end in .onion"));
         };
         if name.len() != 56 {
-            return Err(IdError::Onion("a version 3 address has 56 characters before .onion"));
+            return Err(IdError::Onion(
+                "a version 3 address has 56 characters before .onion",
+            ));
         }
         let bytes = BASE32_NOPAD
             .decode(name.to_ascii_uppercase().as_bytes())
@@ -78,7 +80,9 @@ impl FromStr for OnionAddress {
             return Err(IdError::Onion("it is not of version 3"));
         }
         if bytes[32..34] != address.checksum() {
-            return Err(IdError::Onion("its checksum is wrong; is a character mistyped?"));
+            return Err(IdError::Onion(
+                "its checksum is wrong; is a character mistyped?",
+            ));
         }
         Ok(address)
     }
@@ -124,10 +128,7 @@ impl<C> CborLen<C> for Endpoint {
 }
 
 impl<'b, C> Decode<'b, C> for Endpoint {
-    fn decode(
-        d: &mut minicbor::Decoder<'b>,
-        _: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         d.str()?
             .parse()
             .map_err(|_| minicbor::decode::Error::message("not an endpoint"))

@@ -67,9 +67,15 @@ impl FrameKind {
     }
 
     fn from_code(code: u8) -> Option<Self> {
-        [Self::Advert, Self::Call, Self::Reply, Self::Ack, Self::Refusal]
-            .into_iter()
-            .find(|kind| kind.code() == code)
+        [
+            Self::Advert,
+            Self::Call,
+            Self::Reply,
+            Self::Ack,
+            Self::Refusal,
+        ]
+        .into_iter()
+        .find(|kind| kind.code() == code)
     }
 }
 

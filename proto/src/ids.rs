@@ -179,10 +179,7 @@ impl<C> CborLen<C> for FunctionId {
 }
 
 impl<'b, C> Decode<'b, C> for FunctionId {
-    fn decode(
-        d: &mut minicbor::Decoder<'b>,
-        _: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         let bytes = d.bytes()?;
         bytes
             .strip_prefix(&Self::CID_PREFIX)

@@ -77,9 +77,13 @@ impl ErrorKind {
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
-            Self::FunctionFailed => "look at the function's own messages above, or choose a larger plan",
+            Self::FunctionFailed => {
+                "look at the function's own messages above, or choose a larger plan"
+            }
             Self::Usage => "see --help",
-            Self::NoProvider => "check the address, and ask the provider's operator whether it is up",
+            Self::NoProvider => {
+                "check the address, and ask the provider's operator whether it is up"
+            }
             Self::Refused => "read the provider's reason; try again later or ask another provider",
             Self::NetworkDown => "run `dlambda doctor` to see which part of the network is missing",
             Self::Deadline => "try again, or allow more time with --max-time",

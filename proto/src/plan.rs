@@ -81,10 +81,7 @@ impl FromStr for PlanName {
 }
 
 impl<'b, C> Decode<'b, C> for PlanName {
-    fn decode(
-        d: &mut minicbor::Decoder<'b>,
-        _: &mut C,
-    ) -> Result<Self, minicbor::decode::Error> {
+    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
         d.str()?
             .parse()
             .map_err(|_| minicbor::decode::Error::message("not a plan name"))

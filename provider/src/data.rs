@@ -21,6 +21,7 @@ use crate::ProviderError;
 #[derive(Debug)]
 pub struct DataDir {
     dir: CheckedDir,
+    mistrust: Mistrust,
     /// Held for as long as the provider lives; the kernel frees it with the process.
     _lock: File,
 }
@@ -59,7 +60,11 @@ impl DataDir {
             Err(TryLockError::WouldBlock) => return Err(ProviderError::InUse(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(ProviderError::data(lock_path, error)),
         }
-        Ok(Self { dir, _lock: lock })
+        Ok(Self {
+            dir,
+            mistrust,
+            _lock: lock,
+        })
     }
 
     /// The directory's path.
@@ -132,10 +137,14 @@ impl DataDir {
     }
 
     fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, ProviderError> {
-        match self.dir.read(name) {
+        let path = self.path().join(name);
+        // The directory keeps others out today; a file that others could read
+        // would be open to them after the next careless copy.
+        let checked = self.mistrust.verifier().require_file().check(&path);
+        match checked.and_then(|()| self.dir.read(name)) {
             Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
             Err(fs_mistrust::Error::NotFound(_)) => Ok(None),
-            Err(error) => Err(ProviderError::data(self.path().join(name), error)),
+            Err(error) => Err(ProviderError::data(path, error)),
         }
     }
 
@@ -183,7 +192,10 @@ mod tests {
         let data = DataDir::open(&path).expect("opens again");
         assert_eq!(data.identity().expect("kept").id(), id);
         assert_eq!(data.next_epoch().expect("counts"), epoch.next());
-        let mode = std::fs::metadata(path.join(IDENTITY)).expect("there").permissions().mode();
+        let mode = std::fs::metadata(path.join(IDENTITY))
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -205,7 +217,10 @@ mod tests {
         assert!(matches!(data.identity(), Err(ProviderError::Data { .. })));
         drop(data);
         set_mode(&path, 0o755);
-        assert!(matches!(DataDir::open(&path), Err(ProviderError::Data { .. })));
+        assert!(matches!(
+            DataDir::open(&path),
+            Err(ProviderError::Data { .. })
+        ));
     }
 
     #[test]

@@ -175,7 +175,10 @@ impl Provider {
         };
         shared.stop.cancel();
         sessions.close();
-        if timeout(shared.config.deadlines.drain, sessions.wait()).await.is_err() {
+        if timeout(shared.config.deadlines.drain, sessions.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("stopped with calls still running");
         }
         ended

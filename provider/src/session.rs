@@ -8,7 +8,7 @@ use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, Limits, S
 use dlambda_privacy::seal::OpenedCall;
 use dlambda_privacy::transport::Incoming;
 use dlambda_privacy::wire::{read_frame, write_frame};
-use dlambda_privacy::{WireError, os_rng};
+use dlambda_privacy::{SealError, WireError, os_rng};
 use dlambda_proto::{
     CallEnvelope, Completion, Frame, FrameError, FrameKind, FunctionId, FunctionSource, Plan,
     Refusal, Reply, Request, Usage, decode, encode,
@@ -69,7 +69,7 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
     };
     let _running = shared.counters.start_call();
     let arrived = Instant::now();
-    let (opened, plan) = match open(shared, frame) {
+    let (opened, plan) = match open(shared, frame).await {
         Ok(opened) => opened,
         Err(refusal) => return refuse(shared, tee, refusal).await,
     };
@@ -87,10 +87,11 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
         record.reply = Some(encode(&answer));
     }
     let ending = Ending::of(&answer);
-    let sealed = replier.seal(&answer, &mut os_rng()).ok();
-    drop(answer);
-    let frame = sealed.and_then(|body| Frame::new(FrameKind::Reply, body).ok());
-    let Some(frame) = frame else {
+    let sealing = tokio::task::spawn_blocking(move || {
+        let body = replier.seal(&answer, &mut os_rng()).ok()?;
+        Frame::new(FrameKind::Reply, body).ok()
+    });
+    let Ok(Some(frame)) = sealing.await else {
         return Ending::Fault;
     };
     if write_frame(tee, &frame, deadlines.reply).await.is_err() {
@@ -106,13 +107,24 @@ struct Opened {
     encapsulated_key: [u8; 32],
 }
 
-fn open(shared: &Shared, frame: Frame) -> Result<(Opened, Plan), Refusal> {
-    let envelope: CallEnvelope =
-        decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
-    let mut keyring = shared.keyring();
-    let plan = keyring.plan(&envelope).cloned();
+/// Opens a call on a blocking thread: a large one takes a while.
+async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<(Opened, Plan), Refusal> {
+    let shared = Arc::clone(shared);
+    let opening = tokio::task::spawn_blocking(move || open_blocking(&shared, frame));
+    opening.await.unwrap_or(Err(Refusal::Busy))
+}
+
+fn open_blocking(shared: &Shared, frame: Frame) -> Result<(Opened, Plan), Refusal> {
+    let envelope: CallEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
+    let plan = shared.keyring().plan(&envelope).cloned();
     let plan = plan.ok_or(Refusal::UnknownPlan)?;
-    let call = keyring.open(&envelope, shared.clock.now())?;
+    let now = shared.clock.now();
+    let secret = shared.keyring().secret(envelope.header.epoch, now)?;
+    let call = secret.open(&envelope).map_err(|error| match error {
+        SealError::Open | SealError::BadKey => Refusal::CannotOpen,
+        _ => Refusal::Malformed,
+    })?;
+    shared.keyring().remember(&envelope)?;
     let encapsulated_key = envelope.encapsulated_key;
     Ok((
         Opened {
@@ -286,10 +298,16 @@ fn stop_reason(status: Status, plan: &Plan) -> String {
         }
         Status::FuelExhausted => format!("it used up the {} fuel of plan {name}", plan.fuel),
         Status::MemoryExceeded => {
-            format!("it needed more than the {} bytes of memory of plan {name}", plan.memory_bytes)
+            format!(
+                "it needed more than the {} bytes of memory of plan {name}",
+                plan.memory_bytes
+            )
         }
         Status::OutputExceeded => {
-            format!("it wrote more than the {} bytes of output of plan {name}", plan.output_bytes)
+            format!(
+                "it wrote more than the {} bytes of output of plan {name}",
+                plan.output_bytes
+            )
         }
         Status::Trapped(trap) => format!("it trapped: {trap}"),
         _ => "it was ended".to_owned(),

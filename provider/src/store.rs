@@ -57,7 +57,9 @@ impl FunctionStore {
             clock: 0,
         };
         for path in wasm_files(&dir)? {
-            let id = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+            let id = path
+                .file_stem()
+                .and_then(|stem| stem.to_str()?.parse().ok());
             let size = path.metadata().map_err(ProviderError::io(&path))?.len();
             match id {
                 Some(id) => uploaded.insert(id, size),
@@ -82,7 +84,9 @@ impl FunctionStore {
 
     /// The published functions' bytes, to compile them ahead of the first call.
     pub(crate) fn published_wasm(&self) -> impl Iterator<Item = (&PublishedFunction, &Bytes)> {
-        self.published.values().map(|(function, wasm)| (function, wasm))
+        self.published
+            .values()
+            .map(|(function, wasm)| (function, wasm))
     }
 
     /// Number of functions: published and uploaded.
@@ -177,7 +181,10 @@ fn publish(path: &Path, limit: u32) -> Result<(PublishedFunction, Bytes), Provid
         path: path.to_owned(),
         reason,
     };
-    let alias = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("");
+    let alias = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or("");
     if !PublishedFunction::is_good_alias(alias) {
         return Err(bad(
             "the file's name becomes the function's alias: use 1 to 64 of A-Z a-z 0-9 . _ -".into(),
@@ -198,7 +205,10 @@ fn wasm_files(dir: &Path) -> Result<Vec<PathBuf>, ProviderError> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(ProviderError::io(dir))? {
         let path = entry.map_err(ProviderError::io(dir))?.path();
-        if path.extension().is_some_and(|extension| extension == "wasm") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "wasm")
+        {
             paths.push(path);
         }
     }
@@ -241,7 +251,10 @@ mod tests {
         let list = store.published();
         assert_eq!(list.len(), 1);
         assert_eq!((list[0].alias.as_str(), list[0].size), ("hello", 5));
-        assert_eq!(store.get(&FunctionId::of(b"hello")).as_deref(), Some(&b"hello"[..]));
+        assert_eq!(
+            store.get(&FunctionId::of(b"hello")).as_deref(),
+            Some(&b"hello"[..])
+        );
         assert_eq!(store.get(&FunctionId::of(b"other")), None);
     }
 

@@ -4,10 +4,11 @@
 //! looks for any string of eight or more bytes that occurs in two calls and
 //! is not a constant of the protocol, the same for everybody.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
+use dlambda_proto::{Completion, FunctionSource, Reply, Request, decode, encode};
 use dlambda_provider::SessionRecord;
 use serde_json::Value;
 
@@ -61,12 +62,13 @@ pub fn links(views: &[View], calls: usize) -> HashSet<Link> {
         found.insert(Link::SharedStream { streams, calls });
     }
     let constants: HashSet<Window> = views.iter().flat_map(constants).collect();
+    let marks: Vec<Marks> = views.iter().map(|view| marks(view, &constants)).collect();
     for (i, one) in views.iter().enumerate() {
-        for two in &views[..i] {
+        for (j, two) in views[..i].iter().enumerate() {
             if one.circuit == two.circuit {
                 found.insert(Link::SharedCircuit);
             }
-            found.extend(shared_strings(one, two, &constants));
+            found.extend(shared_strings(&marks[i], &marks[j]));
         }
     }
     found
@@ -82,7 +84,6 @@ impl View {
             let nanos = u64::try_from(since.as_nanos()).unwrap_or(0);
             nanos.to_be_bytes().to_vec()
         };
-        let text = |text: &Option<Vec<u8>>| text.clone().unwrap_or_default();
         Self {
             circuit: record.circuit.label.to_vec(),
             fields: vec![
@@ -94,10 +95,9 @@ impl View {
                 (SENT, record.sent.clone()),
                 ("call key", key(&record.encapsulated_key)),
                 ("reply secret", key(&record.reply_secret)),
-                ("request", text(&record.request)),
-                ("reply", text(&record.reply)),
             ],
         }
+        .with_plaintext(record.request.as_deref(), record.reply.as_deref())
     }
 
     /// The view in a line of the file that `--dangerously-record-calls` writes.
@@ -106,7 +106,7 @@ impl View {
         let hex = |name: &str| HEXLOWER.decode(line[name].as_str()?.as_bytes()).ok();
         let base64 = |name: &str| BASE64.decode(line[name].as_str()?.as_bytes()).ok();
         let time = |name: &str| Some(line[name].as_f64()?.to_be_bytes().to_vec());
-        Some(Self {
+        let wire = Some(Self {
             circuit: hex("circuit")?,
             fields: vec![
                 ("circuit label", hex("circuit")?),
@@ -117,10 +117,41 @@ impl View {
                 (SENT, base64("sent")?),
                 ("call key", hex("encapsulated_key")?),
                 ("reply secret", hex("reply_secret")?),
-                ("request", base64("request")?),
-                ("reply", base64("reply")?),
             ],
-        })
+        });
+        let (request, reply) = (base64("request"), base64("reply"));
+        wire.map(|view| view.with_plaintext(request.as_deref(), reply.as_deref()))
+    }
+
+    /// Adds what was sealed, value by value: the encoding around the values is
+    /// the protocol's, the same for everybody.
+    fn with_plaintext(mut self, request: Option<&[u8]>, reply: Option<&[u8]>) -> Self {
+        if let Some(request) = request.and_then(|bytes| decode::<Request>(bytes).ok()) {
+            let args = request.args.into_iter().map(String::into_bytes);
+            self.fields.extend(args.map(|arg| ("argument", arg)));
+            self.fields.push(match request.function {
+                FunctionSource::Attached(wasm) => ("function", wasm),
+                FunctionSource::Known(id) => ("function", id.digest().to_vec()),
+            });
+            self.fields.push(("input", request.input));
+            self.fields.push(("seed", request.seed.to_vec()));
+        }
+        if let Some(reply) = reply.and_then(|bytes| decode::<Reply>(bytes).ok()) {
+            if let Completion::Exited { stdout, stderr, .. } = reply.completion {
+                self.fields.push(("output", stdout));
+                self.fields.push(("error output", stderr));
+            }
+            let usage = reply.usage;
+            for number in [
+                usage.fuel,
+                usage.peak_memory_bytes,
+                usage.queue_us,
+                usage.execute_us,
+            ] {
+                self.fields.push(("usage", encode(&number)));
+            }
+        }
+        self
     }
 
     /// The field of this name; empty if there is none.
@@ -140,31 +171,37 @@ const SENT: &str = "bytes sent";
 const CALL_PREFIX: usize = 6 + 1 + 1 + 1 + 6 + 2;
 
 /// What everybody's calls contain: the advert, which is the first frame that
-/// the provider sends, and the call's header.
+/// the provider sends, the header of the reply's frame, and the call's header.
 fn constants(view: &View) -> Vec<Window> {
     let sent = view.field(SENT);
     let length = sent.get(2..6).and_then(|bytes| bytes.try_into().ok());
     let advert = 6 + length.map_or(0, |bytes| u32::from_be_bytes(bytes) as usize);
-    let advert = &sent[..advert.min(sent.len())];
+    let advert = &sent[..(advert + 6).min(sent.len())];
     let received = view.field(RECEIVED);
     let header = &received[..CALL_PREFIX.min(received.len())];
     windows(advert).chain(windows(header)).collect()
 }
 
-fn shared_strings(one: &View, two: &View, constants: &HashSet<Window>) -> Vec<Link> {
-    let mut links = Vec::new();
-    for (first, bytes) in &one.fields {
-        let marks: HashSet<Window> = windows(bytes).filter(|w| !constants.contains(w)).collect();
-        for (second, bytes) in &two.fields {
-            let shared = windows(bytes).filter(|window| marks.contains(window));
-            links.extend(shared.map(|bytes| Link::SharedString {
-                first,
-                second,
-                bytes,
-            }));
-        }
-    }
-    links
+/// Every string of a view that is not a constant, and a field that holds it.
+type Marks = HashMap<Window, &'static str>;
+
+fn marks(view: &View, constants: &HashSet<Window>) -> Marks {
+    let fields = view.fields.iter();
+    let all = fields.flat_map(|(name, bytes)| windows(bytes).map(|window| (window, *name)));
+    all.filter(|(window, _)| !constants.contains(window))
+        .collect()
+}
+
+fn shared_strings(one: &Marks, two: &Marks) -> Vec<Link> {
+    let shared = one.iter().filter_map(|(bytes, first)| {
+        let second = two.get(bytes)?;
+        Some(Link::SharedString {
+            first,
+            second,
+            bytes: *bytes,
+        })
+    });
+    shared.collect()
 }
 
 fn windows(bytes: &[u8]) -> impl Iterator<Item = Window> {

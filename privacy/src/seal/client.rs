@@ -52,8 +52,7 @@ impl SealedCall {
             .seal(&padded, &encode(&header))
             .map_err(|_| SealError::TooLarge)?;
         let encapsulated_key = encapsulated.to_bytes().into();
-        let reply =
-            ReplySecret::derive(encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
+        let reply = ReplySecret::derive(encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
         let envelope = CallEnvelope {
             header,
             encapsulated_key,

@@ -63,9 +63,8 @@ impl EpochSecret {
     /// [`SealError`] if it is not sealed to this key under its own header, or
     /// what was sealed is no request.
     pub fn open(&self, envelope: &CallEnvelope) -> Result<OpenedCall, SealError> {
-        let encapsulated =
-            <Kem as hpke::Kem>::EncappedKey::from_bytes(&envelope.encapsulated_key)
-                .map_err(|_| SealError::Open)?;
+        let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(&envelope.encapsulated_key)
+            .map_err(|_| SealError::Open)?;
         let mut context = hpke::setup_receiver::<Aead, Kdf, Kem>(
             &OpModeR::Base,
             &self.secret,

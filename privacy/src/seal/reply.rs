@@ -62,8 +62,7 @@ impl ReplySecret {
 
     /// Opens the one reply.
     pub(super) fn open(self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let (response_nonce, ciphertext) =
-            sealed.split_at_checked(LEN).ok_or(SealError::Open)?;
+        let (response_nonce, ciphertext) = sealed.split_at_checked(LEN).ok_or(SealError::Open)?;
         let (cipher, nonce) = self.cipher(response_nonce)?;
         cipher
             .decrypt(&nonce, ciphertext)

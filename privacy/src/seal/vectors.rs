@@ -69,9 +69,18 @@ fn our_suite_gives_the_answers_of_rfc_9180() {
     assert_eq!(receiver.open(&ciphertext, &aad).expect("opens"), plaintext);
 
     for (context, expected) in [
-        (&b""[..], "4bbd6243b8bb54cec311fac9df81841b6fd61f56538a775e7c80a9f40160606e"),
-        (b"\0", "8c1df14732580e5501b00f82b10a1647b40713191b7c1240ac80e2b68808ba69"),
-        (b"TestContext", "5acb09211139c43b3090489a9da433e8a30ee7188ba8b0a9a1ccf0c229283e53"),
+        (
+            &b""[..],
+            "4bbd6243b8bb54cec311fac9df81841b6fd61f56538a775e7c80a9f40160606e",
+        ),
+        (
+            b"\0",
+            "8c1df14732580e5501b00f82b10a1647b40713191b7c1240ac80e2b68808ba69",
+        ),
+        (
+            b"TestContext",
+            "5acb09211139c43b3090489a9da433e8a30ee7188ba8b0a9a1ccf0c229283e53",
+        ),
     ] {
         let mut exported = [0; 32];
         receiver.export(context, &mut exported).expect("exports");

@@ -209,11 +209,8 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
             "who             unknown: a Tor rendezvous",
         );
         // Without a TEE the provider runs the function, so it sees its input.
-        let input = view.field("request").len();
-        row(
-            "",
-            &format!("request         {input} bytes; it runs it, so it sees it"),
-        );
+        let input = String::from_utf8_lossy(view.field("input"));
+        row("", &format!("input           {input} (it runs it)"));
     }
     println!();
     let shared = links(seen, known.len());

@@ -29,10 +29,6 @@ async fn by_alias_by_cid_and_by_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_of_ones_own_travels_once() {
     let world = World::new().await;
-    let text = "(module (func (export \"_start\")))";
-    let unknown = FunctionName::Id(FunctionId::of(&wat::parse_str(text).expect("good WAT")));
-    // The provider has tested itself with this very module; use another one.
-    let _ = unknown;
     let own = || {
         crate::support::wat("(module (memory (export \"memory\") 1) (func (export \"_start\")))")
     };
@@ -51,15 +47,17 @@ async fn arguments_and_large_inputs_arrive() {
         .call(&call, LONG, |_| {})
         .await
         .expect("an answer");
-    assert_eq!(answer.stdout, "one\ntwo words\nü\n".as_bytes());
+    assert_eq!(answer.stdout, "function\none\ntwo words\nü\n".as_bytes());
     let input = vec![b'a'; 900_000];
     let answer = world.call(alias("upper"), &input).await.expect("an answer");
     assert_eq!(answer.stdout, vec![b'A'; 900_000]);
-    assert_eq!(
-        answer.traffic.sent_bytes,
-        answer.traffic.received_bytes + 27,
-        "one bucket"
-    );
+    let bucket = 1 << 20;
+    for bytes in [answer.traffic.sent_bytes, answer.traffic.received_bytes] {
+        assert!(
+            (bucket..bucket + 100).contains(&bytes),
+            "{bytes} is one bucket"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

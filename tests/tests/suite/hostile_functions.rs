@@ -2,6 +2,7 @@
 
 use dlambda_client::{Call, CallError};
 use dlambda_proto::{ErrorKind, HasKind as _};
+use dlambda_provider::ProviderConfig;
 
 use crate::support::{LONG, World, alias, wat};
 
@@ -34,7 +35,11 @@ const EXIT_3: &str = "(module
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_ends_with_its_reason() {
-    let world = World::new().await;
+    let mut config = ProviderConfig::default();
+    // So little that a slow machine gets there before the plan's 10 seconds.
+    config.plans[0].fuel = 50_000_000;
+    config.plans[0].wall_ms = 100_000;
+    let world = World::with(config).await;
     for (text, reason) in [
         (LOOP, "fuel"),
         (DEEP, "stack overflow"),
@@ -50,6 +55,20 @@ async fn each_ends_with_its_reason() {
         assert_eq!(error.kind(), ErrorKind::FunctionFailed);
         world.assert_alive().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_runs_out_too() {
+    let mut config = ProviderConfig::default();
+    config.plans[0].fuel = u64::MAX / 2;
+    config.plans[0].wall_ms = 300;
+    let world = World::with(config).await;
+    let error = world.call(wat(LOOP), b"").await.expect_err("it loops");
+    assert!(
+        error.to_string().contains("longer than the 300 ms"),
+        "{error}"
+    );
+    world.assert_alive().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

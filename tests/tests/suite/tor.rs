@@ -27,7 +27,9 @@ struct TorWorld {
 
 impl TorWorld {
     async fn new() -> Self {
-        let testnet = Testnet::up(TestnetConfig::default(), |_| {}).await.expect("a network");
+        let testnet = Testnet::up(TestnetConfig::default(), |_| {})
+            .await
+            .expect("a network");
         let dir = tempfile::tempdir().expect("a directory");
         let network = testnet.network_toml();
         let (published, data) = (functions(), dir.path().join("provider"));
@@ -35,11 +37,15 @@ impl TorWorld {
             ProviderConfig::default(),
             &published,
             &data,
-            participant(network, &dir.path().join("provider-tor")).await.expect("Tor starts"),
+            participant(network, &dir.path().join("provider-tor"))
+                .await
+                .expect("Tor starts"),
             Arc::new(SystemClock::default()),
         );
         let provider = Box::pin(provider).await.expect("the provider starts");
-        let tor = participant(network, &dir.path().join("caller")).await.expect("Tor starts");
+        let tor = participant(network, &dir.path().join("caller"))
+            .await
+            .expect("Tor starts");
         let querier = Querier::new(tor, Arc::new(SystemClock::default()));
         Self {
             testnet,
@@ -61,7 +67,11 @@ async fn twenty_calls_are_answered_and_share_nothing() {
             _ => ("sha256", sha256_line(&input)),
         };
         let call = Call::new(world.provider.endpoint, alias(function)).input(input);
-        let answer = world.querier.call(&call, LONG, |_| {}).await.expect("an answer");
+        let answer = world
+            .querier
+            .call(&call, LONG, |_| {})
+            .await
+            .expect("an answer");
         assert_eq!(answer.stdout, expected, "call {i} to {function}");
     }
     let records = world.provider.recorder.wait_for(20).await;
@@ -85,7 +95,9 @@ const SLOW: &str = "(module (memory (export \"memory\") 1) (func (export \"_star
 /// Relays that this process has no connection to: neither side's guard.
 fn far_relays(testnet: &Testnet) -> Vec<String> {
     let near = own_connections();
-    let relays = testnet.nodes().filter(|node| node.name.starts_with("relay"));
+    let relays = testnet
+        .nodes()
+        .filter(|node| node.name.starts_with("relay"));
     relays
         .filter(|node| !near.contains(&node.or_port))
         .map(|node| node.name.clone())
@@ -97,7 +109,14 @@ fn own_connections() -> HashSet<u16> {
     let inodes: HashSet<String> = std::fs::read_dir("/proc/self/fd")
         .expect("Linux")
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .filter_map(|link| {
+            Some(
+                link.to_str()?
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .to_owned(),
+            )
+        })
         .collect();
     let table = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux");
     let remote_port = |line: &str| {
@@ -116,7 +135,11 @@ async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
     let call = Call::new(world.provider.endpoint, FunctionName::Wasm(slow));
     let minutes = Duration::from_secs(200);
     // The function is there and compiled, so that every call is one circuit.
-    world.querier.call(&call, minutes, |_| {}).await.expect("an answer");
+    world
+        .querier
+        .call(&call, minutes, |_| {})
+        .await
+        .expect("an answer");
     // Which relays a circuit uses is not for us to know: kill one after the
     // other until one was in use.
     for name in far_relays(&world.testnet) {

@@ -6,7 +6,9 @@ use dlambda_tests::program::run;
 
 #[tokio::test]
 async fn the_demo_shows_three_calls_that_share_nothing() {
-    let output = run("dlambda-demo", &[], b"", Duration::from_secs(300)).await.expect("ends");
+    let output = run("dlambda-demo", &[], b"", Duration::from_secs(300))
+        .await
+        .expect("ends");
     let said = String::from_utf8_lossy(&output.stdout);
     let progress = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{progress}");
@@ -19,5 +21,8 @@ async fn the_demo_shows_three_calls_that_share_nothing() {
     ] {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
-    assert!(progress.contains("starting a private Tor network"), "progress while it waits");
+    assert!(
+        progress.contains("starting a private Tor network"),
+        "progress while it waits"
+    );
 }

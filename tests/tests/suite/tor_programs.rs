@@ -22,7 +22,9 @@ struct Shell {
 impl Shell {
     async fn new() -> Self {
         Self {
-            testnet: Testnet::up(TestnetConfig::default(), |_| {}).await.expect("a network"),
+            testnet: Testnet::up(TestnetConfig::default(), |_| {})
+                .await
+                .expect("a network"),
             dir: tempfile::tempdir().expect("a directory"),
         }
     }
@@ -39,8 +41,15 @@ impl Shell {
     async fn provider(&self) -> (Program, String) {
         let (functions, data) = (functions(), self.path("provider"));
         let args = [
-            "run", "--functions", functions.to_str().expect("text"), "--data", &data,
-            "--network", self.network(), "--format", "json",
+            "run",
+            "--functions",
+            functions.to_str().expect("text"),
+            "--data",
+            &data,
+            "--network",
+            self.network(),
+            "--format",
+            "json",
         ];
         let log = self.dir.path().join("provider.log");
         let started = Program::start("dlambda-provider", &args, &log, DEADLINE).await;
@@ -101,7 +110,12 @@ async fn by_alias_cid_and_path(shell: &Shell, address: &str) {
     let by_alias = shell
         .dlambda(&["invoke", address, "upper", "--report", &report], b"hello")
         .await;
-    assert_eq!((code(&by_alias), &by_alias.stdout[..]), (0, &b"HELLO"[..]), "{}", stderr(&by_alias));
+    assert_eq!(
+        (code(&by_alias), &by_alias.stdout[..]),
+        (0, &b"HELLO"[..]),
+        "{}",
+        stderr(&by_alias)
+    );
     assert!(by_alias.stderr.is_empty(), "{}", stderr(&by_alias));
     let report: Value =
         serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
@@ -119,7 +133,9 @@ async fn by_alias_cid_and_path(shell: &Shell, address: &str) {
     let own = shell.write("own.wasm", &own.expect("good WAT"));
     for attached in [true, false] {
         let report = shell.path("report.json");
-        let by_path = shell.dlambda(&["invoke", address, &own, "--report", &report], b"").await;
+        let by_path = shell
+            .dlambda(&["invoke", address, &own, "--report", &report], b"")
+            .await;
         assert_eq!(code(&by_path), 0, "{}", stderr(&by_path));
         let report: Value =
             serde_json::from_slice(&std::fs::read(&report).expect("a report")).expect("JSON");
@@ -134,12 +150,21 @@ async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
     );
     let exit_3 = shell.write("exit3.wasm", &exit_3.expect("good WAT"));
     let text = shell.write("text.wasm", b"#!/bin/sh");
-    let import = wat::parse_str("(module (import \"env\" \"steal\" (func)) (func (export \"_start\")))");
+    let import =
+        wat::parse_str("(module (import \"env\" \"steal\" (func)) (func (export \"_start\")))");
     let import = shell.write("import.wasm", &import.expect("good WAT"));
     let nobody = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
     for (args, expected, said) in [
-        (["invoke", "example.com", "upper"], 2, "not an onion address"),
-        (["invoke", address, "no-such"], 4, "publishes no function of this name"),
+        (
+            ["invoke", "example.com", "upper"],
+            2,
+            "not an onion address",
+        ),
+        (
+            ["invoke", address, "no-such"],
+            4,
+            "publishes no function of this name",
+        ),
         (["invoke", address, &text], 2, "not a WebAssembly binary"),
         (["invoke", address, &import], 4, "env::steal"),
         (["invoke", address, &exit_3], 1, "exit status 3"),
@@ -148,18 +173,31 @@ async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
     ] {
         let output = shell.dlambda(&args, b"").await;
         assert_eq!(code(&output), expected, "{args:?}: {}", stderr(&output));
-        assert!(stderr(&output).contains(said), "{args:?}: {}", stderr(&output));
+        assert!(
+            stderr(&output).contains(said),
+            "{args:?}: {}",
+            stderr(&output)
+        );
         assert!(output.stdout.is_empty());
     }
-    let json = shell.dlambda(&["invoke", address, "no-such", "--format", "json"], b"").await;
+    let json = shell
+        .dlambda(&["invoke", address, "no-such", "--format", "json"], b"")
+        .await;
     let error: Value = serde_json::from_slice(&json.stderr).expect("JSON");
     assert_eq!(error["error"]["kind"], "refused");
 }
 
 async fn several_at_once_from_one_home(shell: &Shell, address: &str) {
     let calls = (0..4).map(|i| async move {
-        let output = shell.dlambda(&["invoke", address, "upper"], format!("n{i}").as_bytes()).await;
-        assert_eq!(output.stdout, format!("N{i}").as_bytes(), "{}", stderr(&output));
+        let output = shell
+            .dlambda(&["invoke", address, "upper"], format!("n{i}").as_bytes())
+            .await;
+        assert_eq!(
+            output.stdout,
+            format!("N{i}").as_bytes(),
+            "{}",
+            stderr(&output)
+        );
     });
     futures::future::join_all(calls).await;
 }
@@ -169,7 +207,14 @@ async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
     let input = "canary-in-the-input";
     let home = shell.path("caller");
     let args = [
-        "--home", &home, "--network", shell.network(), "invoke", address, "args-echo", "--",
+        "--home",
+        &home,
+        "--network",
+        shell.network(),
+        "invoke",
+        address,
+        "args-echo",
+        "--",
         "canary-in-the-arguments",
     ];
     let program = dlambda_tests::program::binary("dlambda").expect("built");
@@ -182,17 +227,25 @@ async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
         .spawn()
         .expect("starts");
     let mut stdin = child.stdin.take().expect("piped");
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes()).await.expect("sent");
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes())
+        .await
+        .expect("sent");
     drop(stdin);
     let output = child.wait_with_output().await.expect("ends");
-    assert_eq!(output.stdout, b"canary-in-the-arguments\n");
+    assert_eq!(output.stdout, b"function\ncanary-in-the-arguments\n");
     let log = stderr(&output);
     assert!(log.contains("TRACE"), "it is a log at the finest level");
     let name = address.trim_end_matches(".onion");
     let cid = dlambda_proto::FunctionId::of(
         &std::fs::read(functions().join("args-echo.wasm")).expect("an example"),
     );
-    for secret in [input, "canary-in-the-arguments", "args-echo", name, &cid.unredacted()] {
+    for secret in [
+        input,
+        "canary-in-the-arguments",
+        "args-echo",
+        name,
+        &cid.unredacted(),
+    ] {
         assert!(!log.contains(secret), "the log holds {secret}");
     }
 }
@@ -200,40 +253,75 @@ async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
 async fn status_and_doctor(shell: &Shell, address: &str) {
     let data = shell.path("provider");
     let args = ["status", "--data", &data, "--format", "json"];
-    let status = run("dlambda-provider", &args, b"", DEADLINE).await.expect("ends");
+    let status = run("dlambda-provider", &args, b"", DEADLINE)
+        .await
+        .expect("ends");
     let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(status["status"]["state"], "ready");
-    assert!(status["status"]["succeeded"].as_u64() >= Some(8), "{status}");
+    assert!(
+        status["status"]["succeeded"].as_u64() >= Some(8),
+        "{status}"
+    );
     let elsewhere = shell.path("nowhere");
     let args = ["status", "--data", &elsewhere];
-    let none = run("dlambda-provider", &args, b"", DEADLINE).await.expect("ends");
+    let none = run("dlambda-provider", &args, b"", DEADLINE)
+        .await
+        .expect("ends");
     assert_eq!(code(&none), 3, "{}", stderr(&none));
-    let doctor = shell.dlambda(&["doctor", address, "--format", "json"], b"").await;
+    let doctor = shell
+        .dlambda(&["doctor", address, "--format", "json"], b"")
+        .await;
     let findings: Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
-    assert_eq!((code(&doctor), &findings["ok"]), (0, &Value::Bool(true)), "{findings}");
+    assert_eq!(
+        (code(&doctor), &findings["ok"]),
+        (0, &Value::Bool(true)),
+        "{findings}"
+    );
 }
 
 async fn killed_in_mid_call(shell: &Shell, address: &str, provider: Program) {
     let endless = shell.write("endless.wasm", &wat::parse_str(LOOP).expect("good WAT"));
-    let args = ["invoke", address, &endless, "--plan", "large", "--max-time", "150"];
+    let args = [
+        "invoke",
+        address,
+        &endless,
+        "--plan",
+        "large",
+        "--max-time",
+        "150",
+    ];
     let calling = shell.dlambda(&args, b"");
     let kill = async {
         tokio::time::sleep(Duration::from_secs(8)).await;
         provider.kill().await.expect("was running");
     };
     let (output, ()) = tokio::join!(calling, kill);
-    assert_eq!(code(&output), 3, "no provider any more: {}", stderr(&output));
+    assert_eq!(
+        code(&output),
+        3,
+        "no provider any more: {}",
+        stderr(&output)
+    );
 }
 
 async fn network_down(dir: &TempDir, network: &[u8]) {
     let file = dir.path().join("network.toml");
     std::fs::write(&file, network).expect("written");
     let (file, home) = (file.to_str().expect("text"), dir.path().join("fresh"));
-    let common = ["--network", file, "--home", home.to_str().expect("text"), "--max-time", "15"];
+    let common = [
+        "--network",
+        file,
+        "--home",
+        home.to_str().expect("text"),
+        "--max-time",
+        "15",
+    ];
     let nobody = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
     for args in [&["invoke", nobody, "upper"][..], &["doctor"]] {
         let args = [&common[..], args].concat();
-        let output = run("dlambda", &args, b"", Duration::from_secs(60)).await.expect("ends");
+        let output = run("dlambda", &args, b"", Duration::from_secs(60))
+            .await
+            .expect("ends");
         assert_eq!(code(&output), 5, "{}", stderr(&output));
     }
 }

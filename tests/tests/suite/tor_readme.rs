@@ -51,9 +51,16 @@ async fn bash(script: &str) -> Output {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = timeout(DEADLINE, output).await.expect("ends").expect("bash");
+    let output = timeout(DEADLINE, output)
+        .await
+        .expect("ends")
+        .expect("bash");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
     output
 }
 

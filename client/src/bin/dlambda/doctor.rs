@@ -44,7 +44,9 @@ pub(crate) async fn run(
 async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examination) {
     examination.note("clock", check_clock());
     let network = home::network(common);
-    let described = network.as_ref().map(|network| network_words(network, common));
+    let described = network
+        .as_ref()
+        .map(|network| network_words(network, common));
     examination.note("network file", described.map_err(Clone::clone));
     let Ok(network) = network else { return };
     let directories = home::directories(common, &network);
@@ -56,7 +58,8 @@ async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examinati
     drop(spinner);
     let seconds = started.elapsed().as_secs_f64();
     let reached = transport.as_ref();
-    let reached = reached.map(|_| format!("the anonymity network can be used ({seconds:.1} s to start)"));
+    let reached =
+        reached.map(|_| format!("the anonymity network can be used ({seconds:.1} s to start)"));
     examination.note("network", reached.map_err(Clone::clone));
     let (Ok(transport), Some(provider)) = (transport, args.provider) else {
         return;
@@ -107,9 +110,12 @@ impl Examination {
                 self.tell(&format!("ok       {check}: {finding}"));
             }
             Err(report) => {
-                self.checks.push(json!({ "check": check, "ok": false, "error": report }));
+                self.checks
+                    .push(json!({ "check": check, "ok": false, "error": report }));
                 let Report { message, hint, .. } = report;
-                self.tell(&format!("PROBLEM  {check}: {message}\n         do this: {hint}"));
+                self.tell(&format!(
+                    "PROBLEM  {check}: {message}\n         do this: {hint}"
+                ));
             }
         }
         if let (None, Err(report)) = (&self.worst, result) {
@@ -128,7 +134,8 @@ impl Examination {
         let ok = self.worst.is_none();
         match self.format {
             Format::Json => {
-                let findings = json!({ "schema": "dlambda.doctor/1", "ok": ok, "checks": self.checks });
+                let findings =
+                    json!({ "schema": "dlambda.doctor/1", "ok": ok, "checks": self.checks });
                 print(&findings.to_string());
             }
             Format::Text if ok => say("nothing is wrong"),

@@ -46,7 +46,9 @@ fn standard_directories() -> Result<(PathBuf, PathBuf), Report> {
         Report::new(ErrorKind::Local, "this user has no home directory")
             .with_hint("name a directory with --home")
     })?;
-    let state = project.state_dir().unwrap_or_else(|| project.data_local_dir());
+    let state = project
+        .state_dir()
+        .unwrap_or_else(|| project.data_local_dir());
     Ok((state.to_owned(), project.cache_dir().to_owned()))
 }
 
@@ -57,8 +59,9 @@ fn make_private(path: &Path) -> Result<(), Report> {
         .map_err(|error| Report::new(ErrorKind::Local, error.to_string()))?;
     mistrust.make_directory(path).map_err(|error| {
         let message = format!("{}: {error}", path.display());
-        Report::new(ErrorKind::Local, message)
-            .with_hint("the directory must be yours alone: chmod 700 it, or name another with --home")
+        Report::new(ErrorKind::Local, message).with_hint(
+            "the directory must be yours alone: chmod 700 it, or name another with --home",
+        )
     })
 }
 

@@ -34,7 +34,9 @@ pub(crate) async fn run(
     let bootstrap = started.elapsed();
     let querier = Querier::new(transport, Arc::new(SystemClock::default()));
     let left = common.max_time.saturating_sub(bootstrap);
-    let outcome = querier.call(&call, left, |step| spinner.say(words(step))).await;
+    let outcome = querier
+        .call(&call, left, |step| spinner.say(words(step)))
+        .await;
     drop(spinner);
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
@@ -63,8 +65,9 @@ fn function_name(text: &str) -> Result<FunctionName, Report> {
         .map_err(|error| Report::new(ErrorKind::Local, format!("{text}: {error}")))?;
     if !wasm.starts_with(WASM_MAGIC) {
         let message = format!("{text} is not a WebAssembly binary");
-        return Err(Report::new(ErrorKind::Usage, message)
-            .with_hint("compile your function to WebAssembly (target wasm32-wasip1 or wasm32-wasip2)"));
+        return Err(Report::new(ErrorKind::Usage, message).with_hint(
+            "compile your function to WebAssembly (target wasm32-wasip1 or wasm32-wasip2)",
+        ));
     }
     Ok(FunctionName::Wasm(wasm.into()))
 }
@@ -87,8 +90,10 @@ fn read_input() -> Result<Vec<u8>, Report> {
     let read = stdin.lock().take(MAX_INPUT + 1).read_to_end(&mut input);
     read.map_err(|error| Report::new(ErrorKind::Local, format!("standard input: {error}")))?;
     if input.len() as u64 > MAX_INPUT {
-        return Err(Report::new(ErrorKind::Usage, "the input is larger than 64 MiB")
-            .with_hint("send less: no provider takes more in one call"));
+        return Err(
+            Report::new(ErrorKind::Usage, "the input is larger than 64 MiB")
+                .with_hint("send less: no provider takes more in one call"),
+        );
     }
     Ok(input)
 }

@@ -23,7 +23,9 @@ impl FileRecorder {
             .append(true)
             .mode(0o600)
             .open(path)
-            .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))?;
+            .map_err(|error| {
+                Report::new(ErrorKind::Local, format!("{}: {error}", path.display()))
+            })?;
         Ok(Self(Mutex::new(file)))
     }
 }

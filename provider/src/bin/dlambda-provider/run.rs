@@ -79,7 +79,10 @@ fn read_network(args: &RunArgs) -> Result<Network, Report> {
     };
     let network = Network::read(path).map_err(|error| {
         let report = Report::from(error);
-        Report::new(report.kind, format!("{}: {}", path.display(), report.message))
+        Report::new(
+            report.kind,
+            format!("{}: {}", path.display(), report.message),
+        )
     })?;
     if network.transport == TransportName::DangerouslyDirect {
         say("DANGER: this network gives neither you nor your callers any anonymity");
@@ -122,9 +125,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Report> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Report::new(ErrorKind::Local, error.to_string()))
-        };
+        let listen =
+            |kind| signal(kind).map_err(|error| Report::new(ErrorKind::Local, error.to_string()));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
