@@ -61,7 +61,13 @@ pub fn links(views: &[View], calls: usize) -> HashSet<Link> {
         let streams = views.len();
         found.insert(Link::SharedStream { streams, calls });
     }
-    let constants: HashSet<Window> = views.iter().flat_map(constants).collect();
+    // The advert's own strings, the published functions' names among them, are
+    // the same for everybody.
+    let adverts = views.iter().map(|view| {
+        let sent = view.field(SENT);
+        &sent[..advert_len(sent).min(sent.len())]
+    });
+    let constants: HashSet<Window> = adverts.flat_map(windows).collect();
     let marks: Vec<Marks> = views.iter().map(|view| marks(view, &constants)).collect();
     for (i, one) in views.iter().enumerate() {
         for (j, two) in views[..i].iter().enumerate() {
@@ -170,16 +176,28 @@ const SENT: &str = "bytes sent";
 /// `01 02 length(4) | 83 | 82 epoch "small" | 58 20`.
 const CALL_PREFIX: usize = 6 + 1 + 1 + 1 + 6 + 2;
 
-/// What everybody's calls contain: the advert, which is the first frame that
-/// the provider sends, the header of the reply's frame, and the call's header.
-fn constants(view: &View) -> Vec<Window> {
-    let sent = view.field(SENT);
+/// The acknowledgement's frame: the last bytes of every call.
+const ACK: [u8; 6] = [1, 4, 0, 0, 0, 0];
+
+/// Bytes of the advert's frame, which is the first that the provider sends.
+fn advert_len(sent: &[u8]) -> usize {
     let length = sent.get(2..6).and_then(|bytes| bytes.try_into().ok());
-    let advert = 6 + length.map_or(0, |bytes| u32::from_be_bytes(bytes) as usize);
-    let advert = &sent[..(advert + 6).min(sent.len())];
-    let received = view.field(RECEIVED);
-    let header = &received[..CALL_PREFIX.min(received.len())];
-    windows(advert).chain(windows(header)).collect()
+    6 + length.map_or(0, |bytes| u32::from_be_bytes(bytes) as usize)
+}
+
+/// What crossed the wire, without what everybody's calls contain: the advert
+/// and the header of the reply's frame, the call's header, the acknowledgement.
+/// Cut off rather than searched for, since half a constant and half a random
+/// string would look alike by chance.
+fn distinct<'a>(name: &str, bytes: &'a [u8]) -> &'a [u8] {
+    match name {
+        RECEIVED => {
+            let bytes = bytes.get(CALL_PREFIX..).unwrap_or(bytes);
+            bytes.strip_suffix(&ACK).unwrap_or(bytes)
+        }
+        SENT => bytes.get(advert_len(bytes) + 6..).unwrap_or(&[]),
+        _ => bytes,
+    }
 }
 
 /// Every string of a view that is not a constant, and a field that holds it.
@@ -187,7 +205,10 @@ type Marks = HashMap<Window, &'static str>;
 
 fn marks(view: &View, constants: &HashSet<Window>) -> Marks {
     let fields = view.fields.iter();
-    let all = fields.flat_map(|(name, bytes)| windows(bytes).map(|window| (window, *name)));
+    let all = fields.flat_map(|(name, bytes)| {
+        let bytes = distinct(name, bytes);
+        windows(bytes).map(|window| (window, *name))
+    });
     all.filter(|(window, _)| !constants.contains(window))
         .collect()
 }

@@ -86,11 +86,16 @@ fn sha256_line(input: &[u8]) -> Vec<u8> {
     format!("{}\n", data_encoding::HEXLOWER.encode(&digest)).into_bytes()
 }
 
-/// Computes for a few seconds, then ends with success.
-const SLOW: &str = "(module (memory (export \"memory\") 1) (func (export \"_start\") (local $i i64)
-    (loop $l
-        (local.set $i (i64.add (local.get $i) (i64.const 1)))
-        (br_if $l (i64.lt_u (local.get $i) (i64.const 500000000))))))";
+/// Sleeps for six seconds, then ends with success: `poll_oneoff` with one
+/// relative subscription to the monotonic clock.
+const SLOW: &str = "(module
+    (import \"wasi_snapshot_preview1\" \"poll_oneoff\"
+        (func $poll (param i32 i32 i32 i32) (result i32)))
+    (memory (export \"memory\") 1)
+    (func (export \"_start\")
+        (i32.store (i32.const 16) (i32.const 1))
+        (i64.store (i32.const 24) (i64.const 6000000000))
+        (drop (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))))";
 
 /// Relays that this process has no connection to: neither side's guard.
 fn far_relays(testnet: &Testnet) -> Vec<String> {
