@@ -304,8 +304,7 @@ fn machine() -> Specs {
 
 /// Memory in MiB, rounded down to a power of two.
 fn memory_mib() -> u64 {
-    let bytes = rustix::system::sysinfo().totalram;
-    let mib = u64::try_from(bytes).unwrap_or(0) >> 20;
+    let mib = rustix::system::sysinfo().totalram >> 20;
     mib.checked_ilog2().map_or(0, |log| 1 << log)
 }
 

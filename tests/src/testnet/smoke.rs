@@ -1,5 +1,4 @@
-//! The network in use, by C tor and by arti. Needs the `tor` package and a
-//! minute: `cargo test -p dlambda-tests testnet::smoke -- --ignored`.
+//! The network in use, by C tor and by arti in any mix.
 
 use std::{
     net::SocketAddr,
@@ -23,7 +22,6 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "starts a Tor network"]
 async fn onion_services_work_at_once_for_arti_and_c_tor_in_any_mix() {
     let testnet = Testnet::up(TestnetConfig::default(), |line| println!("{line}"))
         .await
@@ -58,7 +56,6 @@ async fn onion_services_work_at_once_for_arti_and_c_tor_in_any_mix() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "starts two Tor networks"]
 async fn networks_run_side_by_side_and_nodes_come_back() {
     let up = || Testnet::up(TestnetConfig::default(), |_| {});
     let (first, second) = tokio::join!(up(), up());

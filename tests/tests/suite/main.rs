@@ -21,4 +21,5 @@ mod tor;
 mod tor_demo;
 mod tor_programs;
 mod tor_readme;
+mod tor_testnet;
 mod unlinkable;
