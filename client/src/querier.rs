@@ -55,6 +55,7 @@ pub enum Progress {
 
 /// What one circuit brought.
 struct Try {
+    consistent: bool,
     reply: Reply,
     advert: Verified<Advert>,
     plan: Plan,
@@ -115,6 +116,7 @@ impl Querier {
                         _ => return Err(CallError::FunctionMissing),
                     }
                 }
+                Ok(tried) if !tried.consistent => return Err(CallError::Equivocation),
                 Ok(tried) => return tried.into_answer(attach, attempt, started.elapsed()),
                 Err(error) if error.is_worth_another_circuit() && failures + 1 < MAX_ATTEMPTS => {
                     tracing::info!(attempt, "trying again on another circuit");
@@ -140,7 +142,7 @@ impl Querier {
         progress(Progress::Verifying);
         let now = self.clock.now();
         let advert = receive_advert(&mut *stream, &call.provider, now, ADVERT).await?;
-        self.check_consistency(&advert)?;
+        let consistent = self.is_consistent(&advert);
         stages.advert = stage();
         let plan = choose_plan(call, &advert)?.clone();
         let (source, function) = choose_source(call, &advert, attach)?;
@@ -152,6 +154,7 @@ impl Querier {
         let exchanged = exchange(&mut *stream, sealed, deadline).await?;
         stages.round_trip = stage();
         Ok(Try {
+            consistent,
             traffic: Traffic {
                 input_bytes,
                 output_bytes: 0,
@@ -166,19 +169,19 @@ impl Querier {
         })
     }
 
-    /// Refuses a provider that shows two adverts for one epoch: keys of one's
-    /// own are how it would recognise a caller.
-    fn check_consistency(&self, advert: &Verified<Advert>) -> Result<(), CallError> {
+    /// Whether this provider has shown the same advert for this epoch before:
+    /// keys of one's own are how it would recognise a caller.
+    ///
+    /// The answer must not change what is sent: a caller that hangs up when it
+    /// sees a second advert tells the provider that it has seen a first one. So
+    /// the call goes on, and its caller hears of it afterwards.
+    fn is_consistent(&self, advert: &Verified<Advert>) -> bool {
         let fingerprint = Sha256::digest(encode(&**advert)).into();
         let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = adverts
             .entry((advert.provider, advert.epoch))
             .or_insert(fingerprint);
-        if *known == fingerprint {
-            Ok(())
-        } else {
-            Err(CallError::Equivocation)
-        }
+        *known == fingerprint
     }
 }
 

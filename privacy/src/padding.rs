@@ -25,17 +25,20 @@ pub const BUCKETS: [usize; 11] = [
     64 * MIB,
 ];
 
+/// Size of the bucket that `len` bytes of data are padded to, if one holds them.
+#[must_use]
+pub fn bucket(len: usize) -> Option<usize> {
+    let needed = len.saturating_add(PREFIX);
+    BUCKETS.into_iter().find(|bucket| needed <= *bucket)
+}
+
 /// Pads `data` to the smallest bucket that holds it.
 ///
 /// # Errors
 ///
 /// [`SealError::TooLarge`] if no bucket holds it.
 pub fn pad(data: &[u8]) -> Result<Vec<u8>, SealError> {
-    let needed = data.len().saturating_add(PREFIX);
-    let bucket = BUCKETS
-        .into_iter()
-        .find(|bucket| needed <= *bucket)
-        .ok_or(SealError::TooLarge)?;
+    let bucket = bucket(data.len()).ok_or(SealError::TooLarge)?;
     let length = u32::try_from(data.len()).map_err(|_| SealError::TooLarge)?;
     let mut padded = Vec::with_capacity(bucket);
     padded.extend(length.to_be_bytes());
@@ -56,8 +59,7 @@ pub fn unpad(padded: &[u8]) -> Result<&[u8], SealError> {
         .ok_or(SealError::Padding)?;
     let length = u32::from_be_bytes(*prefix) as usize;
     let (data, zeros) = rest.split_at_checked(length).ok_or(SealError::Padding)?;
-    let bucket = BUCKETS.into_iter().find(|b| length + PREFIX <= *b);
-    if bucket == Some(padded.len()) && zeros.iter().all(|byte| *byte == 0) {
+    if bucket(length) == Some(padded.len()) && zeros.iter().all(|byte| *byte == 0) {
         Ok(data)
     } else {
         Err(SealError::Padding)

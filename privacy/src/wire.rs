@@ -32,6 +32,14 @@ impl ReceiveBudget {
         Self(Arc::new(Semaphore::new(bytes.div_ceil(STEP))))
     }
 
+    /// Takes `bytes` at once, rounded up to 64 KiB; `None` if they are not left.
+    #[must_use]
+    pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
+        let steps = u32::try_from(bytes.div_ceil(STEP)).ok()?;
+        let permit = Arc::clone(&self.0).try_acquire_many_owned(steps).ok()?;
+        Some(Reservation(Some(permit)))
+    }
+
     fn grow(&self, reservation: &mut Reservation) -> Result<(), WireError> {
         let permit = Arc::clone(&self.0)
             .try_acquire_owned()

@@ -46,7 +46,7 @@ pub struct Request {
     #[n(0)]
     pub function: FunctionSource,
     /// Its arguments: at most 256, counted into the input limit.
-    #[n(1)]
+    #[cbor(n(1), decode_with = "bounded_args")]
     pub args: Vec<String>,
     /// Its standard input.
     #[cbor(n(2), with = "minicbor::bytes")]
@@ -222,6 +222,22 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Stops at the bound: an empty string costs its sender one byte and its
+/// receiver 24.
+fn bounded_args<C>(
+    d: &mut minicbor::Decoder<'_>,
+    _: &mut C,
+) -> Result<Vec<String>, minicbor::decode::Error> {
+    let mut args = Vec::new();
+    for arg in d.array_iter::<String>()? {
+        if args.len() == Request::MAX_ARGS {
+            return Err(minicbor::decode::Error::message("too many arguments"));
+        }
+        args.push(arg?);
+    }
+    Ok(args)
+}
+
 impl Request {
     /// Most arguments in a call.
     pub const MAX_ARGS: usize = 256;
@@ -278,6 +294,19 @@ mod tests {
 
     use super::*;
     use crate::{decode, encode};
+
+    #[test]
+    fn arguments_are_bounded_before_they_are_kept() {
+        let mut request = Request {
+            function: FunctionSource::Attached(vec![]),
+            args: vec![String::new(); Request::MAX_ARGS],
+            input: vec![],
+            seed: [0; 32],
+        };
+        assert!(decode::<Request>(&encode(&request)).is_ok());
+        request.args.push(String::new());
+        assert!(decode::<Request>(&encode(&request)).is_err());
+    }
 
     proptest! {
         #[test]

@@ -18,6 +18,8 @@ pub struct ProviderConfig {
     pub max_sessions: usize,
     /// Bytes being received at a time, over all streams.
     pub receive_bytes: usize,
+    /// Bytes of replies waiting to be taken, over all streams.
+    pub send_bytes: usize,
     /// Largest function accepted with a call, in bytes.
     pub max_function_bytes: u32,
     /// Bytes of uploaded functions kept on disk; the longest unused go first.
@@ -54,6 +56,7 @@ impl Default for ProviderConfig {
             overlap: Duration::from_secs(3600),
             max_sessions: 256,
             receive_bytes: 512 << 20,
+            send_bytes: 512 << 20,
             max_function_bytes: 32 << 20,
             store_bytes: 512 << 20,
             max_concurrent: std::thread::available_parallelism().map_or(2, |n| n.get() * 2),

@@ -157,16 +157,25 @@ impl DataDir {
 /// synced, renamed, and the directory synced. Mode 0600.
 pub(crate) fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
+    let written =
+        write_synced(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, dir.join(name)));
+    if written.is_err() {
+        // On a full disk a half-written file would be in the way of the next.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written?;
+    File::open(dir)?.sync_all()
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = OpenOptions::new()
         .create(true)
         .truncate(true)
         .write(true)
         .mode(0o600)
-        .open(&temporary)?;
+        .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, dir.join(name))?;
-    File::open(dir)?.sync_all()
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(crate) struct Keyring {
 struct EpochKeys {
     secret: Arc<EpochSecret>,
     advert: Frame,
+    made: UnixSeconds,
     /// No longer advertised from then on.
     advertised_until: UnixSeconds,
     /// No longer opens calls from then on; the secret is erased.
@@ -75,13 +76,18 @@ impl Keyring {
         rng: &mut impl CryptoRng,
     ) -> Result<(), ProviderError> {
         let fresh = EpochKeys::make(&self.offer, epoch, now, rng)?;
-        self.previous = Some(std::mem::replace(&mut self.current, fresh));
+        let mut old = std::mem::replace(&mut self.current, fresh);
+        // An epoch that ended early ends whole: its key lives one overlap longer.
+        let overlap = now.plus(self.offer.overlap.as_secs());
+        old.opens_until = old.opens_until.min(overlap);
+        self.previous = Some(old);
         Ok(())
     }
 
     /// Whether a new epoch is due, by time or because this one remembers too much.
     pub(crate) fn rotation_due(&self, now: UnixSeconds) -> bool {
-        self.current.advertised_until <= now || self.current.seen.len() >= MAX_SEEN
+        let set_back = now.plus(CLOCK_TOLERANCE) < self.current.made;
+        set_back || self.current.advertised_until <= now || self.current.seen.len() >= MAX_SEEN
     }
 
     /// Erases keys that no longer open calls.
@@ -178,6 +184,7 @@ impl EpochKeys {
         Ok(Self {
             secret: Arc::new(secret),
             advert,
+            made: now,
             advertised_until,
             opens_until,
             seen: HashSet::new(),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use dlambda_executor::{Executor, ExecutorConfig};
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::ReceiveBudget;
+use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{Cpu, Endpoint, ProviderId, PublishedFunction, Specs};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -45,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) executor: Executor,
     pub(crate) functions: FunctionStore,
     pub(crate) receive_budget: ReceiveBudget,
+    pub(crate) send_budget: ReceiveBudget,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     keyring: Mutex<Keyring>,
@@ -94,6 +95,7 @@ impl Provider {
             executor,
             functions: store,
             receive_budget: ReceiveBudget::new(config.receive_bytes),
+            send_budget: ReceiveBudget::new(config.send_bytes),
             counters: Counters::default(),
             stop: CancellationToken::new(),
             keyring: Mutex::new(keyring),
@@ -165,20 +167,28 @@ impl Provider {
         };
         let for_status = Arc::clone(&shared);
         let status = status::answer(self.data.path().to_owned(), move || for_status.snapshot());
+        let mut status = std::pin::pin!(status);
         let sessions = TaskTracker::new();
         let ended = tokio::select! {
             () = shared.stop.cancelled() => Ok(()),
-            () = accept(&shared, &mut *self.listener, &sessions) => Ok(()),
+            () = accept(&shared, &mut *self.listener, &sessions) => {
+                Err(TransportError::NetworkDown("the network lets nobody in any more".into()).into())
+            }
             result = rotate(&shared, &self.data) => result,
             result = become_ready => result,
-            () = status => std::future::pending().await,
+            () = &mut status => std::future::pending().await,
         };
         shared.stop.cancel();
         sessions.close();
-        if timeout(shared.config.deadlines.drain, sessions.wait())
-            .await
-            .is_err()
-        {
+        let turn_away = async { while self.listener.accept().await.is_some() {} };
+        let drain = async {
+            tokio::select! {
+                () = sessions.wait() => {}
+                // Newcomers hear at once that nobody serves them any more.
+                _ = async { tokio::join!(turn_away, status) } => {}
+            }
+        };
+        if timeout(shared.config.deadlines.drain, drain).await.is_err() {
             tracing::warn!("stopped with calls still running");
         }
         ended

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, Limits, Start, Status};
 use dlambda_privacy::seal::OpenedCall;
 use dlambda_privacy::transport::Incoming;
-use dlambda_privacy::wire::{read_frame, write_frame};
-use dlambda_privacy::{SealError, WireError, os_rng};
+use dlambda_privacy::wire::{Reservation, read_frame, write_frame};
+use dlambda_privacy::{SealError, WireError, os_rng, padding};
 use dlambda_proto::{
     CallEnvelope, Completion, Frame, FrameError, FrameKind, FunctionId, FunctionSource, Plan,
     Refusal, Reply, Request, Usage, decode, encode,
@@ -79,10 +79,13 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
         record.request = Some(encode(&opened.call.request));
     }
     let OpenedCall { request, replier } = opened.call;
-    let answer = tokio::select! {
+    let mut answer = tokio::select! {
         reply = run(shared, request, &plan, arrived) => reply,
         () = hang_up(tee) => return Ending::Vanished,
     };
+    // Many callers who take their time to take large replies must not fill
+    // our memory: what is over the budget becomes a short "busy".
+    let _sending = reserve_reply(shared, &mut answer);
     if let Some(record) = &mut tee.record {
         record.reply = Some(encode(&answer));
     }
@@ -100,6 +103,20 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
     // The acknowledgement closes the call; without one, time does.
     let _ = read_frame(tee, &[FrameKind::Ack], deadlines.ack, budget).await;
     ending
+}
+
+fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Option<Reservation> {
+    let weight = match &answer.completion {
+        Completion::Exited { stdout, stderr, .. } => stdout.len() + stderr.len() + 1024,
+        _ => return None,
+    };
+    // The answer and its sealed copy, as large as its bucket.
+    let needed = weight + padding::bucket(weight).unwrap_or(weight);
+    let reserved = shared.send_budget.reserve(needed);
+    if reserved.is_none() {
+        answer.completion = busy();
+    }
+    reserved
 }
 
 struct Opened {
@@ -266,9 +283,13 @@ async fn execute(
         stderr_bytes: STDERR_BYTES,
     };
     let called = Instant::now();
-    let outcome = match shared.executor.run(function, invocation, &limits).await {
-        Ok(outcome) => outcome,
-        Err(error) => return unusable(error),
+    // The function's own time is bounded by its plan; the wait for a turn by us.
+    let longest = shared.config.deadlines.prepare + limits.wall_time;
+    let running = shared.executor.run(function, invocation, &limits);
+    let outcome = match timeout(longest, running).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => return unusable(error),
+        Err(_) => return busy(),
     };
     let waited = called.elapsed().saturating_sub(outcome.usage.wall);
     usage.queue_us = usage.queue_us.saturating_add(micros(waited));

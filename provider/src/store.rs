@@ -18,6 +18,8 @@ pub(crate) struct FunctionStore {
     published: HashMap<FunctionId, (PublishedFunction, Bytes)>,
     dir: PathBuf,
     uploaded: Mutex<Uploaded>,
+    /// One upload is written at a time: two callers may bring the same function.
+    writing: Mutex<()>,
 }
 
 struct Uploaded {
@@ -56,6 +58,10 @@ impl FunctionStore {
             limit,
             clock: 0,
         };
+        for path in files(&dir, "new")? {
+            // Half written when the machine went down.
+            remove(&path);
+        }
         for path in wasm_files(&dir)? {
             let id = path
                 .file_stem()
@@ -70,6 +76,7 @@ impl FunctionStore {
             published,
             dir,
             uploaded: Mutex::new(uploaded),
+            writing: Mutex::new(()),
         };
         store.evict();
         Ok(store)
@@ -117,6 +124,7 @@ impl FunctionStore {
     /// Keeps a function that a caller brought. Blocks on the disk. A full disk
     /// costs the next caller an upload and nothing else.
     pub(crate) fn put(&self, id: FunctionId, wasm: &[u8]) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let size = wasm.len() as u64;
         if self.published.contains_key(&id) || size > self.lock().limit || self.lock().touch(&id) {
             return;
@@ -202,12 +210,16 @@ fn publish(path: &Path, limit: u32) -> Result<(PublishedFunction, Bytes), Provid
 }
 
 fn wasm_files(dir: &Path) -> Result<Vec<PathBuf>, ProviderError> {
+    files(dir, "wasm")
+}
+
+fn files(dir: &Path, wanted: &str) -> Result<Vec<PathBuf>, ProviderError> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(ProviderError::io(dir))? {
         let path = entry.map_err(ProviderError::io(dir))?.path();
         if path
             .extension()
-            .is_some_and(|extension| extension == "wasm")
+            .is_some_and(|extension| extension == wanted)
         {
             paths.push(path);
         }

@@ -16,7 +16,7 @@ use crate::{ExecutorError, Function, Limits, Outcome, Status, TrapKind, Usage};
 /// What a function is called with.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// Arguments after argv[0], which is `function` for every function. A NUL ends an argument, as in C.
+    /// Arguments after `argv[0]`, which is `function` for every function. A NUL ends an argument, as in C.
     pub args: Vec<String>,
     /// Standard input.
     pub input: Bytes,

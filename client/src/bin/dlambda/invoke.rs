@@ -28,12 +28,16 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Report> {
     let started = Instant::now();
     let network = home::network(common)?;
-    let call = describe(&args)?;
+    let call = describe(&args, common.max_time).await?;
     let spinner = Spinner::new(common.quiet);
     let transport = home::connect(common, &network, &spinner).await?;
     let bootstrap = started.elapsed();
     let querier = Querier::new(transport, Arc::new(SystemClock::default()));
     let left = common.max_time.saturating_sub(bootstrap);
+    if left.is_zero() {
+        let message = "nothing was left of --max-time after reading the input and starting Tor";
+        return Err(Report::new(ErrorKind::Deadline, message));
+    }
     let outcome = querier
         .call(&call, left, |step| spinner.say(words(step)))
         .await;
@@ -44,10 +48,17 @@ pub(crate) async fn run(
     finish(outcome, format)
 }
 
-fn describe(args: &InvokeArgs) -> Result<Call, Report> {
-    let call = Call::new(args.provider, function_name(&args.function)?)
+async fn describe(args: &InvokeArgs, max_time: Duration) -> Result<Call, Report> {
+    let function = function_name(&args.function)?;
+    // On a thread of its own, so that Ctrl-C and the deadline hold meanwhile.
+    let reading = tokio::task::spawn_blocking(read_input);
+    let input = tokio::time::timeout(max_time, reading)
+        .await
+        .map_err(|_| Report::new(ErrorKind::Deadline, "standard input did not end in time"))?
+        .map_err(|error| Report::new(ErrorKind::Bug, error.to_string()))??;
+    let call = Call::new(args.provider, function)
         .args(args.args.clone())
-        .input(read_input()?);
+        .input(input);
     Ok(match &args.plan {
         Some(plan) => call.plan(plan.clone()),
         None => call,

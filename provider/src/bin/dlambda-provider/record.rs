@@ -1,9 +1,9 @@
 //! `--dangerously-record-calls`: the provider's complete record, for whoever
 //! wants to check that it holds nothing by which to recognise a caller.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -23,6 +23,11 @@ impl FileRecorder {
             .append(true)
             .mode(0o600)
             .open(path)
+            .and_then(|file| {
+                // It may have been there before, for everybody to read.
+                file.set_permissions(Permissions::from_mode(0o600))?;
+                Ok(file)
+            })
             .map_err(|error| {
                 Report::new(ErrorKind::Local, format!("{}: {error}", path.display()))
             })?;
