@@ -234,10 +234,8 @@ async fn replies_that_are_not_the_reply_to_this_call() {
 
 #[tokio::test]
 async fn two_adverts_for_one_epoch_are_equivocation() {
-    let (one, mut two) = (Liar::new(), Liar::new());
-    two.advert.hpke_key = one.secret.public_key();
-    two.advert.max_function_bytes += 1;
-    two.secret = EpochSecret::generate(two.identity.id(), Epoch(1), &mut os_rng());
+    // One identity, one epoch, two keys.
+    let (one, two) = (Liar::new(), Liar::new());
     let outcome = call(LONG, 2, async |count, mut stream| {
         let liar = if count == 1 { &one } else { &two };
         send(&mut stream, &liar.advert_frame()).await;
