@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::exchange::{exchange, receive_advert};
+use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
@@ -17,6 +17,7 @@ use dlambda_proto::{
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 
 use crate::{Answer, Call, CallError, FunctionName, Stages, Traffic};
 
@@ -33,6 +34,7 @@ pub struct Querier {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     adverts: Mutex<HashMap<(ProviderId, Epoch), [u8; 32]>>,
+    closing: TaskTracker,
 }
 
 /// How far a call has come.
@@ -72,6 +74,7 @@ impl Querier {
             transport,
             clock,
             adverts: Mutex::default(),
+            closing: TaskTracker::new(),
         }
     }
 
@@ -94,6 +97,19 @@ impl Querier {
         timeout(max_time, attempts)
             .await
             .map_err(|_| CallError::Deadline(max_time.as_secs()))?
+    }
+
+    /// Waits until the acknowledgements of calls that were answered have left,
+    /// for at most ten seconds. A program that ends without waiting leaves its
+    /// providers to find out by themselves that the call is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn settle(&self) {
+        self.closing.close();
+        let _ = timeout(Duration::from_secs(10), self.closing.wait()).await;
+        self.closing.reopen();
     }
 
     async fn call_until_answered(
@@ -153,6 +169,7 @@ impl Querier {
         progress(Progress::Running { attached: attach });
         let exchanged = exchange(&mut *stream, sealed, deadline).await?;
         stages.round_trip = stage();
+        self.closing.spawn(acknowledge(stream));
         Ok(Try {
             consistent,
             traffic: Traffic {

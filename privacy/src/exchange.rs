@@ -16,8 +16,10 @@ use dlambda_proto::{
     Advert, Endpoint, Frame, FrameKind, Refusal, Reply, SignedAdvert, UnixSeconds, Verified, decode,
 };
 
+use tokio::io::AsyncReadExt as _;
+
 use crate::seal::SealedCall;
-use crate::transport::Stream;
+use crate::transport::{BoxStream, Stream};
 use crate::wire::{ReceiveBudget, read_frame, write_frame};
 use crate::{ExchangeError, WireError};
 
@@ -36,7 +38,7 @@ pub struct Exchanged {
 /// A caller holds at most one advert and one reply at a time.
 const BUDGET: usize = 66 << 20;
 
-/// Time for the acknowledgement; nobody waits for it longer.
+/// Time for the acknowledgement to be sent, and for the stream to close.
 const ACK: Duration = Duration::from_secs(5);
 
 /// Receives and verifies the advert that a provider sends when a stream opens.
@@ -65,7 +67,7 @@ pub async fn receive_advert(
     Ok(signed.verify(now, served_by)?)
 }
 
-/// Sends a sealed call, waits for its reply, opens and acknowledges it.
+/// Sends a sealed call, waits for its reply and opens it. Then [`acknowledge`].
 ///
 /// # Errors
 ///
@@ -99,15 +101,27 @@ pub async fn exchange(
         return Err(refusal(&frame));
     }
     let reply = call.open(frame.body()).map_err(ExchangeError::Reply)?;
-    if let Ok(ack) = Frame::new(FrameKind::Ack, Vec::new()) {
-        // The reply is here; whether the provider hears so changes nothing.
-        let _ = write_frame(stream, &ack, ACK).await;
-    }
     Ok(Exchanged {
         reply,
         sent_bytes: sent,
         received_bytes: wire_len(&frame),
     })
+}
+
+/// Acknowledges the reply and waits, briefly, until the provider has closed
+/// the stream: only then is the acknowledgement known to have left. The reply
+/// is in our hands already, so whatever goes wrong here changes nothing.
+///
+/// # Cancel safety
+///
+/// Cancel safe: the provider then waits for its own deadline.
+pub async fn acknowledge(mut stream: BoxStream) {
+    let Ok(ack) = Frame::new(FrameKind::Ack, Vec::new()) else {
+        return;
+    };
+    if write_frame(&mut *stream, &ack, ACK).await.is_ok() {
+        let _ = tokio::time::timeout(ACK, stream.read_u8()).await;
+    }
 }
 
 fn refusal(frame: &Frame) -> ExchangeError {

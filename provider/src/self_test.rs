@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::exchange::{exchange, receive_advert};
+use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
 use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
 use dlambda_privacy::{ExchangeError, os_rng};
@@ -61,6 +61,7 @@ async fn call_once(
     let exchanged = exchange(&mut *stream, call, STEP)
         .await
         .map_err(ProviderError::SelfTest)?;
+    acknowledge(stream).await;
     match exchanged.reply.completion {
         Completion::Exited { status: 0, .. } => Ok(()),
         _ => Err(ProviderError::SelfTestAnswer),

@@ -45,7 +45,10 @@ pub(crate) async fn run(
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
     }
-    finish(outcome, format)
+    let code = finish(outcome, format);
+    // The output is out; nobody waits for this but the shell.
+    querier.settle().await;
+    code
 }
 
 async fn describe(args: &InvokeArgs, max_time: Duration) -> Result<Call, Report> {
