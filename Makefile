@@ -20,8 +20,8 @@ demo: tools/tor build
 	$(BIN)/dlambda-demo
 
 test: tools/tor tools/nextest build
-	$(CARGO) nextest run --locked --workspace $(NEXTEST_ARGS)
 	$(CARGO) test --locked --workspace --doc
+	$(CARGO) nextest run --locked --workspace $(NEXTEST_ARGS)
 
 bench: tools/tor tools/nginx build
 	$(BIN)/dlambda-bench
