@@ -166,13 +166,29 @@ build_rust() { # name target artefact crt
     install_wasm "$cache/functions-target/$2/release/$3.wasm" "$1"
 }
 
+# AssemblyScript: its compiler is a package of npm.
+
+build_assemblyscript() { # name
+    local version=0.28.20 asc=$cache/assemblyscript
+    if ! command -v npm >/dev/null; then
+        skip "$1 (AssemblyScript)" "sudo apt-get install nodejs npm"
+        return
+    fi
+    if ! grep -qs "\"version\": \"$version\"" "$asc/node_modules/assemblyscript/package.json"; then
+        npm install --silent --no-audit --no-fund --no-save --prefix "$asc" "assemblyscript@$version"
+    fi
+    (cd assemblyscript && "$asc/node_modules/.bin/asc" "$1.ts" -o "$tmp/$1.wasm" \
+        -Osize --noAssert --runtime stub --use "abort=$1/wasi_abort")
+    install_wasm "$tmp/$1.wasm" "$1"
+}
 
 build() { # name
     case $1 in
         args-echo | sha256 | upper | wordfreq) build_c "$1" ;;
-        digits | json-query | primes) build_rust "$1" wasm32-wasip1 "$1" crt1-command.o ;;
+        digits | json-query | primes | thumbnail) build_rust "$1" wasm32-wasip1 "$1" crt1-command.o ;;
         wordcount) build_rust "$1" wasm32-wasip2 "$1" crt1-command.o ;;
         hello-http) build_rust "$1" wasm32-wasip2 hello_http crt1-reactor.o ;;
+        rot13) build_assemblyscript "$1" ;;
         *) echo "$1: no such function" >&2 && exit 2 ;;
     esac
 }
@@ -205,7 +221,7 @@ if [ "${1:-}" = --check ]; then
     mkdir "$out"
     shift
 fi
-[ $# -gt 0 ] || set -- args-echo digits hello-http json-query primes sha256 upper wordcount wordfreq
+[ $# -gt 0 ] || set -- args-echo digits hello-http json-query primes rot13 sha256 thumbnail upper wordcount wordfreq
 for name; do
     build "$name"
 done

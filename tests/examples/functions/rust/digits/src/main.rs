@@ -15,52 +15,12 @@ const OUTPUTS: usize = 10;
 static WEIGHTS: &[u8; 4 * ((INPUTS + 1) * HIDDEN + (HIDDEN + 1) * OUTPUTS)] =
     include_bytes!("../weights.bin");
 
-/// The numbers of `text` after the magic number, up to `count` of them, and what follows the
-/// one character of white space behind the last.
-fn numbers(text: &[u8], count: usize) -> Option<(Vec<u32>, &[u8])> {
-    let (mut found, mut at) = (Vec::new(), 2);
-    while found.len() < count {
-        match *text.get(at)? {
-            b'#' => at += text[at..].iter().position(|&byte| byte == b'\n')?,
-            byte if byte.is_ascii_whitespace() => at += 1,
-            _ => {
-                let digits = text[at..]
-                    .iter()
-                    .take_while(|byte| byte.is_ascii_digit())
-                    .count();
-                let number = std::str::from_utf8(&text[at..at + digits]).ok()?;
-                found.push(number.parse().ok()?);
-                at += digits;
-            }
-        }
-    }
-    Some((found, text.get(at + 1..).unwrap_or_default()))
-}
-
 /// The pixels, from 0 to 1.
-fn pixels(image: &[u8]) -> Option<Vec<f32>> {
-    let (header, raster) = numbers(image, 3)?;
-    let most = header[2];
-    if header[..2] != [SIDE as u32; 2] || !(1..=0xffff).contains(&most) {
-        return None;
-    }
-    let values: Vec<u32> = match (&image[..2], most) {
-        (b"P2", _) => numbers(image, 3 + INPUTS)?.0[3..].to_vec(),
-        (b"P5", ..=0xff) => raster
-            .get(..INPUTS)?
-            .iter()
-            .map(|&byte| byte.into())
-            .collect(),
-        (b"P5", _) => {
-            let pairs = raster.get(..2 * INPUTS)?.chunks_exact(2);
-            pairs
-                .map(|pair| u16::from_be_bytes([pair[0], pair[1]]).into())
-                .collect()
-        }
-        _ => return None,
-    };
-    let scale = |&value: &u32| (value <= most).then(|| value as f32 / most as f32);
-    values.iter().map(scale).collect()
+fn pixels(bytes: &[u8]) -> Option<Vec<f32>> {
+    let image = pnm::read(bytes, INPUTS)?;
+    let fits = (image.width, image.height, image.channels) == (SIDE, SIDE, 1);
+    let scale = |&sample: &u16| f32::from(sample) / f32::from(image.max);
+    fits.then(|| image.samples.iter().map(scale).collect())
 }
 
 /// `input` times the matrix that begins `weights`, plus the biases behind it.
