@@ -81,7 +81,7 @@ depends() { # package, pattern of the dependency whose name is sought
 }
 
 unpack_debian() { # fills $web; no root is needed
-    local std llvm
+    local std llvm deb
     [ -e "$web/complete" ] && return
     command -v apt-get dpkg-deb >/dev/null || return
     std=$(depends libstd-rust-web-dev 'libstd-rust-web-[0-9.]*')
@@ -96,27 +96,35 @@ unpack_debian() { # fills $web; no root is needed
     touch "$web/complete"
 }
 
-prepare_debian() { # sets the environment that -Zbuild-std needs
-    local bins libs debian_ld
+prepare_debian() { # sets the environment that -Zbuild-std needs, or a better $help
+    local bin libs debian_ld
     web=$cache/rust-web
     unpack_debian || return
     libs=$(first_file "$web"/usr/lib/*/libLLVM*.so*) || return
     export LD_LIBRARY_PATH=${libs%/*}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     export RUSTC=$web/usr/bin/rustc RUSTC_BOOTSTRAP=1
-    "$RUSTC" -vV >/dev/null || return
+    if ! "$RUSTC" -vV >/dev/null; then # what LLVM itself needs was not unpacked
+        help="sudo apt-get install --no-install-recommends $(basename "$libs" | sed -E 's/libLLVM[-.]*(so\.)?([0-9]+).*/libllvm\2/')"
+        return 1
+    fi
     # The linkers come with rustup's compiler; Debian has one of them. rustc and the component
     # linker do not agree on how to call the other, hence two names for it.
+    bin=$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$host/bin
     debian_ld=$(first_file "${WASM_LD:-}" "$(command -v wasm-ld)" /usr/bin/wasm-ld-*) || debian_ld=
-    bins=("$(rustc --print sysroot)/lib/rustlib/$host/bin" "$(rustup run stable rustc --print sysroot 2>/dev/null)/lib/rustlib/$host/bin")
-    rust_ld=$(first_file "${bins[@]/%//rust-lld}" "$debian_ld") || return
-    wasm_ld=$(first_file "${bins[@]/%//gcc-ld/wasm-ld}" "$debian_ld") || return
-    component_ld=$(first_file "${bins[@]/%//wasm-component-ld}" "$(command -v wasm-component-ld)") || component_ld=
+    rust_ld=$(first_file "$bin/rust-lld" "$debian_ld") || rust_ld=
+    wasm_ld=$(first_file "$bin/gcc-ld/wasm-ld" "$debian_ld") || wasm_ld=
+    if [ -z "$rust_ld" ] || [ -z "$wasm_ld" ]; then
+        help='sudo apt-get install --no-install-recommends lld'
+        return 1
+    fi
+    component_ld=$(first_file "$bin/wasm-component-ld" "$(command -v wasm-component-ld)") || component_ld=
     libc=$(first_file "$web/usr/lib/wasm32-wasi/crt1-command.o") && libc=${libc%/*}
 }
 
 prepare_rust() { # sets $route, and $help where there is none
     [ -z "${route:-}" ] || return 0
     host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+    help='rustup target add wasm32-wasip1 wasm32-wasip2'
     if ! command -v cargo >/dev/null; then
         route=none help='install Rust with rustup, or: sudo apt-get install cargo-web'
     elif has_targets; then
@@ -124,18 +132,18 @@ prepare_rust() { # sets $route, and $help where there is none
     elif prepare_debian; then
         route=debian
     else
-        route=none help='rustup target add wasm32-wasip1 wasm32-wasip2'
+        route=none
     fi
 }
 
 build_rust() { # name target artefact crt
-    local flags=() more=() src
+    local name=$1 target=$2 artefact=$3 crt=$4 flags=() options=() link=() src
     prepare_rust
-    if [ "$route" = debian ] && [ "$2" = wasm32-wasip2 ] && [ -z "$component_ld" ]; then
-        skip "$1 (Rust)" "cargo install --locked wasm-component-ld"
+    if [ "$route" = none ]; then
+        skip "$name (Rust)" "$help"
         return
-    elif [ "$route" = none ]; then
-        skip "$1 (Rust)" "$help"
+    elif [ "$route" = debian ] && [ "$target" = wasm32-wasip2 ] && [ -z "$component_ld" ]; then
+        skip "$name (Rust)" "cargo install --locked wasm-component-ld"
         return
     fi
     flags=("--remap-path-prefix=$here/rust=/functions")
@@ -149,21 +157,19 @@ build_rust() { # name target artefact crt
             flags+=("--remap-path-prefix=$src=/rustc")
         done
         flags+=(-C link-self-contained=no -L "native=$libc")
-        if [ "$2" = wasm32-wasip2 ]; then
+        if [ "$target" = wasm32-wasip2 ]; then
             flags+=(-C "linker=$component_ld" -C "link-arg=--wasm-ld-path=$wasm_ld")
         else
             flags+=(-C "linker=$rust_ld" -C linker-flavor=wasm-ld)
         fi
-        more=('-Zbuild-std=std,panic_abort')
-        # Here and not in the flags, which are those of the standard library too.
-        set -- "$1" "$2" "$3" -C "link-arg=$libc/$4"
-    else
-        set -- "$1" "$2" "$3"
+        options=('-Zbuild-std=std,panic_abort')
+        # Not among the flags, for those are the standard library's too: it is built once.
+        link=(-C "link-arg=$libc/$crt")
     fi
-    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") \
-        cargo rustc --quiet --locked --release --manifest-path rust/Cargo.toml -p "$1" --target "$2" \
-        --target-dir "$cache/functions-target" ${more[@]+"${more[@]}"} -- "${@:4}"
-    install_wasm "$cache/functions-target/$2/release/$3.wasm" "$1"
+    CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && echo "${flags[*]}") cargo rustc --quiet --locked --release \
+        --manifest-path rust/Cargo.toml -p "$name" --target "$target" --target-dir "$cache/functions-target" \
+        "${options[@]}" -- "${link[@]}"
+    install_wasm "$cache/functions-target/$target/release/$artefact.wasm" "$name"
 }
 
 # AssemblyScript: its compiler is a package of npm.
@@ -195,7 +201,7 @@ build() { # name
 
 report() { # what differs between the committed functions and those just built
     local name old new
-    for name in ${built[@]+"${built[@]}"}; do
+    for name in "${built[@]}"; do
         old=$here/$name.wasm new=$out/$name.wasm
         if [ ! -e "$old" ]; then
             echo "$name: not committed"
@@ -208,7 +214,7 @@ report() { # what differs between the committed functions and those just built
     done
     echo "Bytes differ between compiler versions; what counts is that the cases pass."
     if command -v wasmtime >/dev/null; then
-        python3 cases.py --functions "$out" ${built[@]+"${built[@]}"}
+        python3 cases.py --functions "$out" "${built[@]}"
     else
         echo "No wasmtime in PATH, so no case was run."
     fi

@@ -17,9 +17,9 @@ enum Step {
 }
 
 fn parse(path: &str) -> Result<Vec<Step>, String> {
-    if path.starts_with('/') {
+    if let Some(pointer) = path.strip_prefix('/') {
         let unescape = |token: &str| Step::Either(token.replace("~1", "/").replace("~0", "~"));
-        return Ok(path[1..].split('/').map(unescape).collect());
+        return Ok(pointer.split('/').map(unescape).collect());
     }
     let bad = || format!("bad path: {path}");
     let mut steps = Vec::new();

@@ -68,10 +68,14 @@ fn from_linear(value: f32) -> f32 {
     }
 }
 
+fn has_alpha(channels: usize) -> bool {
+    matches!(channels, 2 | 4)
+}
+
 /// A row in linear light, each colour times its pixel's alpha, so that what cannot be seen has
 /// no colour to give to its neighbours.
 fn linear_row(row: &[u8], channels: usize, table: &[f32; 256]) -> Vec<f32> {
-    let alpha = channels % 2 == 0;
+    let alpha = has_alpha(channels);
     let mut linear = Vec::with_capacity(row.len());
     for pixel in row.chunks_exact(channels) {
         let (colours, rest) = pixel.split_at(channels - usize::from(alpha));
@@ -87,7 +91,7 @@ fn linear_row(row: &[u8], channels: usize, table: &[f32; 256]) -> Vec<f32> {
 }
 
 fn samples_of(linear: &[f32], channels: usize) -> Vec<u8> {
-    let alpha = channels % 2 == 0;
+    let alpha = has_alpha(channels);
     let mut samples = Vec::with_capacity(linear.len());
     for pixel in linear.chunks_exact(channels) {
         let (colours, rest) = pixel.split_at(channels - usize::from(alpha));
