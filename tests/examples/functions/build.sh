@@ -22,8 +22,10 @@ skip() { # what, what would help
 }
 
 install_wasm() { # file, name
+    local paths=(-e "$here" -e "$cache")
+    [ "$HOME" = / ] || paths+=(-e "$HOME/")
     # A path of the machine that built a function has no place in it.
-    if grep -qaF -e "$HOME/" -e "$here" -e "$cache" "$1"; then
+    if grep -qaF "${paths[@]}" "$1"; then
         echo "$2: has a path of this machine in it" >&2
         return 1
     fi
@@ -123,7 +125,7 @@ prepare_debian() { # sets the environment that -Zbuild-std needs, or a better $h
 
 prepare_rust() { # sets $route, and $help where there is none
     [ -z "${route:-}" ] || return 0
-    host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+    host=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p') || host=
     help='rustup target add wasm32-wasip1 wasm32-wasip2'
     if ! command -v cargo >/dev/null; then
         route=none help='install Rust with rustup, or: sudo apt-get install cargo-web'
@@ -201,6 +203,7 @@ build() { # name
 
 report() { # what differs between the committed functions and those just built
     local name old new
+    [ ${#built[@]} -gt 0 ] || return 0
     for name in "${built[@]}"; do
         old=$here/$name.wasm new=$out/$name.wasm
         if [ ! -e "$old" ]; then
