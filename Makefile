@@ -44,7 +44,7 @@ deny: tools/deny
 	$(CARGO) deny --locked check bans licenses sources
 
 functions:
-	tests/functions/build.sh
+	tests/examples/functions/build.sh
 
 # What is missing is installed; what is there is left alone.
 tools/%:

@@ -10,6 +10,8 @@
 //! No decision about *whom* to call or *whether* to serve, and no storage
 //! beyond what Tor itself keeps.
 
+#![forbid(unsafe_code)]
+
 pub mod clock;
 mod error;
 pub mod exchange;

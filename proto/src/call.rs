@@ -5,7 +5,7 @@ use std::fmt;
 use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 
-use crate::{Epoch, ErrorKind, FunctionId, PlanName};
+use crate::{Epoch, ErrorKind, FunctionId, HttpRequest, HttpResponse, PlanName};
 
 /// All that a call shows in the clear. It names the epoch whose key opens the
 /// call, and the plan; both are shared by a crowd.
@@ -55,6 +55,11 @@ pub struct Request {
     /// Whoever knows request and seed can run the call again.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub seed: [u8; 32],
+    /// What a `wasi:http` function is asked; its body is the input. Nothing
+    /// for a command; an HTTP function without it gets `POST /`, or `GET /` if
+    /// there is no input.
+    #[n(4)]
+    pub http: Option<HttpRequest>,
 }
 
 /// Where the function of a call comes from.
@@ -79,7 +84,15 @@ pub struct Reply {
     /// What it used; all zero if the function did not run.
     #[n(1)]
     pub usage: Usage,
+    /// The engine it ran on.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    pub engine: EngineFingerprint,
 }
+
+/// Names everything that decides output and fuel: the engine's version, its
+/// settings and the prices of fuel. Equal for all calls of all providers with
+/// the same software.
+pub type EngineFingerprint = [u8; 32];
 
 /// How a call ended.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -98,6 +111,9 @@ pub enum Completion {
         /// Standard error, cut at the provider's limit.
         #[cbor(n(2), with = "minicbor::bytes")]
         stderr: Vec<u8>,
+        /// How an HTTP function answered; the body is in `stdout`.
+        #[n(3)]
+        http: Option<HttpResponse>,
     },
     /// The function was ended: a trap, or a limit of the plan.
     #[n(1)]
@@ -151,9 +167,31 @@ pub struct Usage {
     /// Time that the function ran, in microseconds.
     #[n(3)]
     pub execute_us: u64,
-    /// Whether the function had to be compiled for this call.
+    /// Where the compiled code came from.
     #[n(4)]
-    pub cold: bool,
+    pub start: Start,
+    /// Whether the plan promises the same output and fuel to whoever runs the
+    /// call again.
+    #[n(5)]
+    pub deterministic: bool,
+}
+
+/// Where the compiled code of a call came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+#[non_exhaustive]
+pub enum Start {
+    /// It was in memory.
+    #[default]
+    #[n(0)]
+    Warm,
+    /// It was on disk.
+    #[n(1)]
+    Cached,
+    /// It had to be compiled.
+    #[n(2)]
+    Compiled,
 }
 
 /// Why a provider turns a call away before opening it. Codes only: a text
@@ -246,7 +284,8 @@ impl Request {
     #[must_use]
     pub fn input_len(&self) -> u64 {
         let args: usize = self.args.iter().map(String::len).sum();
-        (self.input.len() as u64).saturating_add(args as u64)
+        let http = self.http.as_ref().map_or(0, HttpRequest::len);
+        (self.input.len() as u64).saturating_add(args as u64 + http as u64)
     }
 }
 
@@ -302,6 +341,7 @@ mod tests {
             args: vec![String::new(); Request::MAX_ARGS],
             input: vec![],
             seed: [0; 32],
+            http: None,
         };
         assert!(decode::<Request>(&encode(&request)).is_ok());
         request.args.push(String::new());
@@ -320,7 +360,7 @@ mod tests {
 
         #[test]
         fn requests_survive_the_wire(input: Vec<u8>, args: Vec<String>, attached: Vec<u8>) {
-            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32] };
+            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32], http: None };
             prop_assert_eq!(decode::<Request>(&encode(&request)), Ok(request));
         }
     }

@@ -36,6 +36,10 @@ pub struct Plan {
     /// Output (standard output), in bytes.
     #[n(5)]
     pub output_bytes: u32,
+    /// Whether a call's clocks are virtual and its random numbers come from
+    /// its seed alone, so that whoever runs it again gets the same.
+    #[n(6)]
+    pub deterministic: bool,
 }
 
 impl Plan {
@@ -50,6 +54,7 @@ impl Plan {
             wall_ms,
             input_bytes: io_mib * MIB,
             output_bytes: io_mib * MIB,
+            deterministic: true,
         };
         vec![
             plan("small", 64, 5_000_000_000, 10_000, 1),

@@ -30,6 +30,8 @@ const IDENTITY: &str = "identity.key";
 const EPOCH: &str = "epoch";
 const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
+const COMPILED: &str = "compiled";
+const CODE_KEY: &str = "code-cache.key";
 
 impl DataDir {
     /// Opens the directory, creating it if need be, and locks it.
@@ -121,6 +123,30 @@ impl DataDir {
         let next = last.next();
         self.write_durably(EPOCH, format!("{}\n", next.0).as_bytes())?;
         Ok(next)
+    }
+
+    /// Where compiled functions are kept.
+    #[must_use]
+    pub fn compiled_functions(&self) -> PathBuf {
+        self.path().join(COMPILED)
+    }
+
+    /// The key that authenticates compiled functions, made at first use.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Data`] if the file cannot be read, is not a key, or
+    /// others could read it.
+    pub fn code_key(&self) -> Result<[u8; 32], ProviderError> {
+        if let Some(key) = self.read(CODE_KEY)? {
+            let path = self.path().join(CODE_KEY);
+            let key = key.as_slice().try_into();
+            return key.map_err(|_| ProviderError::data(path, "not a key (32 bytes)"));
+        }
+        let mut key = [0; 32];
+        os_rng().fill_bytes(&mut key);
+        self.write_durably(CODE_KEY, &key)?;
+        Ok(key)
     }
 
     /// The directory of uploaded functions.

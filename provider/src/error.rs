@@ -30,6 +30,9 @@ pub enum ProviderError {
         /// Why not.
         reason: String,
     },
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] crate::ConfigError),
     /// The engine that runs functions cannot start.
     #[error("the WebAssembly engine cannot start: {0}")]
     Executor(#[from] dlambda_executor::ExecutorError),
@@ -69,7 +72,9 @@ impl HasKind for ProviderError {
         match self {
             Self::Data { .. } | Self::InUse(_) => ErrorKind::Local,
             Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
-            Self::Executor(_) | Self::SelfTestAnswer => ErrorKind::Bug,
+            Self::Config(error) => error.kind(),
+            Self::Executor(_) => ErrorKind::Local,
+            Self::SelfTestAnswer => ErrorKind::Bug,
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),
         }

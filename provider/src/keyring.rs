@@ -242,6 +242,7 @@ mod tests {
             args: vec![],
             input: vec![],
             seed: [0; 32],
+            http: None,
         };
         let plan = &advert.plans[0].name;
         let sealed = SealedCall::seal(&advert, plan, &request, &mut os_rng()).expect("seals");

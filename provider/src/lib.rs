@@ -9,9 +9,12 @@
 //! No dialling (that is `dlambda-privacy`), no WebAssembly (that is
 //! `dlambda-executor`). Contracts, tokens and receipts are not there yet.
 
+#![forbid(unsafe_code)]
+
 pub mod config;
 mod data;
 mod error;
+mod execute;
 mod keyring;
 mod observe;
 mod self_test;
@@ -20,9 +23,9 @@ mod session;
 mod status;
 mod store;
 
-pub use config::ProviderConfig;
+pub use config::{ConfigError, Execution, ProviderConfig};
 pub use data::DataDir;
 pub use error::ProviderError;
 pub use observe::{Observer, SessionRecord};
 pub use service::{Provider, Stop};
-pub use status::{Snapshot, StatusError, query_status};
+pub use status::{ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError, query_status};

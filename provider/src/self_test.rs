@@ -54,6 +54,7 @@ async fn call_once(
         args: Vec::new(),
         input: Vec::new(),
         seed: [0; 32],
+        http: None,
     };
     let plan = advert.plan(None).ok_or(ProviderError::SelfTestAnswer)?;
     let call = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())

@@ -1,24 +1,25 @@
 //! The provider as a whole: start, serve, rotate epochs, stop.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use dlambda_executor::{Executor, ExecutorConfig};
+use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::ReceiveBudget;
 use dlambda_privacy::{TransportError, os_rng};
-use dlambda_proto::{Cpu, Endpoint, ProviderId, PublishedFunction, Specs};
+use dlambda_proto::{Cpu, Endpoint, PlanName, ProviderId, PublishedFunction, Specs};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::keyring::{Keyring, Offer};
-use crate::status::{Counters, Snapshot};
+use crate::status::{Counters, Queue, Snapshot, Work};
 use crate::store::FunctionStore;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
 
@@ -43,6 +44,9 @@ pub(crate) struct Shared {
     pub(crate) config: ProviderConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) executor: Executor,
+    /// A queue for each plan.
+    pub(crate) lanes: HashMap<PlanName, Lane>,
+    pub(crate) work: Work,
     pub(crate) functions: FunctionStore,
     pub(crate) receive_budget: ReceiveBudget,
     pub(crate) send_budget: ReceiveBudget,
@@ -74,7 +78,14 @@ impl Provider {
             data.uploaded_functions()?,
             config.store_bytes,
         )?;
-        let executor = Executor::new(executor_config(&config))?;
+        let executor = config.executor(data.compiled_functions(), data.code_key()?)?;
+        let executor = Executor::new(executor)?;
+        executor.ready().await?;
+        let lanes = config.plans.iter().map(|plan| {
+            let lane = executor.lane(config.lane(&plan.name));
+            (plan.name.clone(), lane)
+        });
+        let lanes = lanes.collect();
         compile_published(&executor, &store, functions).await?;
         let identity = data.identity()?;
         let id = identity.id();
@@ -93,6 +104,8 @@ impl Provider {
         let shared = Arc::new(Shared {
             clock,
             executor,
+            lanes,
+            work: Work::new(&store),
             functions: store,
             receive_budget: ReceiveBudget::new(config.receive_bytes),
             send_budget: ReceiveBudget::new(config.send_bytes),
@@ -158,6 +171,7 @@ impl Provider {
             let clock = Arc::clone(&shared.clock);
             self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within).await?;
             shared.counters.reset();
+            shared.work.reset();
             if let Some(observer) = observer {
                 let _ = shared.observer.set(observer);
             }
@@ -225,8 +239,25 @@ impl Shared {
             uptime_seconds: self.started.elapsed().as_secs(),
             published_functions,
             uploaded_functions,
+            queues: self.queues(),
+            functions: self.work.functions(),
+            execution: self.work.execution(&self.executor),
             ..self.counters.snapshot()
         }
+    }
+}
+
+impl Shared {
+    fn queues(&self) -> Vec<Queue> {
+        let plans = self.config.plans.iter();
+        plans
+            .filter_map(|plan| {
+                Some(Queue::new(
+                    &plan.name,
+                    &self.lanes.get(&plan.name)?.status(),
+                ))
+            })
+            .collect()
     }
 }
 
@@ -277,7 +308,7 @@ async fn compile_published(
 ) -> Result<(), ProviderError> {
     for (function, wasm) in store.published_wasm() {
         executor
-            .prepare(wasm.clone())
+            .preload(wasm.clone())
             .await
             .map_err(|error| ProviderError::Function {
                 path: directory.join(format!("{}.wasm", function.alias)),
@@ -285,17 +316,6 @@ async fn compile_published(
             })?;
     }
     Ok(())
-}
-
-fn executor_config(config: &ProviderConfig) -> ExecutorConfig {
-    let memory = config.plans.iter().map(|plan| plan.memory_bytes).max();
-    ExecutorConfig {
-        max_concurrent: config.max_concurrent,
-        max_queued: config.max_sessions,
-        max_module_bytes: config.max_function_bytes as usize,
-        max_memory_bytes: usize::try_from(memory.unwrap_or(1 << 30)).unwrap_or(usize::MAX),
-        ..ExecutorConfig::default()
-    }
 }
 
 /// This machine, as coarsely as a plan's buyer needs it.

@@ -3,28 +3,20 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, Limits, Start, Status};
 use dlambda_privacy::seal::OpenedCall;
 use dlambda_privacy::transport::Incoming;
 use dlambda_privacy::wire::{Reservation, read_frame, write_frame};
 use dlambda_privacy::{SealError, WireError, os_rng, padding};
 use dlambda_proto::{
-    CallEnvelope, Completion, Frame, FrameError, FrameKind, FunctionId, FunctionSource, Plan,
-    Refusal, Reply, Request, Usage, decode, encode,
+    CallEnvelope, Completion, Frame, FrameError, FrameKind, Plan, Refusal, Reply, decode, encode,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
+use crate::execute::{busy, run};
 use crate::observe::{SessionRecord, Tee};
 use crate::service::Shared;
 use crate::status::Ending;
-
-/// Standard error that is kept and sent back, in bytes.
-const STDERR_BYTES: usize = 16 << 10;
-
-/// Seconds after which a caller that found us busy should try again.
-const RETRY_SECONDS: u32 = 5;
 
 /// Serves one stream to its end.
 ///
@@ -190,170 +182,4 @@ async fn linger(tee: &mut Tee) {
 /// sending while its function runs.
 async fn hang_up(tee: &mut Tee) {
     let _ = tee.read_u8().await;
-}
-
-/// Runs an opened call, whatever comes of it.
-async fn run(shared: &Arc<Shared>, request: Request, plan: &Plan, arrived: Instant) -> Reply {
-    let mut usage = Usage::default();
-    let completion = match prepare(shared, request, plan, &mut usage).await {
-        Ok((function, invocation)) => {
-            usage.queue_us = micros(arrived.elapsed());
-            execute(shared, &function, invocation, plan, &mut usage).await
-        }
-        Err(completion) => {
-            usage.queue_us = micros(arrived.elapsed());
-            completion
-        }
-    };
-    Reply { completion, usage }
-}
-
-async fn prepare(
-    shared: &Arc<Shared>,
-    request: Request,
-    plan: &Plan,
-    usage: &mut Usage,
-) -> Result<(Function, Invocation), Completion> {
-    if request.input_len() > u64::from(plan.input_bytes) || request.args.len() > Request::MAX_ARGS {
-        return Err(Completion::TooLarge);
-    }
-    let found = timeout(
-        shared.config.deadlines.prepare,
-        find(shared, request.function),
-    );
-    let (function, start) = found.await.map_err(|_| busy())??;
-    usage.cold = start == Start::Cold;
-    let invocation = Invocation {
-        args: request.args,
-        input: request.input.into(),
-        seed: request.seed,
-    };
-    Ok((function, invocation))
-}
-
-/// The function, compiled: from the cache, from the store, or from the call.
-async fn find(
-    shared: &Arc<Shared>,
-    source: FunctionSource,
-) -> Result<(Function, Start), Completion> {
-    match source {
-        FunctionSource::Known(id) => {
-            if let Some(function) = shared.executor.prepared(id.digest()) {
-                return Ok((function, Start::Warm));
-            }
-            let store = Arc::clone(shared);
-            let wasm = blocking(move || store.functions.get(&id)).await?;
-            let wasm = wasm.ok_or(Completion::FunctionMissing)?;
-            shared.executor.prepare(wasm).await.map_err(unusable)
-        }
-        FunctionSource::Attached(wasm) => {
-            if wasm.len() as u64 > u64::from(shared.config.max_function_bytes) {
-                return Err(Completion::TooLarge);
-            }
-            let wasm = Bytes::from(wasm);
-            let prepared = shared.executor.prepare(wasm.clone()).await;
-            let prepared = prepared.map_err(unusable)?;
-            let store = Arc::clone(shared);
-            blocking(move || store.functions.put(FunctionId::of(&wasm), &wasm)).await?;
-            Ok(prepared)
-        }
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Completion> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| Completion::ProviderFault)
-}
-
-async fn execute(
-    shared: &Arc<Shared>,
-    function: &Function,
-    invocation: Invocation,
-    plan: &Plan,
-    usage: &mut Usage,
-) -> Completion {
-    let limits = Limits {
-        memory_bytes: plan.memory_bytes,
-        fuel: plan.fuel,
-        wall_time: Duration::from_millis(plan.wall_ms.into()),
-        output_bytes: plan.output_bytes as usize,
-        stderr_bytes: STDERR_BYTES,
-    };
-    let called = Instant::now();
-    // The function's own time is bounded by its plan; the wait for a turn by us.
-    let longest = shared.config.deadlines.prepare + limits.wall_time;
-    let running = shared.executor.run(function, invocation, &limits);
-    let outcome = match timeout(longest, running).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(error)) => return unusable(error),
-        Err(_) => return busy(),
-    };
-    let waited = called.elapsed().saturating_sub(outcome.usage.wall);
-    usage.queue_us = usage.queue_us.saturating_add(micros(waited));
-    usage.execute_us = micros(outcome.usage.wall);
-    usage.fuel = outcome.usage.fuel;
-    usage.peak_memory_bytes = outcome.usage.peak_memory;
-    let stderr = outcome.stderr.to_vec();
-    match outcome.status {
-        Status::Exited(status) => Completion::Exited {
-            status: u8::try_from(status).unwrap_or(u8::MAX),
-            stdout: outcome.stdout.to_vec(),
-            stderr,
-        },
-        status => Completion::Stopped {
-            reason: stop_reason(status, plan),
-            stderr,
-        },
-    }
-}
-
-/// Why a function was ended, for its caller.
-fn stop_reason(status: Status, plan: &Plan) -> String {
-    let Plan { name, .. } = plan;
-    match status {
-        Status::DeadlineExceeded => {
-            format!("it ran longer than the {} ms of plan {name}", plan.wall_ms)
-        }
-        Status::FuelExhausted => format!("it used up the {} fuel of plan {name}", plan.fuel),
-        Status::MemoryExceeded => {
-            format!(
-                "it needed more than the {} bytes of memory of plan {name}",
-                plan.memory_bytes
-            )
-        }
-        Status::OutputExceeded => {
-            format!(
-                "it wrote more than the {} bytes of output of plan {name}",
-                plan.output_bytes
-            )
-        }
-        Status::Trapped(trap) => format!("it trapped: {trap}"),
-        _ => "it was ended".to_owned(),
-    }
-}
-
-fn unusable(error: ExecutorError) -> Completion {
-    match error.kind() {
-        ErrorKind::BadFunction => Completion::FunctionUnusable {
-            reason: error.to_string(),
-        },
-        ErrorKind::Overloaded => busy(),
-        _ => {
-            tracing::error!(%error, "the executor failed");
-            Completion::ProviderFault
-        }
-    }
-}
-
-fn busy() -> Completion {
-    Completion::Busy {
-        retry_seconds: RETRY_SECONDS,
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

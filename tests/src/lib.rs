@@ -1,6 +1,8 @@
 //! What D-Lambda is tested, measured and shown with: a private Tor network, a
 //! provider in this process, and the eye of a provider that writes everything down.
 
+#![forbid(unsafe_code)]
+
 pub mod local;
 pub mod program;
 pub mod testnet;

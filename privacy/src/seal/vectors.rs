@@ -125,6 +125,7 @@ fn request() -> Request {
         args: vec!["-n".to_owned()],
         input: b"input".to_vec(),
         seed: [3; 32],
+        http: None,
     }
 }
 
@@ -141,6 +142,7 @@ fn reply() -> Reply {
     Reply {
         completion: Completion::FunctionMissing,
         usage: Usage::default(),
+        engine: [0; 32],
     }
 }
 

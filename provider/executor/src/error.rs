@@ -1,6 +1,7 @@
 //! Why there was no call. What a guest does wrong while it runs is an [`Outcome`](crate::Outcome) instead.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Why a function could not be prepared or run.
 ///
@@ -15,6 +16,10 @@ pub enum ExecutorError {
     #[error("the executor failed: {0}")]
     Fault(&'static str),
 
+    /// The function cannot be called like this.
+    #[error("the function cannot be called like this: {0}")]
+    BadInvocation(&'static str),
+
     /// Not WebAssembly, cut short, invalid, or using a proposal that is switched off here.
     #[error("not a valid WebAssembly function: {reason}")]
     Malformed {
@@ -26,9 +31,12 @@ pub enum ExecutorError {
     #[error("the function has no entry point: export `_start` or `wasi:cli/run`")]
     NoEntryPoint,
 
-    /// Too many calls or compilations are waiting.
-    #[error("the executor is overloaded")]
-    Overloaded,
+    /// Too many calls or compilations are waiting, or one waited for too long.
+    #[error("the executor is overloaded; try again in {} s", .retry_after.as_secs().max(1))]
+    Overloaded {
+        /// When there is likely to be room again.
+        retry_after: Duration,
+    },
 
     /// The engine could not be set up on this machine.
     #[error("the WebAssembly engine cannot be set up: {0}")]
@@ -45,6 +53,10 @@ pub enum ExecutorError {
         limit: u64,
     },
 
+    /// Compiling took more than the operator allows.
+    #[error("the function costs too much {0} to compile")]
+    TooCostly(Cost),
+
     /// Valid, but the engine cannot compile or hold it: too much memory or too large a table at the start, say.
     #[error("the function does not fit this executor's bounds")]
     Unsupported,
@@ -55,6 +67,10 @@ pub enum ExecutorError {
         /// The first such import: `module::field`, or an interface like `wasi:http/types@0.2.0`.
         import: String,
     },
+
+    /// A worker process died or hung, and took this call with it; another call may succeed.
+    #[error("the worker process that ran the function died")]
+    WorkerDied,
 
     /// The function was prepared by another executor.
     #[error("the function was prepared by another executor")]
@@ -67,10 +83,22 @@ pub enum ExecutorError {
 pub enum ErrorKind {
     /// The function can never run here; retrying is of no use.
     BadFunction,
+    /// The function may run, but not with this input.
+    BadInvocation,
     /// Try again later.
     Overloaded,
     /// The host's fault.
     Internal,
+}
+
+/// What compiling had too much of, in [`ExecutorError::TooCostly`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cost {
+    /// Memory.
+    Memory,
+    /// Time.
+    Time,
 }
 
 /// A measured property of a function, in [`ExecutorError::TooLarge`].
@@ -89,15 +117,32 @@ impl ExecutorError {
     /// What the receiver can do about it.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Fault(_) | Self::Setup(_) | Self::WrongExecutor => ErrorKind::Internal,
-            Self::Overloaded => ErrorKind::Overloaded,
+            Self::Fault(_) | Self::Setup(_) | Self::WorkerDied | Self::WrongExecutor => {
+                ErrorKind::Internal
+            }
+            Self::BadInvocation(_) => ErrorKind::BadInvocation,
+            Self::Overloaded { .. } => ErrorKind::Overloaded,
             Self::Malformed { .. }
             | Self::NoEntryPoint
+            | Self::TooCostly(_)
             | Self::TooLarge { .. }
             | Self::Unsupported
             | Self::UnsupportedImport { .. } => ErrorKind::BadFunction,
         }
     }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Time => "time",
+        })
+    }
+}
+
+impl Measure {
+    pub(crate) const ALL: [Self; 3] = [Self::FunctionBytes, Self::Functions, Self::ModuleBytes];
 }
 
 impl fmt::Display for Measure {

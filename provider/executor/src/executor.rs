@@ -2,91 +2,143 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::{self, JoinHandle};
-use wasmtime::Engine;
+use tokio::sync::{Semaphore, watch};
+use tokio::task;
 
-use crate::cache::Cache;
+use crate::code::{CodeCache, CodeImage, Warm};
 use crate::compile::Compiler;
 use crate::function;
-use crate::host::Host;
+use crate::place::Guests;
 use crate::{
-    ExecutorConfig, ExecutorError, Function, FunctionDigest, Invocation, Limits, Outcome, engine,
-    inspect, run,
+    Counts, ExecutorConfig, ExecutorError, Function, FunctionDigest, Invocation, Lane, LaneConfig,
+    Limits, Outcome, Wall, engine, inspect,
 };
 
 /// Prepares and runs functions. Cheap to clone: clones share everything.
 ///
-/// All methods that are `async` need a tokio runtime with a timer. Guests run on its workers, a few milliseconds at a
-/// time.
+/// All methods that are `async` need a tokio runtime with a timer.
 #[derive(Clone)]
 pub struct Executor(Arc<Shared>);
 
-/// Whether a function had to be compiled.
+/// Where the compiled code of a function came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Start {
-    /// This request had it compiled.
-    Cold,
-    /// It was compiled already, or was being compiled for somebody else.
+    /// It was in memory, or being prepared for somebody else.
     Warm,
+    /// It was on disk.
+    Cached,
+    /// This request had it compiled.
+    Compiled,
 }
 
 struct Shared {
+    name: u64,
+    config: ExecutorConfig,
     compiler: Compiler,
     compiling: Semaphore,
+    disk: Option<CodeCache>,
     functions: Mutex<Functions>,
-    /// Places to run in.
-    running: Arc<Semaphore>,
-    /// Places to run or to wait in.
-    admitted: Arc<Semaphore>,
+    guests: Guests,
+    lane: Lane,
+    memory: Arc<Semaphore>,
+    memory_total: u32,
+    counters: Counters,
 }
 
 struct Functions {
-    ready: Cache,
+    ready: Warm,
     pending: HashMap<FunctionDigest, Pending>,
 }
 
-type Compiled = Result<Function, ExecutorError>;
-type Pending = watch::Receiver<Option<Compiled>>;
+#[derive(Default)]
+struct Counters {
+    warm: AtomicU64,
+    cached: AtomicU64,
+    compiled: AtomicU64,
+    not_compiled: AtomicU64,
+}
+
+type Prepared = Result<(Function, Start), ExecutorError>;
+type Pending = watch::Receiver<Option<Prepared>>;
 
 impl Executor {
-    /// Sets up the engine and its ticker thread, which ends when the last executor and function are gone.
+    /// Sets up an executor. With process isolation its workers start in the background; see [`Executor::ready`].
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Setup`] when the machine refuses a thread or the address space.
+    /// [`ExecutorError::Setup`] when the machine refuses a thread, the address space or the cache directory.
+    ///
+    /// # Panics
+    ///
+    /// With process isolation, outside of a tokio runtime.
     pub fn new(config: ExecutorConfig) -> Result<Self, ExecutorError> {
-        let engine = engine::start(&config)?;
-        let running = config.max_concurrent.clamp(1, Semaphore::MAX_PERMITS);
-        let admitted = running
-            .saturating_add(config.max_queued)
-            .min(Semaphore::MAX_PERMITS);
-        let functions = Functions {
-            ready: Cache::new(config.cache_bytes),
-            pending: HashMap::new(),
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let disk = config.code_cache.clone().map(|cache| {
+            let compatibility = engine::code_compatibility(&engine::for_compiling()?);
+            CodeCache::open(cache, compatibility).map_err(engine::setup)
+        });
+        let memory_total = u32::try_from(config.memory_budget >> 20)
+            .unwrap_or(u32::MAX >> 4)
+            .max(1);
+        let memory = Arc::new(Semaphore::new(memory_total as usize));
+        let lane = LaneConfig {
+            concurrent: config.max_concurrent,
+            queued: config.max_queued,
+            max_wait: config.max_wait,
         };
         Ok(Self(Arc::new(Shared {
-            compiler: Compiler::new(&engine, config)?,
+            name: NEXT.fetch_add(1, Ordering::Relaxed),
+            compiler: Compiler::new(&config)?,
             compiling: Semaphore::new(1),
-            functions: Mutex::new(functions),
-            running: Arc::new(Semaphore::new(running)),
-            admitted: Arc::new(Semaphore::new(admitted)),
+            disk: disk.transpose()?,
+            functions: Mutex::new(Functions {
+                ready: Warm::new(config.warm_bytes as u64),
+                pending: HashMap::new(),
+            }),
+            guests: Guests::new(&config)?,
+            lane: Lane::new(lane, Arc::clone(&memory), memory_total),
+            memory,
+            memory_total,
+            counters: Counters::default(),
+            config,
         })))
     }
 
-    /// The function with this digest, if its compiled code is still there. Costs next to nothing.
-    pub fn prepared(&self, digest: &FunctionDigest) -> Option<Function> {
-        self.0.functions().ready.get(digest)
+    /// Waits until guests can run.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::Setup`] if no worker process can be started.
+    pub async fn ready(&self) -> Result<(), ExecutorError> {
+        self.0.guests.ready().await
     }
 
-    /// Compiles a function, checks its imports and its entry point, and keeps it. Runs none of its code.
+    /// The function with this digest, if its compiled code is in memory. Costs next to nothing.
+    pub fn prepared(&self, digest: &FunctionDigest) -> Option<Function> {
+        let function = self.0.functions().ready.get(digest)?;
+        self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
+        Some(function)
+    }
+
+    /// The function with this digest, if its compiled code is in memory or on disk.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn find(&self, digest: &FunctionDigest) -> Option<(Function, Start)> {
+        self.prepare_from(*digest, None).await.ok()
+    }
+
+    /// Compiles a function unless it is here already, checks its imports and its entry point, and keeps it. Runs none
+    /// of its code.
     ///
     /// Callers who bring the same function while it is being compiled wait for that one compilation. One function is
-    /// compiled at a time, on a blocking thread.
+    /// compiled at a time.
     ///
     /// # Errors
     ///
@@ -97,35 +149,35 @@ impl Executor {
     ///
     /// A compilation that has been started goes on, and its result is kept.
     pub async fn prepare(&self, wasm: Bytes) -> Result<(Function, Start), ExecutorError> {
-        inspect::size(&wasm, self.0.compiler.config())?;
+        inspect::size(&wasm, &self.0.config)?;
         let (digest, wasm) = digest(wasm).await?;
-        let (mut pending, start) = {
-            let mut functions = self.0.functions();
-            if let Some(function) = functions.ready.get(&digest) {
-                return Ok((function, Start::Warm));
-            }
-            match functions.pending.get(&digest) {
-                Some(pending) => (pending.clone(), Start::Warm),
-                None => (
-                    self.start_compiling(&mut functions, digest, wasm)?,
-                    Start::Cold,
-                ),
-            }
-        };
-        let compiled = pending.wait_for(Option::is_some).await;
-        let compiled = compiled.ok().and_then(|compiled| compiled.clone());
-        let function = compiled.unwrap_or(Err(ExecutorError::Fault("the compiler failed")))?;
+        self.prepare_from(digest, Some(wasm)).await
+    }
+
+    /// Prepares a function and keeps it in memory from now on, whatever its demand.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Executor::prepare`].
+    pub async fn preload(&self, wasm: Bytes) -> Result<(Function, Start), ExecutorError> {
+        let (function, start) = self.prepare(wasm).await?;
+        self.0.functions().ready.pin(&function.digest());
         Ok((function, start))
+    }
+
+    /// A queue of its own for some calls, all within the executor's memory budget.
+    pub fn lane(&self, config: LaneConfig) -> Lane {
+        Lane::new(config, Arc::clone(&self.0.memory), self.0.memory_total)
     }
 
     /// Runs a function in a fresh instance and waits for its end.
     ///
-    /// Waits for a free place first, unless [`ExecutorConfig::max_queued`] others wait already; the wait does not
-    /// count as wall time. Whatever the guest does is an [`Outcome`].
+    /// Waits for a free place first, which does not count as wall time. Whatever the guest does is an [`Outcome`].
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Overloaded`], [`ExecutorError::WrongExecutor`], or [`ExecutorError::Fault`] when the host failed.
+    /// [`ExecutorError::Overloaded`], [`ExecutorError::BadInvocation`], [`ExecutorError::WrongExecutor`],
+    /// [`ExecutorError::WorkerDied`], or [`ExecutorError::Fault`] when the host failed.
     ///
     /// # Cancel safety
     ///
@@ -136,38 +188,90 @@ impl Executor {
         invocation: Invocation,
         limits: &Limits,
     ) -> Result<Outcome, ExecutorError> {
-        let engine = self.0.compiler.engine();
-        if !Engine::same(engine, function.engine()) {
+        self.run_in(&self.0.lane, function, invocation, limits)
+            .await
+    }
+
+    /// The same in the queue of a lane.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Executor::run`].
+    pub async fn run_in(
+        &self,
+        lane: &Lane,
+        function: &Function,
+        invocation: Invocation,
+        limits: &Limits,
+    ) -> Result<Outcome, ExecutorError> {
+        if function.executor() != self.0.name {
             return Err(ExecutorError::WrongExecutor);
         }
-        let _admitted = self
-            .0
-            .admitted
-            .try_acquire()
-            .map_err(|_| ExecutorError::Overloaded)?;
-        let place = self.place().await?;
-        let store = Host::store(engine, self.0.compiler.config(), invocation, limits);
-        let store = store.map_err(|_| ExecutorError::Fault("no store"))?;
-        // A task of its own, so that a panic in a host function ends here.
-        let call = run::run(place, function.clone(), store, limits.clone());
-        let mut call = AbortOnDrop(task::spawn(call));
-        let ended = (&mut call.0).await;
-        ended.unwrap_or(Err(ExecutorError::Fault("a call was cut short")))
+        let place = lane.enter(limits.memory_bytes).await?;
+        self.0.guests.run(place, function, invocation, limits).await
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, ExecutorError> {
-        let place = Arc::clone(&self.0.running).acquire_owned().await;
-        place.map_err(|_| ExecutorError::Fault("no place"))
+    /// What stands between guests and the machine, once a worker has started. Nothing without process isolation.
+    pub fn walls(&self) -> Vec<Wall> {
+        self.0.guests.walls()
     }
 
-    fn start_compiling(
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let functions = self.0.functions();
+        Counts {
+            warm_starts: read(&self.0.counters.warm),
+            cached_starts: read(&self.0.counters.cached),
+            compiled: read(&self.0.counters.compiled),
+            not_compiled: read(&self.0.counters.not_compiled),
+            warm_functions: functions.ready.len(),
+            warm_bytes: functions.ready.bytes(),
+            cache_rejected: self.0.disk.as_ref().map_or(0, CodeCache::rejected),
+            workers_lost: self.0.guests.deaths(),
+        }
+    }
+
+    async fn prepare_from(&self, digest: FunctionDigest, wasm: Option<Bytes>) -> Prepared {
+        let (mut pending, ours) = {
+            let mut functions = self.0.functions();
+            if let Some(function) = functions.ready.get(&digest) {
+                self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
+                return Ok((function, Start::Warm));
+            }
+            match functions.pending.get(&digest) {
+                Some(pending) => (pending.clone(), false),
+                None => (
+                    self.start_preparing(&mut functions, digest, wasm.clone())?,
+                    true,
+                ),
+            }
+        };
+        let prepared = pending.wait_for(Option::is_some).await;
+        let prepared = prepared.ok().and_then(|prepared| prepared.clone());
+        match prepared.unwrap_or(Err(ExecutorError::Fault("the compiler failed"))) {
+            Ok((function, _)) if !ours => {
+                self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
+                Ok((function, Start::Warm))
+            }
+            // Somebody looked for it without bringing it.
+            Err(MISSING) if !ours && wasm.is_some() => {
+                Box::pin(self.prepare_from(digest, wasm)).await
+            }
+            prepared => prepared,
+        }
+    }
+
+    fn start_preparing(
         &self,
         functions: &mut Functions,
         digest: FunctionDigest,
-        wasm: Bytes,
+        wasm: Option<Bytes>,
     ) -> Result<Pending, ExecutorError> {
-        if functions.pending.len() > self.0.compiler.config().max_queued {
-            return Err(ExecutorError::Overloaded);
+        if functions.pending.len() > self.0.config.max_queued {
+            return Err(ExecutorError::Overloaded {
+                retry_after: self.0.config.compile.wall_time / 10,
+            });
         }
         let (sender, receiver) = watch::channel(None);
         functions.pending.insert(digest, receiver.clone());
@@ -176,20 +280,32 @@ impl Executor {
             digest,
         };
         task::spawn(async move {
-            let compiled = Shared::compile(&entry.shared, digest, wasm).await;
-            if let Ok(function) = &compiled {
+            let prepared = entry.shared.image(digest, wasm).await;
+            let prepared = prepared.map(|(image, start)| {
+                let retire = entry.shared.guests.retire();
+                (
+                    Function::new(entry.shared.name, digest, image, retire),
+                    start,
+                )
+            });
+            if let Ok((function, _)) = &prepared {
                 entry.shared.functions().ready.insert(function);
             }
-            sender.send_replace(Some(compiled));
+            // Gone before anybody hears of the end, so that who comes then starts anew.
+            drop(entry);
+            sender.send_replace(Some(prepared));
         });
         Ok(receiver)
     }
 }
 
+/// Not an error that anybody sees.
+const MISSING: ExecutorError = ExecutorError::Fault("not here");
+
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Executor")
-            .field("config", self.0.compiler.config())
+            .field("config", &self.0.config)
             .finish_non_exhaustive()
     }
 }
@@ -201,15 +317,43 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn compile(shared: &Arc<Self>, digest: FunctionDigest, wasm: Bytes) -> Compiled {
-        let _turn = shared.compiling.acquire().await;
-        let compiler = Arc::clone(shared);
-        let compiled = task::spawn_blocking(move || compiler.compiler.compile(digest, &wasm)).await;
-        compiled.unwrap_or(Err(ExecutorError::Fault("the compiler failed")))
+    /// The compiled code: from disk, or from the compiler.
+    async fn image(
+        self: &Arc<Self>,
+        digest: FunctionDigest,
+        wasm: Option<Bytes>,
+    ) -> Result<(CodeImage, Start), ExecutorError> {
+        let shared = Arc::clone(self);
+        let cached =
+            task::spawn_blocking(move || shared.disk.as_ref().and_then(|disk| disk.get(&digest)));
+        if let Ok(Some(image)) = cached.await {
+            self.counters.cached.fetch_add(1, Ordering::Relaxed);
+            return Ok((image, Start::Cached));
+        }
+        let wasm = wasm.ok_or(MISSING)?;
+        let turn = self.compiling.acquire().await;
+        let compiled = self.compiler.compile(wasm).await;
+        drop(turn);
+        let image = compiled.inspect_err(|_| {
+            self.counters.not_compiled.fetch_add(1, Ordering::Relaxed);
+        })?;
+        self.counters.compiled.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::clone(self);
+        let kept = task::spawn_blocking(move || {
+            if let Some(disk) = &shared.disk {
+                // A full or broken disk costs a compilation after the next start, no more.
+                let _ = disk.put(&digest, &image);
+            }
+            image
+        });
+        let image = kept
+            .await
+            .map_err(|_| ExecutorError::Fault("the code was lost"))?;
+        Ok((image, Start::Compiled))
     }
 }
 
-/// Takes the entry away however the compilation ends, so that the function can be tried again.
+/// Takes the entry away however the preparation ends, so that the function can be tried again.
 struct PendingEntry {
     shared: Arc<Shared>,
     digest: FunctionDigest,
@@ -229,12 +373,4 @@ async fn digest(wasm: Bytes) -> Result<(FunctionDigest, Bytes), ExecutorError> {
     }
     let hashed = task::spawn_blocking(move || (function::digest(&wasm), wasm)).await;
     hashed.map_err(|_| ExecutorError::Fault("hashing failed"))
-}
-
-struct AbortOnDrop<T>(JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }

@@ -1,19 +1,19 @@
 //! A function that is ready to run.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
-use wasmtime::{Engine, InstancePre};
-use wasmtime_wasi::p2::bindings::CommandPre;
 
-use crate::host::Host;
+use crate::code::CodeImage;
+use crate::sandbox::Code;
+use crate::worker::Retire;
 
 /// SHA-256 of a function's WebAssembly.
 pub type FunctionDigest = [u8; 32];
 
-/// A compiled function with its imports resolved, ready for [`Executor::run`](crate::Executor::run) of the executor
-/// that made it. Cheap to clone; the compiled code lives until the last clone is gone and the cache has let go of it.
+/// A compiled function, ready for [`Executor::run`](crate::Executor::run) of the executor that made it. Cheap to clone;
+/// the compiled code lives until the last clone is gone and the executor has let go of it.
 #[derive(Clone)]
 pub struct Function(Arc<Compiled>);
 
@@ -25,24 +25,34 @@ pub enum Abi {
     Preview1,
     /// A component exporting `wasi:cli/run`.
     Preview2,
-}
-
-/// Pre-linked code.
-pub(crate) enum Code {
-    Preview1(InstancePre<Host>),
-    Preview2(CommandPre<Host>),
+    /// A component exporting `wasi:http/incoming-handler`.
+    Http,
 }
 
 struct Compiled {
     digest: FunctionDigest,
-    code: Code,
-    size: usize,
+    executor: u64,
+    image: CodeImage,
+    /// The code in this process, if guests run here.
+    here: OnceLock<Code>,
+    /// The code in worker processes, if guests run there.
+    retire: Retire,
 }
 
 impl Function {
-    /// `size` is about what the code takes in memory, in bytes.
-    pub(crate) fn new(digest: FunctionDigest, code: Code, size: usize) -> Self {
-        Self(Arc::new(Compiled { digest, code, size }))
+    pub(crate) fn new(
+        executor: u64,
+        digest: FunctionDigest,
+        image: CodeImage,
+        retire: Retire,
+    ) -> Self {
+        Self(Arc::new(Compiled {
+            digest,
+            executor,
+            image,
+            here: OnceLock::new(),
+            retire,
+        }))
     }
 
     /// SHA-256 of the WebAssembly that this was made from.
@@ -52,26 +62,38 @@ impl Function {
 
     /// The interface it was written for.
     pub fn abi(&self) -> Abi {
-        match self.0.code {
-            Code::Preview1(_) => Abi::Preview1,
-            Code::Preview2(_) => Abi::Preview2,
-        }
+        self.0.image.abi()
     }
 
-    /// About how many bytes of memory the compiled code takes.
-    pub fn compiled_bytes(&self) -> usize {
-        self.0.size
+    /// Bytes of compiled code.
+    pub fn compiled_bytes(&self) -> u64 {
+        self.0.image.len()
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        match &self.0.code {
-            Code::Preview1(pre) => pre.module().engine(),
-            Code::Preview2(pre) => pre.engine(),
-        }
+    /// The executor that made it.
+    pub(crate) fn executor(&self) -> u64 {
+        self.0.executor
     }
 
-    pub(crate) fn code(&self) -> &Code {
-        &self.0.code
+    pub(crate) fn image(&self) -> &CodeImage {
+        &self.0.image
+    }
+
+    pub(crate) fn here(&self) -> &OnceLock<Code> {
+        &self.0.here
+    }
+
+    /// Its name among workers.
+    pub(crate) fn slot(&self) -> u64 {
+        self.0.retire.slot()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(digest: FunctionDigest, size: usize) -> Self {
+        let memory = crate::code::memory_file().unwrap();
+        rustix::fs::ftruncate(&memory, size as u64).unwrap();
+        let image = CodeImage::seal(Abi::Preview1, memory).unwrap();
+        Self::new(0, digest, image, Retire::nowhere())
     }
 }
 

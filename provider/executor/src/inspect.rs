@@ -4,16 +4,17 @@ use wasmparser::{Encoding, Parser, Payload, Validator};
 
 use crate::engine::FEATURES;
 use crate::error::foreign_text;
-use crate::{Abi, ExecutorConfig, ExecutorError, Measure};
+use crate::{ExecutorConfig, ExecutorError, Measure};
 
-/// Checks sizes, then validity. Linear in the module's size, and takes little memory.
-pub(crate) fn inspect(wasm: &[u8], config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
+/// Checks sizes, then validity, and says whether it is a component. Linear in the module's size, and takes little
+/// memory.
+pub(crate) fn check(wasm: &[u8], config: &ExecutorConfig) -> Result<bool, ExecutorError> {
     size(wasm, config)?;
-    let abi = measure(wasm, config)?;
+    let is_component = measure(wasm, config)?;
     Validator::new_with_features(FEATURES)
         .validate_all(wasm)
         .map_err(malformed)?;
-    Ok(abi)
+    Ok(is_component)
 }
 
 pub(crate) fn size(wasm: &[u8], config: &ExecutorConfig) -> Result<(), ExecutorError> {
@@ -21,16 +22,13 @@ pub(crate) fn size(wasm: &[u8], config: &ExecutorConfig) -> Result<(), ExecutorE
 }
 
 /// Reads the structure, nested modules included.
-fn measure(wasm: &[u8], config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
-    let mut abi = None;
+fn measure(wasm: &[u8], config: &ExecutorConfig) -> Result<bool, ExecutorError> {
+    let mut is_component = None;
     let mut functions = 0usize;
     for payload in Parser::new(0).parse_all(wasm) {
         match payload.map_err(malformed)? {
-            Payload::Version { encoding, .. } if abi.is_none() => {
-                abi = Some(match encoding {
-                    Encoding::Module => Abi::Preview1,
-                    Encoding::Component => Abi::Preview2,
-                });
+            Payload::Version { encoding, .. } if is_component.is_none() => {
+                is_component = Some(encoding == Encoding::Component);
             }
             Payload::CodeSectionStart { count, .. } => {
                 functions = functions.saturating_add(count as usize);
@@ -46,7 +44,7 @@ fn measure(wasm: &[u8], config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
             _ => {}
         }
     }
-    abi.ok_or_else(|| ExecutorError::Malformed {
+    is_component.ok_or_else(|| ExecutorError::Malformed {
         reason: "no header".into(),
     })
 }
@@ -62,7 +60,7 @@ fn at_most(measure: Measure, found: usize, limit: usize) -> Result<(), ExecutorE
     })
 }
 
-fn malformed(error: wasmparser::BinaryReaderError) -> ExecutorError {
+pub(crate) fn malformed(error: wasmparser::BinaryReaderError) -> ExecutorError {
     let reason = format!(
         "{} (at byte {})",
         foreign_text(error.message()),
@@ -77,22 +75,22 @@ mod tests {
 
     use super::*;
 
-    fn inspect_wat(wat: &str, config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
-        inspect(&wat::parse_str(wat).unwrap(), config)
+    fn inspect_wat(wat: &str, config: &ExecutorConfig) -> Result<bool, ExecutorError> {
+        check(&wat::parse_str(wat).unwrap(), config)
     }
 
     #[test]
     fn tells_modules_from_components() {
-        let config = ExecutorConfig::default();
-        assert_eq!(inspect_wat("(module)", &config), Ok(Abi::Preview1));
-        assert_eq!(inspect_wat("(component)", &config), Ok(Abi::Preview2));
+        let config = ExecutorConfig::dangerously_in_process();
+        assert_eq!(inspect_wat("(module)", &config), Ok(false));
+        assert_eq!(inspect_wat("(component)", &config), Ok(true));
     }
 
     #[test]
     fn measures_modules_inside_components() {
         let config = ExecutorConfig {
             max_functions: 3,
-            ..ExecutorConfig::default()
+            ..ExecutorConfig::dangerously_in_process()
         };
         let wat = "(component (core module (func) (func)) (core module (func) (func)))";
         let error = ExecutorError::TooLarge {
@@ -108,7 +106,7 @@ mod tests {
         let wat = "(module (func nop nop nop nop nop nop nop nop nop nop))";
         let config = ExecutorConfig {
             max_function_bytes: 5,
-            ..ExecutorConfig::default()
+            ..ExecutorConfig::dangerously_in_process()
         };
         assert!(matches!(
             inspect_wat(wat, &config),
@@ -120,7 +118,7 @@ mod tests {
         ));
         let config = ExecutorConfig {
             max_module_bytes: 8,
-            ..ExecutorConfig::default()
+            ..ExecutorConfig::dangerously_in_process()
         };
         assert!(matches!(
             inspect_wat(wat, &config),
@@ -134,7 +132,7 @@ mod tests {
 
     #[test]
     fn refuses_proposals_that_are_off() {
-        let config = ExecutorConfig::default();
+        let config = ExecutorConfig::dangerously_in_process();
         for wat in [
             "(module (memory i64 1))",
             "(module (memory 1 1 shared))",
@@ -157,7 +155,7 @@ mod tests {
             if header {
                 bytes.splice(0..0, *b"\0asm\x01\0\0\0");
             }
-            let _ = inspect(&bytes, &ExecutorConfig::default());
+            let _ = check(&bytes, &ExecutorConfig::dangerously_in_process());
         }
     }
 }

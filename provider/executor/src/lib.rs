@@ -1,14 +1,16 @@
 //! Runs a stranger's WebAssembly function under hard limits and reports what it used.
 //!
-//! A function is a WASI command: a preview 1 core module with `_start`, or a preview 2 component that exports
-//! `wasi:cli/run`. Its input is standard input, its output standard output. It gets its arguments and nothing else:
-//! no files, no network, no environment, no real clock and no real randomness.
+//! A function is a WASI command (a preview 1 core module with `_start`, or a preview 2 component that exports
+//! `wasi:cli/run`) or a `wasi:http` handler (a component that exports `wasi:http/incoming-handler`). A command's input
+//! is standard input and its output standard output; a handler gets a request and gives a response. It gets its
+//! arguments and nothing else: no files, no network, no environment.
 //!
 //! ```no_run
-//! # async fn demo(wasm: bytes::Bytes) -> Result<(), dlambda_executor::ExecutorError> {
-//! use dlambda_executor::{Executor, ExecutorConfig, Invocation, Limits};
+//! # async fn demo(wasm: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
+//! use dlambda_executor::{Executor, ExecutorConfig, Invocation, Isolation, Limits};
 //!
-//! let executor = Executor::new(ExecutorConfig::default())?;
+//! let program = dlambda_executor::executor_program().ok_or("install dlambda-executor beside this program")?;
+//! let executor = Executor::new(ExecutorConfig::new(Isolation::processes(program)))?;
 //! let (function, _start) = executor.prepare(wasm).await?;
 //! let invocation = Invocation { input: "hello".into(), ..Invocation::default() };
 //! let outcome = executor.run(&function, invocation, &Limits::default()).await?;
@@ -20,44 +22,57 @@
 //! # What holds
 //!
 //! * Every call gets a fresh instance; nothing of one call can be seen by the next.
-//! * The same function, invocation and limits give the same status, output, fuel and peak memory, on every machine
-//!   with this version, as long as [`Status::is_reproducible`] says so. Clocks are virtual (each reading moves them by a
-//!   microsecond), random numbers are ChaCha20 from [`Invocation::seed`], NaNs are canonical.
+//! * Under [`Limits::deterministic`], the same function, invocation and limits give the same status, output, fuel and
+//!   peak memory on every machine whose [`fingerprint`] is the same, as long as [`Status::is_reproducible`] says so.
+//!   Clocks are virtual (each reading moves them by a microsecond, and sleeping by its length, in no time), random
+//!   numbers are ChaCha20 from [`Invocation::seed`], NaNs are canonical.
 //! * A guest's failure is an [`Outcome`]; an [`ExecutorError`] means that there was no call, or that the host failed.
-//! * A guest that spins never holds an async worker for longer than a few milliseconds at a time.
+//! * A guest that spins never holds a thread for longer than about a millisecond at a time, and long calls wait for
+//!   short ones.
+//! * With [`Isolation::Processes`], the process that uses this crate never runs or loads a stranger's code. Compiling
+//!   and running happen in processes that can reach neither files nor network nor other processes.
 //!
-//! # Not in this crate
+//! # Rooms
 //!
-//! * Isolation beyond WebAssembly: the process around the executor is to be locked down by whoever starts it.
-//! * Bounds on the *cost of compiling*. Compilation happens in this process, one function at a time, after limits on
-//!   the module's size, number of functions and largest function. A module built for it can still hold that one slot
-//!   for many seconds and take gigabytes; a compiler in a child process with its own limits is what comes next.
-//! * `wasi:http` handlers, and compiled code on disk.
-//! * Virtual sleep: a guest that sleeps does so in real time, within its deadline, and its clock does not notice.
+//! `inspect` looks at bytes; `compile` makes code of them; `code` keeps it; `lane` lets calls in; `place` sends them to
+//! a `worker` process; `sandbox` runs them; `wall` is around both kinds of process.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
-mod cache;
-mod clock;
+mod code;
 mod compile;
+mod config;
+mod counts;
 mod engine;
 mod error;
 mod executor;
 mod function;
-mod host;
 mod inspect;
+mod invocation;
+mod lane;
 mod limits;
 mod outcome;
-mod output;
-mod run;
+mod place;
+mod program;
+mod report;
+mod sandbox;
+mod wall;
+mod wire;
+mod worker;
 
-pub use engine::ExecutorConfig;
-pub use error::{ErrorKind, ExecutorError, Measure};
+pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, executor_program};
+pub use counts::Counts;
+pub use engine::{EngineFingerprint, fingerprint};
+pub use error::{Cost, ErrorKind, ExecutorError, Measure};
 pub use executor::{Executor, Start};
 pub use function::{Abi, Function, FunctionDigest};
+pub use invocation::{HttpRequest, HttpResponse, Invocation};
+pub use lane::{Lane, LaneConfig, LaneStatus};
 pub use limits::Limits;
 pub use outcome::{Outcome, Status, TrapKind, Usage};
-pub use run::Invocation;
+pub use program::main;
+pub use report::{Inspection, inspect_function};
+pub use wall::Wall;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use wasmtime::Trap;
 
+use crate::HttpResponse;
+
 /// The end of a call, whichever way it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -14,7 +16,10 @@ pub struct Outcome {
     /// What it wrote to standard output, also if it failed later; at most [`Limits::output_bytes`].
     ///
     /// [`Limits::output_bytes`]: crate::Limits::output_bytes
+    /// The response's body for an HTTP function.
     pub stdout: Bytes,
+    /// How an HTTP function answered, if it did.
+    pub http: Option<HttpResponse>,
     /// The beginning of what it wrote to standard error; at most [`Limits::stderr_bytes`].
     ///
     /// [`Limits::stderr_bytes`]: crate::Limits::stderr_bytes
@@ -28,11 +33,14 @@ pub struct Outcome {
 /// What a call used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Fuel: about one unit for an executed instruction. Host work (copying input and output) costs none.
+    /// Fuel: one unit for an executed instruction, for a byte that the host copied, and for a byte or table element
+    /// of a bulk operation; 50 for a read, a write or a look at a clock; 255 for a new page of memory.
     /// After [`Status::DeadlineExceeded`] this is a lower bound.
     pub fuel: u64,
     /// Largest total size of all its memories and tables, in bytes.
     pub peak_memory: u64,
+    /// Time to make a fresh instance, on this machine's clock; part of `wall`.
+    pub instantiate: Duration,
     /// Time from the first step of instantiation to the end, on this machine's clock.
     pub wall: Duration,
 }
@@ -51,6 +59,8 @@ pub enum Status {
     /// It was refused memory and then trapped. A guest that copes with the refusal, or exits because of it,
     /// has [`Status::Exited`].
     MemoryExceeded,
+    /// An HTTP function that returned without a complete response.
+    NoResponse,
     /// Cut when it wrote more to standard output than [`Limits::output_bytes`](crate::Limits::output_bytes).
     OutputExceeded,
     /// It trapped.
@@ -86,13 +96,14 @@ pub enum TrapKind {
 }
 
 impl Status {
-    /// Whether a second run anywhere must end the same way, with the same output, fuel and peak memory.
+    /// Whether a second deterministic run anywhere must end the same way, with the same output, fuel and peak memory.
     pub fn is_reproducible(&self) -> bool {
         match self {
             Self::DeadlineExceeded | Self::Trapped(TrapKind::StackOverflow) => false,
             Self::Exited(_)
             | Self::FuelExhausted
             | Self::MemoryExceeded
+            | Self::NoResponse
             | Self::OutputExceeded
             | Self::Trapped(_) => true,
         }
@@ -123,6 +134,20 @@ impl fmt::Display for TrapKind {
 }
 
 impl TrapKind {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::BadSignature,
+        Self::HostCall,
+        Self::IndirectCallToNull,
+        Self::IntegerDivisionByZero,
+        Self::IntegerOverflow,
+        Self::InvalidConversion,
+        Self::MemoryOutOfBounds,
+        Self::Other,
+        Self::StackOverflow,
+        Self::TableOutOfBounds,
+        Self::Unreachable,
+    ];
+
     pub(crate) fn new(trap: Trap) -> Self {
         match trap {
             Trap::BadSignature => Self::BadSignature,

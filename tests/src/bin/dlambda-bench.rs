@@ -87,7 +87,7 @@ async fn bench(cli: &Cli) -> Result<()> {
     tokio::spawn(echo_everything(listener));
     let provider = LocalProvider::start(
         ProviderConfig::default(),
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("functions"),
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions"),
         &own("provider"),
         participant(network, &own("provider-tor")).await?,
         Arc::new(SystemClock::default()),

@@ -85,7 +85,7 @@ async fn demo() -> Result<()> {
 
     step("starting a provider behind an onion service");
     let record = work.path().join("record.jsonl");
-    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("functions");
+    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions");
     let data = work.path().join("provider");
     let args = [
         "run",

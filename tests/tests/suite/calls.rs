@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError, FunctionName};
-use dlambda_proto::{ErrorKind, FunctionId, HasKind as _};
+use dlambda_proto::{ErrorKind, FunctionId, HasKind as _, Start};
 use dlambda_provider::ProviderConfig;
 
 use crate::support::{LONG, World, alias, functions};
@@ -33,9 +33,9 @@ async fn a_function_of_ones_own_travels_once() {
         crate::support::wat("(module (memory (export \"memory\") 1) (func (export \"_start\")))")
     };
     let first = world.call(own(), b"").await.expect("an answer");
-    assert!(first.attached && first.usage.cold);
+    assert!(first.attached && first.usage.start == Start::Compiled);
     let second = world.call(own(), b"").await.expect("an answer");
-    assert!(!second.attached && !second.usage.cold);
+    assert!(!second.attached && second.usage.start == Start::Warm);
 }
 
 #[tokio::test(flavor = "multi_thread")]

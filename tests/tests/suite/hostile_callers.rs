@@ -21,6 +21,7 @@ fn sealed(advert: &Verified<Advert>) -> SealedCall {
         args: vec![],
         input: vec![],
         seed: [0; 32],
+        http: None,
     };
     let plan = &advert.plans[0].name;
     SealedCall::seal(advert, plan, &request, &mut os_rng()).expect("seals")

@@ -97,8 +97,10 @@ fn done(stdout: &[u8]) -> Reply {
             status: 0,
             stdout: stdout.to_vec(),
             stderr: vec![],
+            http: None,
         },
         usage: Usage::default(),
+        engine: [0; 32],
     }
 }
 
@@ -310,6 +312,7 @@ async fn words_of_a_provider_cannot_drive_our_terminal() {
             reason: format!("\u{1b}[2J{}", "x".repeat(10_000)),
         },
         usage: Usage::default(),
+        engine: [0; 32],
     };
     let outcome = call(LONG, 1, async |_, mut stream| {
         send(&mut stream, &liar.advert_frame()).await;

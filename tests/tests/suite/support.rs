@@ -22,7 +22,7 @@ pub(crate) const NOW: UnixSeconds = UnixSeconds(1_800_000_000);
 
 /// The functions that every test provider publishes.
 pub(crate) fn functions() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("functions")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions")
 }
 
 /// A provider and a network in memory.

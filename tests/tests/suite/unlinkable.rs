@@ -53,6 +53,7 @@ impl Leak<'_> {
             args: vec![],
             input,
             seed: self.seed,
+            http: None,
         };
         SealedCall::seal(advert, &advert.plans[0].name, &request, rng).expect("seals")
     }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{command, component, executor, wat};
+use super::{command, component, config, executor, wat};
 use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Measure};
 
 async fn refusal(wasm: impl Into<Bytes>) -> ExecutorError {
@@ -126,12 +126,12 @@ async fn what_the_engine_cannot_hold() {
 
 #[tokio::test]
 async fn what_is_too_large() {
-    let config = ExecutorConfig {
+    let executor = Executor::new(ExecutorConfig {
         max_concurrent: 1,
         max_module_bytes: 1_000,
-        ..ExecutorConfig::default()
-    };
-    let executor = Executor::new(config).unwrap();
+        ..config()
+    })
+    .unwrap();
     let error = executor.prepare(vec![0; 1_001].into()).await.unwrap_err();
     let expected = ExecutorError::TooLarge {
         measure: Measure::ModuleBytes,

@@ -15,6 +15,7 @@ const SOURCES: &str = "
 
 fn without_time(mut outcome: Outcome) -> Outcome {
     outcome.usage.wall = std::time::Duration::ZERO;
+    outcome.usage.instantiate = std::time::Duration::ZERO;
     outcome
 }
 
@@ -28,7 +29,7 @@ async fn twenty_runs_agree() {
         seed: [7; 32],
         ..Invocation::default()
     };
-    let wordfreq = &include_bytes!("../../../../tests/functions/wordfreq.wasm")[..];
+    let wordfreq = &include_bytes!("../../../../tests/examples/functions/wordfreq.wasm")[..];
     let flood = "(loop (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br 0))";
     let spin = "(loop (br 0))";
     let limits = Limits {
@@ -58,6 +59,39 @@ async fn twenty_runs_agree() {
             assert_eq!(outcomes.len(), 1, "{outcomes:?}");
         }
     }
+}
+
+/// Ticks fall between any two instructions, in guests that the host has called back too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ticks_do_not_change_fuel() {
+    let executor = executor();
+    let wordfreq = &include_bytes!("../../../../tests/examples/functions/wordfreq.wasm")[..];
+    let function = prepare(&executor, component(wordfreq)).await;
+    let input: bytes::Bytes = "to be or not to be that is the question "
+        .repeat(500)
+        .into();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..6 {
+        let (executor, function, input) = (executor.clone(), function.clone(), input.clone());
+        callers.spawn(async move {
+            let mut fuel = std::collections::HashSet::new();
+            for _ in 0..400 {
+                let invocation = Invocation {
+                    input: input.clone(),
+                    ..Invocation::default()
+                };
+                let outcome = executor
+                    .run(&function, invocation, &Limits::default())
+                    .await
+                    .unwrap();
+                fuel.insert(outcome.usage.fuel);
+            }
+            fuel
+        });
+    }
+    let fuel: std::collections::HashSet<u64> =
+        callers.join_all().await.into_iter().flatten().collect();
+    assert_eq!(fuel.len(), 1, "{fuel:?}");
 }
 
 #[tokio::test]

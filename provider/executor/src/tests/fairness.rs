@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{command, deadline, executor, prepare};
+use super::{command, config, deadline, executor, prepare};
 use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Status};
 
 const SPIN: &str = "(loop (br 0))";
@@ -35,7 +35,7 @@ async fn a_spinner_does_not_stop_its_neighbours() {
 async fn an_abandoned_call_gives_its_place_back() {
     let executor = Executor::new(ExecutorConfig {
         max_concurrent: 1,
-        ..ExecutorConfig::default()
+        ..config()
     })
     .unwrap();
     let spinner = prepare(&executor, command(SPIN)).await;
@@ -57,12 +57,12 @@ async fn an_abandoned_call_gives_its_place_back() {
 
 #[tokio::test]
 async fn the_queue_is_bounded() {
-    let config = ExecutorConfig {
+    let executor = Executor::new(ExecutorConfig {
         max_concurrent: 2,
         max_queued: 3,
-        ..ExecutorConfig::default()
-    };
-    let executor = Executor::new(config).unwrap();
+        ..config()
+    })
+    .unwrap();
     let spinner = prepare(&executor, command(SPIN)).await;
     let limits = deadline(1_000);
     let mut calls = tokio::task::JoinSet::new();
@@ -76,7 +76,7 @@ async fn the_queue_is_bounded() {
     assert!(
         refused
             .iter()
-            .all(|refused| *refused == Err(ExecutorError::Overloaded))
+            .all(|refused| matches!(refused, Err(ExecutorError::Overloaded { .. })))
     );
 }
 
@@ -84,7 +84,7 @@ async fn the_queue_is_bounded() {
 async fn a_full_house_of_components_fits_the_pool() {
     let executor = Executor::new(ExecutorConfig {
         max_concurrent: 12,
-        ..ExecutorConfig::default()
+        ..config()
     })
     .unwrap();
     let wasm = super::component(&command("(memory.grow (i32.const 10)) drop"));

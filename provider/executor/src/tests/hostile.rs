@@ -46,9 +46,21 @@ async fn a_spinner_meets_its_deadline() {
 }
 
 #[tokio::test]
+async fn a_sleeper_on_virtual_time_holds_nobodys_place() {
+    for wasm in [command(SLEEP), component(&command(SLEEP))] {
+        let outcome = run(&executor(), wasm, &deadline(60_000)).await;
+        assert_eq!(outcome.status, Status::Exited(0));
+    }
+}
+
+#[tokio::test]
 async fn a_sleeper_meets_its_deadline() {
     for wasm in [command(SLEEP), component(&command(SLEEP))] {
-        let outcome = run(&executor(), wasm, &deadline(100)).await;
+        let limits = Limits {
+            deterministic: false,
+            ..deadline(100)
+        };
+        let outcome = run(&executor(), wasm, &limits).await;
         assert_eq!(outcome.status, Status::DeadlineExceeded);
         assert!(
             outcome.usage.wall < Duration::from_secs(10),

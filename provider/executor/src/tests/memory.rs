@@ -1,6 +1,6 @@
 //! The memory limit counts everything, and its refusals are told from other failures.
 
-use super::{command, component, executor, run, wat};
+use super::{command, component, config, executor, run, wat};
 use crate::{ExecutorConfig, Limits, Outcome, Status};
 
 /// Grows until it is refused, then executes `after`.
@@ -90,12 +90,12 @@ async fn the_memories_of_a_component_are_counted_together() {
 
 #[tokio::test]
 async fn one_memory_never_passes_the_executors_bound() {
-    let config = ExecutorConfig {
+    let executor = crate::Executor::new(ExecutorConfig {
         max_concurrent: 2,
         max_memory_bytes: 2 << 20,
-        ..ExecutorConfig::default()
-    };
-    let executor = crate::Executor::new(config).unwrap();
+        ..config()
+    })
+    .unwrap();
     let outcome = run(&executor, eat(PAGES, "unreachable"), &Limits::default()).await;
     assert_eq!(outcome.status, Status::MemoryExceeded);
     assert!(

@@ -13,13 +13,34 @@ use std::time::Duration;
 use bytes::Bytes;
 use wit_component::ComponentEncoder;
 
-use crate::{Executor, ExecutorConfig, Function, Invocation, Limits, Outcome};
+use crate::{
+    Executor, ExecutorConfig, Function, Invocation, Isolation, Limits, Outcome, executor_program,
+};
+
+/// With worker processes, as for real.
+fn config() -> ExecutorConfig {
+    let program = executor_program().expect("cargo builds dlambda-executor beside the tests");
+    let isolation = Isolation::Processes {
+        program,
+        workers: 2,
+    };
+    ExecutorConfig::new(isolation)
+}
 
 /// Small enough to make one per test.
 fn executor() -> Executor {
     Executor::new(ExecutorConfig {
         max_concurrent: 8,
-        ..ExecutorConfig::default()
+        ..config()
+    })
+    .unwrap()
+}
+
+/// The same without processes.
+fn executor_here() -> Executor {
+    Executor::new(ExecutorConfig {
+        max_concurrent: 8,
+        ..ExecutorConfig::dangerously_in_process()
     })
     .unwrap()
 }

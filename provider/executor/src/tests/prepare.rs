@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::{command, executor, wat};
+use super::{command, config, executor, wat};
 use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Start};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_one_new_function_compile_it_once() {
     let executor = executor();
-    let wasm: Bytes = include_bytes!("../../../../tests/functions/wordfreq.wasm")[..].into();
+    let wasm: Bytes =
+        include_bytes!("../../../../tests/examples/functions/wordfreq.wasm")[..].into();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let (executor, wasm) = (executor.clone(), wasm.clone());
@@ -20,13 +21,13 @@ async fn callers_of_one_new_function_compile_it_once() {
     assert_eq!(
         prepared
             .iter()
-            .filter(|(_, start)| *start == Start::Cold)
+            .filter(|(_, start)| *start == Start::Compiled)
             .count(),
         1
     );
     let code: HashSet<_> = prepared
         .iter()
-        .map(|(function, _)| std::ptr::from_ref(function.code()))
+        .map(|(function, _)| std::ptr::from_ref(function.image()))
         .collect();
     assert_eq!(code.len(), 1, "all have the same compiled code");
     assert_eq!(executor.prepare(wasm).await.unwrap().1, Start::Warm);
@@ -71,7 +72,7 @@ async fn a_bad_function_can_be_tried_again() {
 }
 
 #[tokio::test]
-async fn the_cache_lets_go_of_the_least_recently_used() {
+async fn what_is_used_least_is_let_go() {
     let programs: Vec<Bytes> = (0..6)
         .map(|i| command(&format!("(drop (i32.const {i}))")))
         .collect();
@@ -81,19 +82,21 @@ async fn the_cache_lets_go_of_the_least_recently_used() {
         .unwrap()
         .0
         .compiled_bytes();
-    let config = ExecutorConfig {
+    let executor = Executor::new(ExecutorConfig {
         max_concurrent: 1,
-        cache_bytes: 3 * one + one / 2,
-        ..ExecutorConfig::default()
-    };
-    let executor = Executor::new(config).unwrap();
+        warm_bytes: usize::try_from(3 * one + one / 2).unwrap(),
+        ..config()
+    })
+    .unwrap();
     let mut digests = Vec::new();
     for program in &programs[..3] {
         digests.push(executor.prepare(program.clone()).await.unwrap().0.digest());
     }
-    assert!(executor.prepared(&digests[0]).is_some());
+    for used in [0, 2] {
+        assert!(executor.prepared(&digests[used]).is_some());
+    }
     let (evictor, start) = executor.prepare(programs[3].clone()).await.unwrap();
-    assert_eq!(start, Start::Cold);
+    assert_eq!(start, Start::Compiled);
     let kept: Vec<bool> = digests
         .iter()
         .map(|digest| executor.prepared(digest).is_some())
@@ -102,21 +105,21 @@ async fn the_cache_lets_go_of_the_least_recently_used() {
     assert!(executor.prepared(&evictor.digest()).is_some());
     assert_eq!(
         executor.prepare(programs[1].clone()).await.unwrap().1,
-        Start::Cold
+        Start::Compiled
     );
 }
 
 #[tokio::test]
 async fn what_is_larger_than_the_cache_still_runs() {
-    let config = ExecutorConfig {
+    let executor = Executor::new(ExecutorConfig {
         max_concurrent: 1,
-        cache_bytes: 0,
-        ..ExecutorConfig::default()
-    };
-    let executor = Executor::new(config).unwrap();
+        warm_bytes: 0,
+        ..config()
+    })
+    .unwrap();
     for _ in 0..2 {
         let (function, start) = executor.prepare(command("")).await.unwrap();
-        assert_eq!(start, Start::Cold);
+        assert_eq!(start, Start::Compiled);
         let outcome = executor
             .run(&function, Invocation::default(), &Limits::default())
             .await

@@ -8,7 +8,11 @@ use crate::{Abi, Invocation, Limits, Outcome, Status};
 
 macro_rules! program {
     ($name:literal) => {
-        include_bytes!(concat!("../../../../tests/functions/", $name, ".wasm"))
+        include_bytes!(concat!(
+            "../../../../tests/examples/functions/",
+            $name,
+            ".wasm"
+        ))
     };
 }
 

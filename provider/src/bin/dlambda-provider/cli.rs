@@ -32,6 +32,9 @@ pub(crate) enum Command {
     /// Serve functions until told to stop (SIGINT or SIGTERM)
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Print a configuration file with every setting explained
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config,
     /// What the provider on this data directory is doing, and what is wrong
     #[command(after_help = STATUS_EXAMPLES)]
     Status,
@@ -45,6 +48,11 @@ Examples:
   # The same on a private network, for programs to read
   dlambda-provider run --functions ./functions --network network.toml --format json";
 
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  dlambda-provider config > provider.toml
+  dlambda-provider run --functions ./functions --config provider.toml";
+
 const STATUS_EXAMPLES: &str = "\
 Examples:
   dlambda-provider status
@@ -56,6 +64,15 @@ pub(crate) struct RunArgs {
     /// Every *.wasm in this directory becomes a function, its stem an alias
     #[arg(long, value_name = "DIR")]
     pub(crate) functions: PathBuf,
+
+    /// Configuration file: plans, limits, how functions are executed
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// DANGER: run strangers' functions in the process that holds this
+    /// provider's keys
+    #[arg(long)]
+    pub(crate) no_process_isolation: bool,
 
     /// Network file; without one, the public Tor network
     #[arg(long, value_name = "FILE", env = "DLAMBDA_NETWORK")]

@@ -13,6 +13,12 @@ use cli::{Cli, Command};
 use dlambda_privacy::logging;
 use dlambda_proto::{ErrorKind, Report};
 
+/// Every setting, explained.
+fn config() -> ExitCode {
+    output::print(dlambda_provider::config::EXAMPLE.trim_end());
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::init();
@@ -23,6 +29,7 @@ fn main() -> ExitCode {
             let outcome = runtime.block_on(async {
                 match cli.command {
                     Command::Run(args) => Box::pin(run::run(args, cli.data, format)).await,
+                    Command::Config => Ok(config()),
                     Command::Status => status::run(cli.data, format).await,
                 }
             });

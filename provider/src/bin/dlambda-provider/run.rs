@@ -25,11 +25,12 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Report> {
     let started = Instant::now();
     let network = read_network(&args)?;
+    let config = read_config(&args)?;
     let data = DataDir::open(&data_directory(data)?)?;
     let observer = recorder(&args)?;
     let spinner = spinner(args.quiet);
     let stop_early = Signals::new()?;
-    let starting = Box::pin(start(&args, &network, data, &spinner));
+    let starting = Box::pin(start(&args, &network, config, data, &spinner));
     let mut signals = stop_early;
     let provider = tokio::select! {
         provider = starting => provider?,
@@ -55,6 +56,7 @@ pub(crate) async fn run(
 async fn start(
     args: &RunArgs,
     network: &Network,
+    config: ProviderConfig,
     data: DataDir,
     spinner: &ProgressBar,
 ) -> Result<Provider, Report> {
@@ -67,10 +69,30 @@ async fn start(
     let transport: Arc<dyn Transport> =
         transport::start(network, &directories, args.ready_within, progress).await?;
     spinner.set_message("compiling functions");
-    let mut config = ProviderConfig::default();
-    config.epoch = args.epoch;
     let clock = Arc::new(SystemClock::default());
     Ok(Provider::start(config, &args.functions, data, transport, clock).await?)
+}
+
+fn read_config(args: &RunArgs) -> Result<ProviderConfig, Report> {
+    let mut config = match &args.config {
+        None => ProviderConfig::default(),
+        Some(path) => ProviderConfig::read(path).map_err(|error| {
+            let report = Report::from(error);
+            Report::new(
+                report.kind,
+                format!("{}: {}", path.display(), report.message),
+            )
+            .with_hint("`dlambda-provider config` prints one with every setting explained")
+        })?,
+    };
+    config.epoch = args.epoch;
+    if args.no_process_isolation {
+        config.execution.process_isolation = false;
+    }
+    if !config.execution.process_isolation {
+        say("DANGER: functions run in the process that holds this provider's keys");
+    }
+    Ok(config)
 }
 
 fn read_network(args: &RunArgs) -> Result<Network, Report> {

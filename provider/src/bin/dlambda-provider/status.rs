@@ -41,15 +41,49 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         refused,
         vanished,
         faults,
+        execution,
         ..
     } = snapshot;
+    let walls = match execution.walls.join(", ") {
+        walls if walls.is_empty() => "NONE: functions run in the process with the keys".to_owned(),
+        walls => walls,
+    };
+    let mut plans = String::new();
+    for queue in &snapshot.queues {
+        plans += &format!(
+            "plan:       {}: {} running, {} waiting, {} refused\n",
+            queue.plan, queue.running, queue.waiting, queue.refused
+        );
+    }
+    let mut functions = String::new();
+    for function in snapshot
+        .functions
+        .iter()
+        .filter(|function| function.calls > 0)
+    {
+        functions += &format!(
+            "function:   {}: {} calls, {} fuel, {} ms\n",
+            function.alias, function.calls, function.fuel, function.execute_ms
+        );
+    }
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
          now:        {open_sessions} callers connected, {running_calls} calls running\n\
          calls:      {succeeded} succeeded, {failed} failed, {refused} refused, {faults} my own fault\n\
          callers:    {vanished} left before an answer\n\
+         executed:   {} calls, {} fuel, {} ms\n\
+         starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
+         {plans}{functions}\
+         walls:      {walls}\n\
          advice:     {advice}",
+        execution.calls,
+        execution.fuel,
+        execution.execute_ms,
+        execution.warm_starts,
+        execution.cached_starts,
+        execution.compiled,
+        execution.not_compiled,
         epoch = epoch.0,
     )
 }
@@ -63,6 +97,12 @@ fn advice(snapshot: &Snapshot) -> &'static str {
         "stopping after the calls that are running"
     } else if snapshot.faults > 0 {
         "some calls failed by my own fault: look at my log for the cause"
+    } else if snapshot.execution.cache_rejected > 0 {
+        "compiled functions on disk were changed or broken: find out who can write to my data directory"
+    } else if snapshot.execution.workers_lost > 0 {
+        "worker processes died: a function may be attacking the engine; update dlambda"
+    } else if snapshot.execution.walls.is_empty() {
+        "functions run in the process that holds my keys: start without --no-process-isolation"
     } else if snapshot.published_functions == 0 {
         "no function is published: put *.wasm files into the functions directory and restart"
     } else if snapshot.refused > snapshot.succeeded.saturating_add(10) {

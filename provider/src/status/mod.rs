@@ -2,6 +2,8 @@
 //!
 //! Totals only: nothing about any one call, and nothing on disk.
 
+mod work;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +15,9 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
+
+pub(crate) use work::Work;
+pub use work::{ExecutionStatus, FunctionWork, Queue};
 
 const SOCKET: &str = "status.sock";
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -45,6 +50,13 @@ pub struct Snapshot {
     pub vanished: u64,
     /// Calls that the provider itself failed.
     pub faults: u64,
+    /// Who waits, by plan.
+    pub queues: Vec<Queue>,
+    /// What each published function did. Those that callers brought have no
+    /// line of their own: a function that only one person uses is a name.
+    pub functions: Vec<FunctionWork>,
+    /// What the executor did.
+    pub execution: ExecutionStatus,
 }
 
 /// How a session ended.
@@ -130,6 +142,9 @@ impl Counters {
             refused: read(&self.refused),
             vanished: read(&self.vanished),
             faults: read(&self.faults),
+            queues: Vec::new(),
+            functions: Vec::new(),
+            execution: ExecutionStatus::default(),
         }
     }
 }

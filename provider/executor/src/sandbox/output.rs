@@ -8,11 +8,14 @@ use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
+use crate::sandbox::charge::Charge;
+
 /// A stream that keeps the first `cap` bytes.
 #[derive(Clone)]
 pub(crate) struct CappedOutput {
     cap: usize,
     beyond: Beyond,
+    charge: Charge,
     kept: Arc<Mutex<Kept>>,
 }
 
@@ -35,10 +38,11 @@ struct Kept {
 }
 
 impl CappedOutput {
-    pub(crate) fn new(cap: usize, beyond: Beyond) -> Self {
+    pub(crate) fn new(cap: usize, beyond: Beyond, charge: Charge) -> Self {
         Self {
             cap,
             beyond,
+            charge,
             kept: Arc::default(),
         }
     }
@@ -61,6 +65,8 @@ impl CappedOutput {
 #[async_trait]
 impl OutputStream for CappedOutput {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        // Dropped bytes were copied, too.
+        self.charge.call(bytes.len());
         let mut kept = self.lock();
         let room = self.cap.saturating_sub(kept.bytes.len());
         let fits = bytes.len().min(room);
@@ -125,7 +131,7 @@ mod tests {
             writes in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40), 0..10),
         ) {
             let beyond = if stop { Beyond::Stop } else { Beyond::Drop };
-            let output = CappedOutput::new(cap, beyond);
+            let output = CappedOutput::new(cap, beyond, Charge::default());
             let mut stream = output.clone();
             let all = writes.concat();
             for bytes in writes {
@@ -142,7 +148,7 @@ mod tests {
     fn a_permit_is_never_zero() {
         for beyond in [Beyond::Drop, Beyond::Stop] {
             assert!(
-                CappedOutput::new(0, beyond)
+                CappedOutput::new(0, beyond, Charge::default())
                     .check_write()
                     .is_ok_and(|permit| permit > 0)
             );

@@ -1,0 +1,131 @@
+//! Where guests run: an engine, the host functions, and one call after another.
+//!
+//! A sandbox is the same whether it lives in a worker process or in this one.
+
+mod charge;
+mod clock;
+mod host;
+mod http;
+mod input;
+mod link;
+mod memory;
+mod output;
+mod random;
+mod run;
+mod sleep;
+mod turn;
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+
+use wasmtime::component::Component;
+use wasmtime::{Engine, InstancePre, Module};
+use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+
+pub(crate) use link::Linkers;
+
+use crate::engine::{self, Ticker};
+use crate::sandbox::host::Host;
+use crate::sandbox::turn::Turns;
+use crate::{Abi, ExecutorError, Invocation, Limits, Outcome};
+
+/// Runs compiled functions.
+pub(crate) struct Sandbox {
+    engine: Engine,
+    linkers: Linkers,
+    largest_memory: u64,
+    ticker: Ticker,
+    turns: Turns,
+}
+
+/// Pre-linked code.
+pub(crate) enum Code {
+    Preview1(InstancePre<Host>),
+    Preview2(CommandPre<Host>),
+    Http(ProxyPre<Host>),
+}
+
+impl Sandbox {
+    /// The engine of a sandbox for `calls` calls at a time. Starts no thread.
+    pub(crate) fn engine(calls: usize, memory_bytes: usize) -> Result<Engine, ExecutorError> {
+        engine::for_running(calls, memory_bytes)
+    }
+
+    /// A sandbox on this engine, whose guests share `threads` threads.
+    pub(crate) fn new(
+        engine: Engine,
+        memory_bytes: usize,
+        threads: usize,
+    ) -> Result<Self, ExecutorError> {
+        Ok(Self {
+            linkers: Linkers::new(&engine)?,
+            largest_memory: memory_bytes as u64,
+            ticker: Ticker::start(&engine)?,
+            turns: Turns::new(threads),
+            engine,
+        })
+    }
+
+    /// Loads compiled code and links it. Blocks for milliseconds.
+    ///
+    /// # Safety
+    ///
+    /// `code` must be what an engine of this version made of a function, unchanged, and must never change: it is
+    /// native code, and will run.
+    #[allow(
+        unsafe_code,
+        reason = "native code is loaded; the caller vouches for where it comes from"
+    )]
+    pub(crate) unsafe fn load(&self, abi: Abi, mut code: File) -> Result<Code, ExecutorError> {
+        let loaded = match abi {
+            Abi::Preview1 => {
+                // SAFETY: the caller's promise.
+                let module = unsafe { Module::deserialize_open_file(&self.engine, code) };
+                module
+                    .map_err(|_| STALE)
+                    .and_then(|module| self.linkers.module(&module))?
+            }
+            Abi::Preview2 | Abi::Http => {
+                let mut bytes = Vec::new();
+                code.rewind()
+                    .and_then(|()| code.read_to_end(&mut bytes))
+                    .map_err(|_| STALE)?;
+                // SAFETY: the caller's promise.
+                let component = unsafe { Component::deserialize(&self.engine, bytes) };
+                component
+                    .map_err(|_| STALE)
+                    .and_then(|component| self.linkers.component(&component))?
+            }
+        };
+        if loaded.abi() == abi {
+            Ok(loaded)
+        } else {
+            Err(STALE)
+        }
+    }
+
+    /// Runs a call to its end in a fresh instance.
+    pub(crate) async fn run(
+        &self,
+        code: &Code,
+        invocation: Invocation,
+        limits: &Limits,
+    ) -> Result<Outcome, ExecutorError> {
+        let _ticking = self.ticker.ticking();
+        let turn = self.turns.claim();
+        let abi = code.abi();
+        let store = Host::store(
+            &self.engine,
+            turn,
+            self.largest_memory,
+            abi,
+            &invocation,
+            limits,
+        );
+        let store = store.map_err(|_| ExecutorError::Fault("no store"))?;
+        run::run(code, store, invocation, limits).await
+    }
+}
+
+const STALE: ExecutorError = ExecutorError::Fault("compiled code cannot be loaded");

@@ -1,0 +1,137 @@
+//! One call of one function.
+
+use std::time::Instant;
+
+use tokio::time::timeout;
+use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
+
+use crate::sandbox::host::Host;
+use crate::sandbox::{Code, charge, http};
+use crate::{ExecutorError, HttpResponse, Invocation, Limits, Outcome, Status, TrapKind, Usage};
+
+/// Runs a call to its end.
+pub(crate) async fn run(
+    code: &Code,
+    mut store: Store<Host>,
+    invocation: Invocation,
+    limits: &Limits,
+) -> Result<Outcome, ExecutorError> {
+    let request = match code {
+        Code::Http(_) => Some(http::request(invocation.http, invocation.input)?),
+        Code::Preview1(_) | Code::Preview2(_) => None,
+    };
+    let begun = Instant::now();
+    yield_until(&mut store, begun.checked_add(limits.wall_time));
+    let mut instantiated = None;
+    // Dropping the call at the deadline also ends sleeps, which neither fuel nor epochs reach.
+    let call = call(code, &mut store, request, || {
+        instantiated = Some(begun.elapsed())
+    });
+    let ended = timeout(limits.wall_time, call).await;
+    let wall = begun.elapsed();
+
+    let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
+    let host = store.data_mut();
+    let (status, http) = match ended {
+        Err(_) => (Status::DeadlineExceeded, None),
+        Ok(Ok(Ended::Command(status))) => (Status::Exited(status), None),
+        Ok(Ok(Ended::Http(Some(response)))) => (Status::Exited(0), Some(response)),
+        Ok(Ok(Ended::Http(None))) => (Status::NoResponse, None),
+        Ok(Err(error)) => (status(&error, host)?, None),
+    };
+    let stderr_truncated = host.stderr.exceeded();
+    let (stdout, stderr) = host.take_output();
+    let usage = Usage {
+        fuel,
+        peak_memory: host.memory.peak(),
+        instantiate: instantiated.unwrap_or(wall),
+        wall,
+    };
+    Ok(Outcome {
+        status,
+        stdout,
+        http,
+        stderr,
+        stderr_truncated,
+        usage,
+    })
+}
+
+/// How a guest ends by itself.
+enum Ended {
+    Command(i32),
+    Http(Option<HttpResponse>),
+}
+
+/// Makes the guest yield at each tick of the engine, and ends it at the deadline.
+///
+/// The timeout alone would do, but late: a runtime with many busy guests looks at its timers seldom.
+fn yield_until(store: &mut Store<Host>, deadline: Option<Instant>) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |store| {
+        Ok(match deadline {
+            Some(deadline) if Instant::now() >= deadline => UpdateDeadline::Interrupt,
+            _ => UpdateDeadline::YieldCustom(1, Box::pin(store.data().turn.clone().next())),
+        })
+    });
+}
+
+/// Instantiates, which may already run guest code, and calls the entry point.
+async fn call(
+    code: &Code,
+    mut store: &mut Store<Host>,
+    request: Option<http::Incoming>,
+    instantiated: impl FnOnce(),
+) -> wasmtime::Result<Ended> {
+    match code {
+        Code::Preview1(pre) => {
+            let instance = pre.instantiate_async(&mut store).await?;
+            instantiated();
+            let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+            start.call_async(store, ()).await?;
+            Ok(Ended::Command(0))
+        }
+        Code::Preview2(pre) => {
+            let command = pre.instantiate_async(&mut store).await?;
+            instantiated();
+            let result = command.wasi_cli_run().call_run(store).await?;
+            Ok(Ended::Command(i32::from(result.is_err())))
+        }
+        Code::Http(pre) => {
+            let proxy = pre.instantiate_async(&mut store).await?;
+            instantiated();
+            let request = request.ok_or_else(|| wasmtime::Error::msg("no request"))?;
+            let (request, response) = store.data_mut().begin_exchange(request)?;
+            charge::settle(store.as_context_mut())?;
+            let handler = proxy.wasi_http_incoming_handler();
+            handler.call_handle(&mut store, request, response).await?;
+            let response = store.data_mut().end_exchange()?;
+            charge::settle(store.as_context_mut())?;
+            Ok(Ended::Http(response))
+        }
+    }
+}
+
+/// What an error of the engine says about the guest, if it is the guest's doing at all.
+fn status(error: &wasmtime::Error, host: &Host) -> Result<Status, ExecutorError> {
+    if host.stdout.exceeded() {
+        return Ok(Status::OutputExceeded);
+    }
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Ok(Status::Exited(exit.0));
+    }
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Err(ExecutorError::Fault("no free instance"));
+    }
+    let kind = match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => return Ok(Status::DeadlineExceeded),
+        Some(Trap::OutOfFuel) => return Ok(Status::FuelExhausted),
+        Some(trap) => TrapKind::new(*trap),
+        None => TrapKind::HostCall,
+    };
+    if host.memory.refused() && kind.may_follow_refusal() {
+        return Ok(Status::MemoryExceeded);
+    }
+    Ok(Status::Trapped(kind))
+}

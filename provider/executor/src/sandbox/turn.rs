@@ -1,0 +1,96 @@
+//! Who runs next, when guests compete for a thread.
+//!
+//! Short calls must not wait behind long ones. A call that has run for a while needs a turn, of which there are as many
+//! as threads, and gives it back at each tick: whatever the number of long calls, only that many are ever queued
+//! before a call that has just come in. Among themselves long calls take turns in order.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
+
+/// Ticks of running after which a call counts as long.
+const SHORT: u32 = 10;
+
+/// The turns of one sandbox.
+#[derive(Clone)]
+pub(crate) struct Turns(Arc<Semaphore>);
+
+/// One call's claim to a turn. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Turn(Arc<State>);
+
+struct State {
+    turns: Turns,
+    held: Mutex<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    ticks: u32,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Turns {
+    /// For this many threads.
+    pub(crate) fn new(threads: usize) -> Self {
+        Self(Arc::new(Semaphore::new(threads.max(1))))
+    }
+
+    pub(crate) fn claim(&self) -> Turn {
+        Turn(Arc::new(State {
+            turns: self.clone(),
+            held: Mutex::default(),
+        }))
+    }
+}
+
+impl Turn {
+    /// Lets others run. A long call waits for its turn.
+    pub(crate) async fn next(self) {
+        let long = {
+            let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.permit = None;
+            held.ticks = held.ticks.saturating_add(1);
+            held.ticks > SHORT
+        };
+        // Tokio's own way, which also lets it look at timers and sockets.
+        yield_now().await;
+        if long {
+            let permit = Arc::clone(&self.0.turns.0).acquire_owned().await.ok();
+            let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+            held.permit = permit;
+        }
+    }
+
+    /// Gives the turn back early: a call that waits for the host must not keep others from running.
+    pub(crate) fn give_up(&self) {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.permit = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_many_long_calls_as_many_are_queued_as_there_are_threads() {
+        let turns = Turns::new(1);
+        let (one, two) = (turns.claim(), turns.claim());
+        for _ in 0..SHORT {
+            one.clone().next().await;
+            two.clone().next().await;
+            assert_eq!(turns.0.available_permits(), 1, "short calls need no turn");
+        }
+        one.clone().next().await;
+        assert_eq!(turns.0.available_permits(), 0);
+        let waiting = tokio::spawn(two.next());
+        yield_now().await;
+        yield_now().await;
+        assert!(!waiting.is_finished());
+        one.give_up();
+        waiting.await.unwrap();
+        assert_eq!(turns.0.available_permits(), 1, "its claim is gone");
+    }
+}

@@ -1,0 +1,114 @@
+//! What code in a confined process can still do, tried for real.
+//!
+//! The test of the second wall: a worker in which the first has fallen. The same confinement, then native code that
+//! does what an intruder would.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// One thing tried.
+pub(crate) type Attempt = (&'static str, Result<(), String>);
+
+/// Tries everything. `file` is one that this user could read before, `other` a process that it could signal, and
+/// `port` one on which somebody listens on this machine.
+pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
+    let pid = Pid::from_raw(other);
+    vec![
+        ("read the file", outcome(read(file))),
+        (
+            "read its directory",
+            outcome(std::fs::read_dir(file.parent().unwrap_or(file))),
+        ),
+        ("make a file", outcome(File::create("/tmp/dlambda-probe"))),
+        (
+            "make a file beside it",
+            outcome(File::create(file.with_extension("probe"))),
+        ),
+        (
+            "read another process",
+            outcome(read(Path::new(&format!("/proc/{other}/environ")))),
+        ),
+        (
+            "read its own environment",
+            outcome(read(Path::new("/proc/self/environ"))),
+        ),
+        ("connect", outcome(TcpStream::connect(("127.0.0.1", port)))),
+        ("listen", outcome(TcpListener::bind("127.0.0.1:0"))),
+        ("send a datagram", outcome(UdpSocket::bind("127.0.0.1:0"))),
+        (
+            "connect to a local socket",
+            outcome(UnixStream::connect("/run/dbus/system_bus_socket")),
+        ),
+        ("make a local socket", outcome(UnixDatagram::unbound())),
+        ("run a program", outcome(Command::new("/bin/true").spawn())),
+        (
+            "ask whether a process lives",
+            outcome(pid.map_or(Ok(()), rustix::process::test_kill_process)),
+        ),
+        (
+            "stop a process",
+            outcome(pid.map_or(Ok(()), |pid| kill_process(pid, Signal::STOP))),
+        ),
+        (
+            "stop every process",
+            outcome(rustix::process::kill_current_process_group(Signal::CONT)),
+        ),
+        ("raise its limits", outcome(raise_limits())),
+        ("allocate without end", allocate()),
+        ("make a thread, which it may", outcome(thread())),
+    ]
+}
+
+fn outcome<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<(), String> {
+    result.map(drop).map_err(|error| error.to_string())
+}
+
+fn read(path: &Path) -> std::io::Result<()> {
+    let mut byte = [0];
+    File::open(path)?.read_exact(&mut byte)
+}
+
+fn raise_limits() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    Ok(setrlimit(Resource::Data, none)?)
+}
+
+/// 64 GiB, far above every limit; asks, and touches nothing.
+fn allocate() -> Result<(), String> {
+    let mut all = Vec::new();
+    for _ in 0..64 {
+        let mut part: Vec<u8> = Vec::new();
+        part.try_reserve_exact(1 << 30)
+            .map_err(|error| error.to_string())?;
+        all.push(part);
+    }
+    Ok(())
+}
+
+fn thread() -> std::io::Result<()> {
+    let thread =
+        std::thread::Builder::new().spawn(|| std::thread::sleep(Duration::from_millis(1)))?;
+    thread.join().map_err(|_| std::io::ErrorKind::Other.into())
+}
+
+/// Writes a line for each attempt.
+pub(crate) fn report(attempts: &[Attempt]) {
+    let mut stdout = std::io::stdout();
+    for (what, outcome) in attempts {
+        let _ = match outcome {
+            Ok(()) => writeln!(stdout, "{what}: done"),
+            Err(error) => writeln!(stdout, "{what}: {error}"),
+        };
+    }
+}

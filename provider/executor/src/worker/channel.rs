@@ -1,0 +1,248 @@
+//! Messages over a socket pair: `length (4, little endian) | message`, with a descriptor beside some.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use bytes::{Buf as _, BytesMut};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+const PREFIX: usize = 4;
+/// Descriptors that may arrive with one piece of data.
+const DESCRIPTORS: usize = 4;
+
+/// Sends messages.
+pub(crate) struct Sender {
+    stream: OwnedWriteHalf,
+    buffer: BytesMut,
+}
+
+/// Receives messages of at most `most` bytes.
+pub(crate) struct Receiver {
+    stream: OwnedReadHalf,
+    buffer: BytesMut,
+    most: usize,
+    /// Whether descriptors are accepted. A worker is not trusted to send any.
+    accepts: bool,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Sender {
+    pub(crate) fn new(stream: OwnedWriteHalf) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    /// Puts a message into the buffer.
+    pub(crate) fn queue(&mut self, message: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.buffer.extend_from_slice(&len.to_le_bytes());
+        self.buffer.extend_from_slice(message);
+        Ok(())
+    }
+
+    /// Sends what is in the buffer.
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        self.stream.write_all_buf(&mut self.buffer).await
+    }
+
+    /// Sends a message with a descriptor beside its first byte.
+    pub(crate) async fn send_with(
+        &mut self,
+        message: &[u8],
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        self.flush().await?;
+        self.queue(message)?;
+        let sent = loop {
+            self.stream.writable().await?;
+            let stream: &tokio::net::UnixStream = self.stream.as_ref();
+            let sent = stream.try_io(Interest::WRITABLE, || {
+                send_once(stream.as_fd(), &self.buffer, descriptor)
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => break sent?,
+            }
+        };
+        self.buffer.advance(sent);
+        self.flush().await
+    }
+}
+
+fn send_once(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: BorrowedFd<'_>,
+) -> io::Result<usize> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let bytes = [io::IoSlice::new(bytes)];
+    Ok(sendmsg(
+        socket,
+        &bytes,
+        &mut ancillary,
+        SendFlags::NOSIGNAL,
+    )?)
+}
+
+impl Receiver {
+    pub(crate) fn new(stream: OwnedReadHalf, most: usize, accepts: bool) -> Self {
+        Self {
+            stream,
+            buffer: BytesMut::new(),
+            most,
+            accepts,
+            descriptors: VecDeque::new(),
+        }
+    }
+
+    /// The next message, or nothing at the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what has arrived stays in the buffer.
+    pub(crate) async fn receive(&mut self) -> io::Result<Option<BytesMut>> {
+        loop {
+            if let Some(message) = self.take()? {
+                return Ok(Some(message));
+            }
+            if self.read().await? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The descriptor that came with a message.
+    pub(crate) fn descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
+    }
+
+    fn take(&mut self) -> io::Result<Option<BytesMut>> {
+        let Some(prefix) = self.buffer.first_chunk::<PREFIX>() else {
+            return Ok(None);
+        };
+        let len = u32::from_le_bytes(*prefix) as usize;
+        if len > self.most {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        if self.buffer.len() < PREFIX + len {
+            return Ok(None);
+        }
+        self.buffer.advance(PREFIX);
+        Ok(Some(self.buffer.split_to(len)))
+    }
+
+    async fn read(&mut self) -> io::Result<usize> {
+        const PIECE: usize = 64 << 10;
+        self.buffer.reserve(PIECE);
+        if !self.accepts {
+            return self.stream.read_buf(&mut self.buffer).await;
+        }
+        loop {
+            self.stream.readable().await?;
+            let stream: &tokio::net::UnixStream = self.stream.as_ref();
+            let (buffer, descriptors) = (&mut self.buffer, &mut self.descriptors);
+            match stream.try_io(Interest::READABLE, || {
+                receive_once(stream.as_fd(), buffer, descriptors)
+            }) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
+    }
+}
+
+fn receive_once(
+    socket: BorrowedFd<'_>,
+    buffer: &mut BytesMut,
+    descriptors: &mut VecDeque<OwnedFd>,
+) -> io::Result<usize> {
+    let mut piece = [0; 64 << 10];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [io::IoSliceMut::new(&mut piece)];
+    let received = recvmsg(socket, &mut bytes, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            descriptors.extend(rights);
+        }
+    }
+    buffer.extend_from_slice(&piece[..received]);
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read as _, Seek as _, Write as _};
+
+    use tokio::net::UnixStream;
+
+    use super::*;
+    use crate::code::memory_file;
+
+    fn pair(most: usize, accepts: bool) -> (Sender, Receiver) {
+        let (here, there) = UnixStream::pair().unwrap();
+        (
+            Sender::new(here.into_split().1),
+            Receiver::new(there.into_split().0, most, accepts),
+        )
+    }
+
+    #[tokio::test]
+    async fn messages_and_descriptors_arrive_in_order() {
+        let (mut sender, mut receiver) = pair(1 << 20, true);
+        let sending = tokio::spawn(async move {
+            for number in 0..20_u8 {
+                let large = vec![number; 300_000];
+                if number % 3 == 0 {
+                    let mut file = File::from(memory_file().unwrap());
+                    file.write_all(&[number]).unwrap();
+                    sender.send_with(&large, file.as_fd()).await.unwrap();
+                } else {
+                    sender.queue(&large).unwrap();
+                    sender.flush().await.unwrap();
+                }
+            }
+        });
+        for number in 0..20_u8 {
+            let message = receiver.receive().await.unwrap().unwrap();
+            assert_eq!((message.len(), message[0]), (300_000, number));
+            let Some(descriptor) = (number % 3 == 0).then(|| receiver.descriptor().unwrap()) else {
+                continue;
+            };
+            let mut file = File::from(descriptor);
+            file.rewind().unwrap();
+            let mut content = Vec::new();
+            file.read_to_end(&mut content).unwrap();
+            assert_eq!(content, [number]);
+        }
+        sending.await.unwrap();
+        assert!(receiver.receive().await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_long_message_and_an_unwanted_descriptor_are_refused() {
+        let (mut sender, mut receiver) = pair(10, false);
+        sender
+            .send_with(&[1; 10], memory_file().unwrap().as_fd())
+            .await
+            .unwrap();
+        assert_eq!(receiver.receive().await.unwrap().unwrap().len(), 10);
+        assert!(receiver.descriptor().is_none());
+        sender.queue(&[1; 11]).unwrap();
+        sender.flush().await.unwrap();
+        assert!(receiver.receive().await.is_err());
+    }
+}

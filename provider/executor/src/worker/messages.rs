@@ -1,0 +1,82 @@
+//! What is said between this process and a worker.
+
+use minicbor::{Decode, Encode};
+
+use crate::wire::{WireCall, WireError, WireOutcome};
+
+/// How a worker is set up; the first message.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct Setup {
+    /// Calls at a time.
+    #[n(0)]
+    pub(crate) calls: u64,
+    /// Bytes of any one memory.
+    #[n(1)]
+    pub(crate) memory_bytes: u64,
+    /// Bytes of memory for the whole process.
+    #[n(2)]
+    pub(crate) data_bytes: u64,
+    /// Bytes of a message.
+    #[n(3)]
+    pub(crate) message_bytes: u64,
+}
+
+/// To a worker.
+#[derive(Encode, Decode)]
+pub(crate) enum Order {
+    /// Code to have ready; comes with a descriptor.
+    #[n(0)]
+    Load {
+        #[n(0)]
+        slot: u64,
+        #[n(1)]
+        abi: u8,
+    },
+    /// Code that is not needed any more.
+    #[n(1)]
+    Unload {
+        #[n(0)]
+        slot: u64,
+    },
+    /// Run it.
+    #[n(2)]
+    Run {
+        #[n(0)]
+        call: u64,
+        #[n(1)]
+        slot: u64,
+        #[n(2)]
+        what: WireCall,
+    },
+    /// Nobody waits for the answer any more.
+    #[n(3)]
+    Cancel {
+        #[n(0)]
+        call: u64,
+    },
+}
+
+/// From a worker.
+#[derive(Encode, Decode)]
+pub(crate) enum Report {
+    /// It is confined and waits for work; the first message.
+    #[n(0)]
+    Ready {
+        #[cbor(n(0), with = "minicbor::bytes")]
+        engine: [u8; 32],
+        /// Positions in [`Wall::ALL`](crate::Wall::ALL).
+        #[n(1)]
+        walls: Vec<u8>,
+    },
+    /// It cannot start.
+    #[n(1)]
+    Failed(#[n(0)] String),
+    /// A call has ended.
+    #[n(2)]
+    Done {
+        #[n(0)]
+        call: u64,
+        #[n(1)]
+        outcome: Result<WireOutcome, WireError>,
+    },
+}

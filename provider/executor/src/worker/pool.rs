@@ -1,0 +1,438 @@
+//! The worker processes, seen from the process that starts them.
+//!
+//! Each worker has a keeper: a task that starts the process, talks to it, and starts another when it has died. A call
+//! goes to the worker with the least to do. A worker that does not answer in time is killed, and only its calls with it.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
+use crate::worker::channel::{Receiver, Sender};
+use crate::worker::messages::{Order, Report, Setup};
+use crate::worker::serve;
+use crate::{
+    ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, Wall, fingerprint,
+};
+
+/// For a worker to start: it reserves address space and puts up its walls.
+const START: Duration = Duration::from_secs(30);
+/// Beyond its wall time, for a call that should have been ended by the worker.
+const GRACE: Duration = Duration::from_secs(10);
+/// Between a death and the next start, growing to the last with every start that fails.
+const RESTART: [Duration; 5] = [
+    Duration::from_millis(10),
+    Duration::from_millis(100),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(30),
+];
+/// Bytes of a message beside input, output and the like.
+const OVERHEAD: u64 = 1 << 20;
+/// Input or output of one call, in bytes.
+const LARGEST: u64 = 64 << 20;
+/// Memory of a worker beside its guests' memories: engine, code, stacks, input and output.
+const WORKER_BYTES: u64 = 1 << 30;
+
+/// All workers.
+pub(crate) struct Pool(Arc<Shared>);
+
+struct Shared {
+    program: PathBuf,
+    setup: Setup,
+    workers: Vec<Worker>,
+    next_call: AtomicU64,
+    deaths: AtomicU64,
+    changed: Notify,
+    /// Why no worker could be started, if so.
+    broken: Mutex<Option<String>>,
+    walls: Mutex<Vec<Wall>>,
+    stop: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct Worker {
+    state: Mutex<State>,
+    /// Told to die by a call that waited for too long.
+    hung: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    /// While the process lives.
+    orders: Option<mpsc::UnboundedSender<Outgoing>>,
+    loaded: HashSet<u64>,
+    calls: HashMap<u64, oneshot::Sender<Result<WireOutcome, WireError>>>,
+}
+
+enum Outgoing {
+    Order(Order),
+    Load(u64, Function),
+}
+
+/// Lets workers forget a function once nobody can call it any more.
+pub(crate) struct Retire {
+    slot: u64,
+    pool: Weak<Shared>,
+}
+
+impl Pool {
+    /// Starts the keepers. Needs a runtime. Workers come up meanwhile; calls wait for them.
+    pub(crate) fn start(config: &ExecutorConfig, program: PathBuf, workers: usize) -> Self {
+        let workers = workers.max(1);
+        let share = config.max_concurrent.div_ceil(workers).max(1);
+        let memory = config
+            .memory_budget
+            .min(config.max_memory_bytes as u64 * share as u64);
+        let setup = Setup {
+            // Any call may come to any worker, and places are given out for all workers together.
+            calls: config.max_concurrent as u64,
+            memory_bytes: config.max_memory_bytes as u64,
+            data_bytes: memory.saturating_add(WORKER_BYTES),
+            message_bytes: 2 * LARGEST + OVERHEAD,
+        };
+        let shared = Arc::new(Shared {
+            program,
+            setup,
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            next_call: AtomicU64::new(0),
+            deaths: AtomicU64::new(0),
+            changed: Notify::new(),
+            broken: Mutex::default(),
+            walls: Mutex::default(),
+            stop: watch::channel(false).0,
+        });
+        for number in 0..workers {
+            let stopped = shared.stop.subscribe();
+            tokio::spawn(keep(Arc::downgrade(&shared), number, stopped));
+        }
+        Self(shared)
+    }
+
+    /// A fresh name for a function among workers.
+    pub(crate) fn retire(&self) -> Retire {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Retire {
+            slot: NEXT.fetch_add(1, Ordering::Relaxed),
+            pool: Arc::downgrade(&self.0),
+        }
+    }
+
+    /// Workers that died so far.
+    pub(crate) fn deaths(&self) -> u64 {
+        self.0.deaths.load(Ordering::Relaxed)
+    }
+
+    /// The walls around every worker, once one has started.
+    pub(crate) fn walls(&self) -> Vec<Wall> {
+        lock(&self.0.walls).clone()
+    }
+
+    /// Waits until a worker is ready.
+    pub(crate) async fn ready(&self) -> Result<(), ExecutorError> {
+        self.0.least_busy().await.map(drop)
+    }
+
+    /// Runs a call on the worker with the least to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the guest.
+    pub(crate) async fn run(
+        &self,
+        function: &Function,
+        invocation: Invocation,
+        limits: &Limits,
+    ) -> Result<Outcome, ExecutorError> {
+        let shared = &*self.0;
+        let what = WireCall::new(invocation, limits);
+        let worker = shared.least_busy().await?;
+        let call = shared.next_call.fetch_add(1, Ordering::Relaxed);
+        let answer = worker
+            .order(call, function, what)
+            .ok_or(ExecutorError::WorkerDied)?;
+        let pending = PendingCall { worker, call };
+        let longest = limits.wall_time.saturating_add(GRACE);
+        let answer = match timeout(longest, answer).await {
+            Ok(answer) => answer.map_err(|_| ExecutorError::WorkerDied)?,
+            Err(_) => {
+                worker.hung.notify_one();
+                return Err(ExecutorError::WorkerDied);
+            }
+        };
+        drop(pending);
+        answer?.into_outcome(limits).ok_or_else(|| {
+            // It lies, so it is not ours any more.
+            worker.hung.notify_one();
+            ExecutorError::WorkerDied
+        })
+    }
+}
+
+/// Takes a call back unless it is answered.
+struct PendingCall<'a> {
+    worker: &'a Worker,
+    call: u64,
+}
+
+impl Drop for PendingCall<'_> {
+    fn drop(&mut self) {
+        let mut state = self.worker.state();
+        if state.calls.remove(&self.call).is_some() {
+            let cancel = Outgoing::Order(Order::Cancel { call: self.call });
+            let _ = state.orders.as_ref().map(|orders| orders.send(cancel));
+        }
+    }
+}
+
+impl Worker {
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Sends a call, after the code that it needs.
+    fn order(
+        &self,
+        call: u64,
+        function: &Function,
+        what: WireCall,
+    ) -> Option<oneshot::Receiver<Result<WireOutcome, WireError>>> {
+        let mut state = self.state();
+        let orders = state.orders.clone()?;
+        let slot = function.slot();
+        if state.loaded.insert(slot) {
+            orders.send(Outgoing::Load(slot, function.clone())).ok()?;
+        }
+        orders
+            .send(Outgoing::Order(Order::Run { call, slot, what }))
+            .ok()?;
+        let (sender, receiver) = oneshot::channel();
+        state.calls.insert(call, sender);
+        Some(receiver)
+    }
+}
+
+impl Shared {
+    /// The worker with the fewest calls of those that live; waits for one to start.
+    async fn least_busy(&self) -> Result<&Worker, ExecutorError> {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                let living = self.workers.iter().filter_map(|worker| {
+                    let state = worker.state();
+                    state.orders.is_some().then(|| (state.calls.len(), worker))
+                });
+                if let Some((_, worker)) = living.min_by_key(|(calls, _)| *calls) {
+                    return Ok(worker);
+                }
+                if let Some(reason) = lock(&self.broken).clone() {
+                    return Err(ExecutorError::Setup(reason));
+                }
+                changed.await;
+            }
+        };
+        timeout(START, wait)
+            .await
+            .unwrap_or(Err(ExecutorError::WorkerDied))
+    }
+}
+
+impl Retire {
+    pub(crate) fn slot(&self) -> u64 {
+        self.slot
+    }
+
+    /// For functions of an executor without workers.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            slot: 0,
+            pool: Weak::new(),
+        }
+    }
+}
+
+impl Drop for Retire {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.upgrade() else {
+            return;
+        };
+        for worker in &pool.workers {
+            let mut state = worker.state();
+            if state.loaded.remove(&self.slot) {
+                let unload = Outgoing::Order(Order::Unload { slot: self.slot });
+                let _ = state.orders.as_ref().map(|orders| orders.send(unload));
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.0.stop.send_replace(true);
+    }
+}
+
+/// Keeps one worker alive.
+async fn keep(shared: Weak<Shared>, number: usize, mut stopped: watch::Receiver<bool>) {
+    let mut failures = 0;
+    loop {
+        let started = AtomicBool::new(false);
+        let ended = tokio::select! {
+            ended = live(&shared, number, &started) => ended,
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
+        // Whoever waits for an answer hears that there is none.
+        *shared.workers[number].state() = State::default();
+        shared.deaths.fetch_add(1, Ordering::Relaxed);
+        let started = started.into_inner();
+        if let (false, Err(error)) = (started, &ended) {
+            *lock(&shared.broken) = Some(format!("no worker process: {error}"));
+            shared.changed.notify_waiters();
+        }
+        failures = if started {
+            0
+        } else {
+            (failures + 1).min(RESTART.len() - 1)
+        };
+        drop(shared);
+        tokio::select! {
+            () = sleep(RESTART[failures]) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+    }
+}
+
+/// One life of a worker.
+async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io::Result<()> {
+    let Some(pool) = shared.upgrade() else {
+        return Ok(());
+    };
+    let (_child, mut sender, mut receiver) = spawn(&pool)?;
+    sender.queue(&minicbor::to_vec(&pool.setup).map_err(io::Error::other)?)?;
+    sender.flush().await?;
+    let ready = timeout(START, receiver.receive()).await??;
+    let walls = check(&ready.ok_or(io::ErrorKind::UnexpectedEof)?)?;
+    started.store(true, Ordering::Relaxed);
+    let (orders, outgoing) = mpsc::unbounded_channel();
+    pool.workers[number].state().orders = Some(orders);
+    *lock(&pool.walls) = walls;
+    *lock(&pool.broken) = None;
+    pool.changed.notify_waiters();
+    drop(pool);
+    let hung = async {
+        match shared.upgrade() {
+            Some(pool) => pool.workers[number].hung.notified().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        ended = write(sender, outgoing) => ended,
+        ended = read(shared, number, receiver) => ended,
+        () = hung => Ok(()),
+    }
+}
+
+fn spawn(pool: &Shared) -> io::Result<(Child, Sender, Receiver)> {
+    let (here, there) = UnixStream::pair()?;
+    let child = Command::new(&pool.program)
+        .arg(serve::COMMAND)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(OwnedFd::from(blocking(there)?)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| io::Error::other(format!("{}: {error}", pool.program.display())))?;
+    let (reading, writing) = here.into_split();
+    let most = usize::try_from(pool.setup.message_bytes).unwrap_or(usize::MAX);
+    Ok((
+        child,
+        Sender::new(writing),
+        Receiver::new(reading, most, false),
+    ))
+}
+
+fn blocking(socket: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
+    let socket = socket.into_std()?;
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+/// Whether a worker is of our version, and which walls it has.
+fn check(report: &[u8]) -> io::Result<Vec<Wall>> {
+    match minicbor::decode(report).map_err(io::Error::other)? {
+        Report::Ready { engine, walls } if engine == fingerprint() => Ok(walls
+            .into_iter()
+            .filter_map(|wall| Wall::ALL.get(usize::from(wall)).copied())
+            .collect()),
+        Report::Ready { .. } => Err(io::Error::other(
+            "the dlambda-executor program is of another version",
+        )),
+        Report::Failed(reason) => Err(io::Error::other(reason)),
+        Report::Done { .. } => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+async fn write(
+    mut sender: Sender,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+) -> io::Result<()> {
+    while let Some(mut order) = outgoing.recv().await {
+        loop {
+            match order {
+                Outgoing::Order(order) => {
+                    sender.queue(&minicbor::to_vec(order).map_err(io::Error::other)?)?;
+                }
+                Outgoing::Load(slot, function) => {
+                    let image = function.image();
+                    let abi = abi_code(image.abi());
+                    let order =
+                        minicbor::to_vec(Order::Load { slot, abi }).map_err(io::Error::other)?;
+                    sender.send_with(&order, image.descriptor()).await?;
+                }
+            }
+            // Many at once, if many are waiting.
+            match outgoing.try_recv() {
+                Ok(next) => order = next,
+                Err(_) => break,
+            }
+        }
+        sender.flush().await?;
+    }
+    Ok(())
+}
+
+async fn read(shared: &Weak<Shared>, number: usize, mut receiver: Receiver) -> io::Result<()> {
+    while let Some(report) = receiver.receive().await? {
+        let Report::Done { call, outcome } = minicbor::decode(&report).map_err(io::Error::other)?
+        else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        let Some(pool) = shared.upgrade() else {
+            return Ok(());
+        };
+        let caller = pool.workers[number].state().calls.remove(&call);
+        // Nobody waits for a call that was cancelled meanwhile.
+        let _ = caller.map(|caller| caller.send(outcome));
+    }
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change is whole in itself.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,228 @@
+//! The process that runs functions until its parent is gone.
+
+use std::collections::HashMap;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream as StdStream;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{SetOnce, mpsc};
+use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
+
+use crate::sandbox::{Code, Sandbox};
+use crate::wall::{Confinement, Wall, confine};
+use crate::wire::{self, WireCall, WireError, WireOutcome};
+use crate::worker::channel::{Receiver, Sender};
+use crate::worker::messages::{Order, Report, Setup};
+use crate::{ExecutorError, fingerprint};
+
+/// The command that starts it.
+pub(crate) const COMMAND: &str = "work";
+
+/// The network process goes first.
+const NICENESS: i32 = 5;
+/// Bytes of initial contents of one memory, which live in something like a file; no function is longer.
+const INITIAL_BYTES: u64 = 64 << 20;
+/// Longest setup message.
+const SETUP_BYTES: u32 = 1 << 10;
+
+/// Serves the parent at the other end of standard input.
+pub(crate) fn run() -> ExitCode {
+    match start() {
+        Ok((worker, runtime)) => {
+            LocalSet::new().block_on(&runtime, worker.serve());
+            ExitCode::SUCCESS
+        }
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Everything up to the point where a stranger's code could run; says so to the parent.
+pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
+    let mut socket = StdStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let setup = read_setup(&mut socket)?;
+    // Before the walls: it makes a socket pair for signals.
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let prepared = prepare(&setup);
+    let _inside = runtime.enter();
+    socket.set_nonblocking(true)?;
+    let (reading, writing) = tokio::net::UnixStream::from_std(socket)?.into_split();
+    let most = usize::try_from(setup.message_bytes).unwrap_or(usize::MAX);
+    let receiver = Receiver::new(reading, most, true);
+    let mut sender = Sender::new(writing);
+    let report = match &prepared {
+        Ok((_, walls)) => Report::Ready {
+            engine: fingerprint(),
+            walls: Wall::ALL
+                .iter()
+                .enumerate()
+                .filter(|(_, wall)| walls.contains(wall))
+                .filter_map(|(position, _)| u8::try_from(position).ok())
+                .collect(),
+        },
+        Err(error) => Report::Failed(error.to_string()),
+    };
+    sender.queue(&minicbor::to_vec(report).map_err(io::Error::other)?)?;
+    runtime.block_on(sender.flush())?;
+    let (sandbox, _) = prepared.map_err(io::Error::other)?;
+    drop(_inside);
+    let (reports, outgoing) = mpsc::unbounded_channel();
+    let worker = Worker {
+        sandbox: Arc::new(sandbox),
+        receiver,
+        sender,
+        reports,
+        outgoing,
+        slots: HashMap::new(),
+        calls: HashMap::new(),
+    };
+    Ok((worker, runtime))
+}
+
+fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
+    let mut prefix = [0; 4];
+    socket.read_exact(&mut prefix)?;
+    let len = u32::from_le_bytes(prefix);
+    if len > SETUP_BYTES {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut message = vec![0; len as usize];
+    socket.read_exact(&mut message)?;
+    minicbor::decode(&message).map_err(io::Error::other)
+}
+
+fn prepare(setup: &Setup) -> Result<(Sandbox, Vec<Wall>), ExecutorError> {
+    let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+    let memory = size(setup.memory_bytes);
+    let engine = Sandbox::engine(size(setup.calls), memory)?;
+    let walls = confine(&Confinement {
+        data_bytes: setup.data_bytes,
+        cpu_seconds: None,
+        file_bytes: INITIAL_BYTES,
+        niceness: NICENESS,
+    })?;
+    Ok((Sandbox::new(engine, memory, 1)?, walls))
+}
+
+/// A worker at work. All guests share its one thread.
+pub(crate) struct Worker {
+    sandbox: Arc<Sandbox>,
+    receiver: Receiver,
+    sender: Sender,
+    reports: mpsc::UnboundedSender<(u64, Result<WireOutcome, WireError>)>,
+    outgoing: mpsc::UnboundedReceiver<(u64, Result<WireOutcome, WireError>)>,
+    slots: HashMap<u64, Slot>,
+    calls: HashMap<u64, AbortHandle>,
+}
+
+/// Code, from the moment that its descriptor arrives.
+type Slot = Rc<SetOnce<Result<Arc<Code>, ExecutorError>>>;
+
+impl Worker {
+    async fn serve(mut self) {
+        loop {
+            tokio::select! {
+                order = self.receiver.receive() => match order {
+                    Ok(Some(order)) => {
+                        // A parent that makes no sense is no parent of ours.
+                        let Ok(order) = minicbor::decode::<Order>(&order) else { return };
+                        self.obey(order);
+                    }
+                    Ok(None) | Err(_) => return,
+                },
+                Some((call, outcome)) = self.outgoing.recv() => {
+                    if self.report(call, outcome).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Load { slot, abi } => {
+                let descriptor = self.receiver.descriptor();
+                let code: Slot = Rc::new(SetOnce::new());
+                self.slots.insert(slot, Rc::clone(&code));
+                let sandbox = Arc::clone(&self.sandbox);
+                spawn_local(async move {
+                    // Nobody else sets it.
+                    let _ = code.set(load(sandbox, abi, descriptor).await);
+                });
+            }
+            Order::Unload { slot } => drop(self.slots.remove(&slot)),
+            Order::Cancel { call } => {
+                if let Some(task) = self.calls.remove(&call) {
+                    task.abort();
+                }
+            }
+            Order::Run { call, slot, what } => {
+                let task = run_call(
+                    Arc::clone(&self.sandbox),
+                    self.slots.get(&slot).cloned(),
+                    what,
+                );
+                let reports = self.reports.clone();
+                // Two tasks, so that a panic in a host function is an answer like any other.
+                let task = spawn_local(task);
+                self.calls.insert(call, task.abort_handle());
+                spawn_local(async move {
+                    let fault = Err(WireError::Fault);
+                    let _ = reports.send((call, task.await.unwrap_or(fault)));
+                });
+            }
+        }
+    }
+
+    async fn report(
+        &mut self,
+        call: u64,
+        outcome: Result<WireOutcome, WireError>,
+    ) -> io::Result<()> {
+        let mut next = Some((call, outcome));
+        // Many at once, if many have ended.
+        while let Some((call, outcome)) = next {
+            self.calls.remove(&call);
+            let report = minicbor::to_vec(Report::Done { call, outcome });
+            self.sender.queue(&report.map_err(io::Error::other)?)?;
+            next = self.outgoing.try_recv().ok();
+        }
+        self.sender.flush().await
+    }
+}
+
+async fn run_call(
+    sandbox: Arc<Sandbox>,
+    slot: Option<Slot>,
+    call: WireCall,
+) -> Result<WireOutcome, WireError> {
+    let slot = slot.ok_or(WireError::Fault)?;
+    let code = slot.wait().await.clone()?;
+    let (invocation, limits) = call.into_parts();
+    let outcome = sandbox.run(&code, invocation, &limits).await?;
+    Ok(WireOutcome::new(outcome))
+}
+
+#[allow(
+    unsafe_code,
+    reason = "code is loaded that the parent has made or authenticated"
+)]
+async fn load(
+    sandbox: Arc<Sandbox>,
+    abi: u8,
+    code: Option<OwnedFd>,
+) -> Result<Arc<Code>, ExecutorError> {
+    let broken = ExecutorError::Fault("no code came");
+    let (Some(abi), Some(code)) = (wire::abi(abi), code) else {
+        return Err(broken);
+    };
+    let loading = spawn_blocking(move || {
+        // SAFETY: it comes sealed from the parent, which made it or checked its authenticity.
+        unsafe { sandbox.load(abi, code.into()) }
+    });
+    loading.await.unwrap_or(Err(broken)).map(Arc::new)
+}

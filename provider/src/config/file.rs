@@ -1,0 +1,265 @@
+//! The configuration file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use dlambda_executor::LaneConfig;
+use dlambda_proto::{ErrorKind, HasKind, Plan, PlanName};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::ProviderConfig;
+
+/// A configuration file with every setting at its default, explained.
+pub const EXAMPLE: &str = include_str!("example.toml");
+
+const MIB: u64 = 1 << 20;
+/// Most plans on a menu: many plans make small crowds.
+const MAX_PLANS: usize = 8;
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("the configuration cannot be read: {0}")]
+    Read(#[source] std::io::Error),
+    /// It is not of this form.
+    #[error("{0}")]
+    Syntax(#[from] toml::de::Error),
+    /// A value makes no sense.
+    #[error("`{setting}` {problem}")]
+    Value {
+        /// The setting, with its table.
+        setting: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The program that runs functions is not where it should be.
+    #[error("the program dlambda-executor is not beside this one")]
+    NoExecutor,
+}
+
+impl HasKind for ConfigError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Read(_) | Self::NoExecutor => ErrorKind::Local,
+            Self::Syntax(_) | Self::Value { .. } => ErrorKind::Usage,
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct File {
+    execution: Execution,
+    plan: Vec<PlanTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Execution {
+    process_isolation: Option<bool>,
+    program: Option<std::path::PathBuf>,
+    workers: usize,
+    concurrent: usize,
+    memory_mib: u64,
+    warm_mib: Option<u64>,
+    code_cache_mib: Option<u64>,
+    compile_memory_mib: Option<u64>,
+    compile_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PlanTable {
+    name: String,
+    memory_mib: u64,
+    fuel: u64,
+    wall_ms: u32,
+    input_kib: u32,
+    output_kib: u32,
+    #[serde(default = "yes")]
+    deterministic: bool,
+    #[serde(default)]
+    concurrent: usize,
+    queued: Option<usize>,
+    max_wait_seconds: Option<u64>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl ProviderConfig {
+    /// Reads a configuration file; what it does not set stays at its default.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the line or the setting.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        Self::parse(&std::fs::read_to_string(path).map_err(ConfigError::Read)?)
+    }
+
+    /// The same from text.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] naming the line or the setting.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let file: File = toml::from_str(text)?;
+        let mut config = Self::default();
+        config.apply_execution(file.execution)?;
+        if !file.plan.is_empty() {
+            config.apply_plans(file.plan)?;
+        }
+        Ok(config)
+    }
+
+    fn apply_execution(&mut self, table: Execution) -> Result<(), ConfigError> {
+        let execution = &mut self.execution;
+        let bytes = |setting: &str, mib: u64| {
+            mib.checked_mul(MIB)
+                .ok_or_else(|| wrong(format!("execution.{setting}"), "is too large"))
+        };
+        execution.process_isolation = table.process_isolation.unwrap_or(true);
+        execution.program = table.program;
+        if table.workers > 0 {
+            execution.workers = table.workers;
+        }
+        if table.concurrent > 0 {
+            execution.max_concurrent = table.concurrent;
+        }
+        if table.memory_mib > 0 {
+            execution.memory_bytes = bytes("memory_mib", table.memory_mib)?;
+        }
+        if let Some(mib) = table.warm_mib {
+            execution.warm_bytes = usize::try_from(bytes("warm_mib", mib)?).unwrap_or(usize::MAX);
+        }
+        if let Some(mib) = table.code_cache_mib {
+            execution.code_cache_bytes = bytes("code_cache_mib", mib)?;
+        }
+        if let Some(mib) = table.compile_memory_mib {
+            execution.compile.memory_bytes = bytes("compile_memory_mib", mib)?;
+        }
+        if let Some(seconds) = table.compile_seconds {
+            let cpu_time = Duration::from_secs(seconds);
+            execution.compile.cpu_time = cpu_time;
+            execution.compile.wall_time = cpu_time.saturating_mul(3);
+        }
+        Ok(())
+    }
+
+    fn apply_plans(&mut self, tables: Vec<PlanTable>) -> Result<(), ConfigError> {
+        if tables.len() > MAX_PLANS {
+            return Err(wrong("plan".into(), "is given too often: at most 8 plans"));
+        }
+        self.plans.clear();
+        for table in tables {
+            let (plan, lane) = self.plan(table)?;
+            if self.plans.iter().any(|other| other.name == plan.name) {
+                return Err(wrong(format!("plan {}", plan.name), "is given twice"));
+            }
+            self.lanes.insert(plan.name.clone(), lane);
+            self.plans.push(plan);
+        }
+        Ok(())
+    }
+
+    fn plan(&self, table: PlanTable) -> Result<(Plan, LaneConfig), ConfigError> {
+        let setting = |name: &str| format!("{name} of plan {}", table.name);
+        let positive = |name: &str, value: u64, most: u64| match value {
+            0 => Err(wrong(setting(name), "must not be 0")),
+            value if value > most => Err(wrong(setting(name), "is too large")),
+            value => Ok(value),
+        };
+        positive("memory_mib", table.memory_mib, 4096)?;
+        positive("fuel", table.fuel, u64::MAX)?;
+        positive("wall_ms", table.wall_ms.into(), 3_600_000)?;
+        positive("input_kib", table.input_kib.into(), 32 << 10)?;
+        positive("output_kib", table.output_kib.into(), 32 << 10)?;
+        let name: PlanName = table
+            .name
+            .parse()
+            .map_err(|_| wrong("name of a plan".into(), "must be 1 to 16 of a-z, 0-9 and -"))?;
+        let defaults = self.lane(&name);
+        let lane = LaneConfig {
+            concurrent: if table.concurrent > 0 {
+                table.concurrent
+            } else {
+                defaults.concurrent
+            },
+            queued: table.queued.unwrap_or(defaults.queued),
+            max_wait: table
+                .max_wait_seconds
+                .map_or(defaults.max_wait, Duration::from_secs),
+        };
+        let plan = Plan {
+            name,
+            memory_bytes: table.memory_mib * MIB,
+            fuel: table.fuel,
+            wall_ms: table.wall_ms,
+            input_bytes: table.input_kib << 10,
+            output_bytes: table.output_kib << 10,
+            deterministic: table.deterministic,
+        };
+        Ok((plan, lane))
+    }
+}
+
+fn wrong(setting: String, problem: &'static str) -> ConfigError {
+    ConfigError::Value { setting, problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_sets_everything_to_its_default() {
+        let example = ProviderConfig::parse(EXAMPLE).expect("a good example");
+        let default = ProviderConfig::default();
+        assert_eq!(example.execution, default.execution);
+        assert_eq!(example.plans, default.plans);
+        for plan in &default.plans {
+            assert_eq!(example.lane(&plan.name), default.lane(&plan.name));
+        }
+    }
+
+    #[test]
+    fn what_it_does_not_set_stays() {
+        let config = ProviderConfig::parse("[execution]\nworkers = 7").expect("parses");
+        assert_eq!(config.execution.workers, 7);
+        assert_eq!(config.plans, ProviderConfig::default().plans);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let plan = |more: &str| {
+            format!(
+                "[[plan]]\nname = 'a'\nmemory_mib = 1\nfuel = 1\nwall_ms = 1\n\
+                 input_kib = 1\noutput_kib = 1\n{more}\n"
+            )
+        };
+        assert!(ProviderConfig::parse(&plan("")).is_ok());
+        for (text, blamed) in [
+            ("[execution]\nworker = 1".to_owned(), "worker"),
+            (plan("fule = 3"), "fule"),
+            (plan("").replace("fuel = 1", "fuel = 0"), "fuel of plan a"),
+            (plan("").replace("'a'", "'A'"), "name of a plan"),
+            (
+                plan("").replace("input_kib = 1", "input_kib = 99999999"),
+                "input_kib",
+            ),
+            (plan("") + &plan(""), "plan a"),
+            (plan("").replace("wall_ms = 1\n", ""), "wall_ms"),
+            (
+                "[execution]\nmemory_mib = 18446744073709551615".to_owned(),
+                "memory_mib",
+            ),
+        ] {
+            let error = ProviderConfig::parse(&text).expect_err(&text).to_string();
+            assert!(error.contains(blamed), "{error} does not name {blamed}");
+        }
+    }
+}
