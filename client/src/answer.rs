@@ -3,17 +3,21 @@
 use std::fmt;
 use std::time::Duration;
 
-use dlambda_proto::{Epoch, FunctionId, PlanName, ProviderId, Usage};
+use dlambda_proto::{
+    EngineFingerprint, Epoch, FunctionId, HttpResponse, PlanName, ProviderId, Usage,
+};
 use serde::Serialize;
 
 /// The answer to a call whose function ended by itself with success.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Answer {
-    /// The function's standard output.
+    /// The function's standard output; the response's body for an HTTP function.
     pub stdout: Vec<u8>,
     /// The function's standard error.
     pub stderr: Vec<u8>,
+    /// How an HTTP function answered, whatever its status; nothing for a command.
+    pub http: Option<HttpResponse>,
     /// The function that ran.
     pub function: FunctionId,
     /// Who ran it.
@@ -24,6 +28,8 @@ pub struct Answer {
     pub plan: PlanName,
     /// What the provider says the call used.
     pub usage: Usage,
+    /// The engine that the provider says it ran on.
+    pub engine: EngineFingerprint,
     /// Where the time went.
     pub stages: Stages,
     /// What crossed the wire.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dlambda_proto::{Endpoint, FunctionId, PlanName};
+use dlambda_proto::{Endpoint, FunctionId, HttpRequest, PlanName};
 
 /// One call, as its caller describes it.
 #[derive(Clone)]
@@ -13,6 +13,7 @@ pub struct Call {
     pub(crate) plan: Option<PlanName>,
     pub(crate) args: Vec<String>,
     pub(crate) input: Vec<u8>,
+    pub(crate) http: Option<HttpRequest>,
 }
 
 /// How a caller names a function.
@@ -37,6 +38,7 @@ impl Call {
             plan: None,
             args: Vec::new(),
             input: Vec::new(),
+            http: None,
         }
     }
 
@@ -63,6 +65,17 @@ impl Call {
     pub fn input(self, input: impl Into<Vec<u8>>) -> Self {
         Self {
             input: input.into(),
+            ..self
+        }
+    }
+
+    /// What a `wasi:http` function is asked; the input is the request's body.
+    /// Without this, such a function gets `POST /`, or `GET /` if there is no
+    /// input.
+    #[must_use]
+    pub fn http(self, request: HttpRequest) -> Self {
+        Self {
+            http: Some(request),
             ..self
         }
     }

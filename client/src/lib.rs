@@ -28,6 +28,8 @@
 //! No dialling and no sealing (that is `dlambda-privacy`). Discovery,
 //! contracts and reputation are not there yet: the caller names the provider.
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod call;
 mod error;

@@ -209,16 +209,18 @@ impl Try {
         attempts: u32,
         total: Duration,
     ) -> Result<Answer, CallError> {
-        let (stdout, stderr) = match self.reply.completion {
+        let (stdout, stderr, http) = match self.reply.completion {
             Completion::Exited {
                 status: 0,
                 stdout,
                 stderr,
-            } => (stdout, stderr),
+                http,
+            } => (stdout, stderr, http),
             Completion::Exited {
                 status,
                 stdout,
                 stderr,
+                http: _,
             } => {
                 return Err(CallError::FunctionFailed {
                     status,
@@ -250,11 +252,13 @@ impl Try {
             },
             stdout,
             stderr,
+            http,
             function: self.function,
             provider: self.advert.provider,
             epoch: self.advert.epoch,
             plan: self.plan.name,
             usage: self.reply.usage,
+            engine: self.reply.engine,
             attempts,
             attached,
         })
@@ -304,6 +308,7 @@ fn request(call: &Call, function: FunctionSource) -> Request {
         args: call.args.clone(),
         input: call.input.clone(),
         seed,
+        http: call.http.clone(),
     }
 }
 
