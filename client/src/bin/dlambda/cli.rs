@@ -1,10 +1,13 @@
 //! The command line, and nothing else.
 
+mod args;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dlambda_proto::{Endpoint, PlanName};
+
+pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
 
 /// Invoke WebAssembly functions on strangers' machines, anonymously.
 ///
@@ -39,7 +42,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE", env = "DLAMBDA_NETWORK")]
     pub(crate) network: Option<PathBuf>,
 
-    /// Where Tor's guards and directory cache are kept
+    /// Where Tor's guards and directory cache are kept, and compiled functions
     #[arg(long, global = true, value_name = "DIR", env = "DLAMBDA_HOME")]
     pub(crate) home: Option<PathBuf>,
 
@@ -57,9 +60,15 @@ pub(crate) enum Command {
     /// Find out what is wrong and what to do
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Look at functions
+    #[command(subcommand)]
+    Function(FunctionCommand),
     /// Call a function: standard input in, standard output out
     #[command(after_help = INVOKE_EXAMPLES)]
     Invoke(InvokeArgs),
+    /// Run a function here, with the engine and the limits of a provider
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
 }
 
 const INVOKE_EXAMPLES: &str = "\
@@ -70,45 +79,38 @@ Examples:
   # A function of your own: it travels sealed to the provider if it lacks it
   dlambda invoke 2gzy...wid.onion ./resize.wasm -- --width 300 < in.png > out.png
 
+  # A wasi:http function
+  dlambda invoke 2gzy...wid.onion ./hello-http.wasm --http 'GET /?name=value' -i
+  dlambda invoke 2gzy...wid.onion ./hello-http.wasm --http 'POST /echo' \\
+      --header 'Content-Type: application/json' < in.json
+
   # Where did the time go?
   dlambda invoke 2gzy...wid.onion upper --report report.json < in.txt";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  echo hello | dlambda run ./upper.wasm
+  dlambda run ./resize.wasm --plan medium -- --width 300 < in.png > out.png
+  dlambda run ./hello-http.wasm --http 'POST /echo' --header 'Content-Type: text/plain' < in.txt
+
+  # How much of its plan does it use, and where does the time go?
+  dlambda run ./upper.wasm --report report.json < in.txt
+
+  # Does it give the same every time?
+  dlambda run ./upper.wasm --repeat 5 < in.txt
+
+  # The very run of a report, with the menu of another provider
+  dlambda run ./upper.wasm --seed 1f0c...9e --plans provider.toml --plan tiny < in.txt";
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  dlambda function inspect ./upper.wasm
+  dlambda function inspect ./upper.wasm --format json";
 
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   dlambda doctor
   dlambda doctor 2gzy...wid.onion --format json";
-
-/// What to call.
-#[derive(Debug, Args)]
-pub(crate) struct InvokeArgs {
-    /// The provider's onion address
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Endpoint,
-
-    /// A CID, an alias in the provider's advert, or a path to a .wasm file
-    /// (with a slash in it, or ending in .wasm)
-    pub(crate) function: String,
-
-    /// The function's arguments
-    #[arg(last = true)]
-    pub(crate) args: Vec<String>,
-
-    /// The plan; without one, the provider's first
-    #[arg(long, value_parser = plan)]
-    pub(crate) plan: Option<PlanName>,
-
-    /// Write a report of the call (times, bytes, fuel) to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) report: Option<PathBuf>,
-}
-
-/// What to examine.
-#[derive(Debug, Args)]
-pub(crate) struct DoctorArgs {
-    /// Also try to reach this provider
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Option<Endpoint>,
-}
 
 /// How results and errors are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,16 +119,6 @@ pub(crate) enum Format {
     Json,
     /// For people
     Text,
-}
-
-fn endpoint(text: &str) -> Result<Endpoint, String> {
-    text.parse()
-        .map_err(|error: dlambda_proto::IdError| error.to_string())
-}
-
-fn plan(text: &str) -> Result<PlanName, String> {
-    text.parse()
-        .map_err(|error: dlambda_proto::IdError| error.to_string())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

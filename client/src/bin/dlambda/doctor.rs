@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cli::{Common, DoctorArgs, Format};
 use crate::home;
-use crate::output::{Spinner, say};
+use crate::output::{Spinner, print, say};
 
 /// For a provider's advert.
 const ADVERT: Duration = Duration::from_secs(30);
@@ -146,9 +146,4 @@ impl Examination {
             Some(report) => ExitCode::from(report.kind.exit_code()),
         }
     }
-}
-
-fn print(line: &str) {
-    use std::io::Write as _;
-    let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -1,19 +1,28 @@
 //! Where things are kept, and the network that was asked for.
 
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlambda_executor::CodeCacheConfig;
 use dlambda_privacy::network::Network;
+use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{self, TorDirectories, Transport};
 use dlambda_proto::{ErrorKind, Report};
 use fs_mistrust::Mistrust;
+use rand_core::Rng as _;
 
 use crate::cli::Common;
 use crate::output::Spinner;
 
 /// The start of Tor takes seconds; what takes longer than this is broken.
 const BOOTSTRAP: Duration = Duration::from_secs(60);
+
+/// Bytes of compiled functions that are kept on disk.
+const CODE_CACHE_BYTES: u64 = 512 << 20;
 
 /// The network file, or the public network.
 pub(crate) fn network(common: &Common) -> Result<Network, Report> {
@@ -30,15 +39,79 @@ pub(crate) fn network(common: &Common) -> Result<Network, Report> {
 
 /// Tor's directories for this network, checked to be ours alone.
 pub(crate) fn directories(common: &Common, network: &Network) -> Result<TorDirectories, Report> {
-    let (state, cache) = match &common.home {
-        Some(home) => (home.join("state"), home.join("cache")),
-        None => standard_directories()?,
-    };
+    let (state, cache) = roots(common)?;
     let directories = TorDirectories::new(state.join(&network.name), cache.join(&network.name));
     for path in [&directories.state, &directories.cache] {
         make_private(path)?;
     }
     Ok(directories)
+}
+
+/// Where compiled functions are kept, and the secret that authenticates them.
+/// Native code that somebody else had put there would be run.
+pub(crate) fn code_cache(common: &Common) -> Result<CodeCacheConfig, Report> {
+    let (state, cache) = roots(common)?;
+    // The dot keeps it apart from the directories of networks.
+    let directory = cache.join("code.cache");
+    for path in [&state, &directory] {
+        make_private(path)?;
+    }
+    let key = code_cache_key(&state.join("code-cache.key"))?;
+    Ok(CodeCacheConfig {
+        directory,
+        key,
+        bytes: CODE_CACHE_BYTES,
+    })
+}
+
+/// Made at first use. If two commands make it at the same time, one of them
+/// has its code compiled again later.
+fn code_cache_key(path: &Path) -> Result<[u8; 32], Report> {
+    let wrong = |error: String| {
+        let message = format!("{}: {error}", path.display());
+        Report::new(ErrorKind::Local, message)
+            .with_hint("remove the file: another is made, and functions are compiled again")
+    };
+    // A file that others could read would be open to them after a careless copy.
+    match mistrust()?.verifier().require_file().check(path) {
+        Err(fs_mistrust::Error::NotFound(_)) => {}
+        checked => {
+            checked.map_err(|error| wrong(error.to_string()))?;
+            let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            return bytes
+                .try_into()
+                .map_err(|_| wrong("not a key of 32 bytes".to_owned()));
+        }
+    }
+    let mut key = [0; 32];
+    os_rng().fill_bytes(&mut key);
+    let temporary = path.with_extension(format!("{}.new", std::process::id()));
+    let made = write_private(&temporary, &key).and_then(|()| std::fs::rename(&temporary, path));
+    made.map_err(|error| {
+        let _ = std::fs::remove_file(&temporary);
+        Report::new(ErrorKind::Local, format!("{}: {error}", path.display()))
+    })?;
+    Ok(key)
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut options = File::options();
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// State, which nobody else has, and cache, which can be made again.
+fn roots(common: &Common) -> Result<(PathBuf, PathBuf), Report> {
+    match &common.home {
+        Some(home) => Ok((home.join("state"), home.join("cache"))),
+        None => standard_directories(),
+    }
 }
 
 fn standard_directories() -> Result<(PathBuf, PathBuf), Report> {
@@ -52,12 +125,15 @@ fn standard_directories() -> Result<(PathBuf, PathBuf), Report> {
     Ok((state.to_owned(), project.cache_dir().to_owned()))
 }
 
-fn make_private(path: &Path) -> Result<(), Report> {
-    let mistrust = Mistrust::builder()
+fn mistrust() -> Result<Mistrust, Report> {
+    Mistrust::builder()
         .controlled_by_default_env_var()
         .build()
-        .map_err(|error| Report::new(ErrorKind::Local, error.to_string()))?;
-    mistrust.make_directory(path).map_err(|error| {
+        .map_err(|error| Report::new(ErrorKind::Local, error.to_string()))
+}
+
+fn make_private(path: &Path) -> Result<(), Report> {
+    mistrust()?.make_directory(path).map_err(|error| {
         let message = format!("{}: {error}", path.display());
         Report::new(ErrorKind::Local, message).with_hint(
             "the directory must be yours alone: chmod 700 it, or name another with --home",

@@ -1,6 +1,5 @@
 //! `dlambda invoke`.
 
-use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,18 +7,14 @@ use std::time::{Duration, Instant};
 
 use dlambda_client::{Answer, Call, CallError, FunctionName, Progress, Querier};
 use dlambda_privacy::clock::SystemClock;
-use dlambda_proto::{ErrorKind, Report};
+use dlambda_proto::{ErrorKind, Report, Start};
 use serde_json::{Value, json};
 
-use crate::cli::{Common, Format, InvokeArgs};
-use crate::home;
-use crate::output::{Spinner, print_error, print_stderr_of_function};
-
-/// No call is larger than the largest padding bucket.
-const MAX_INPUT: u64 = 64 << 20;
-
-/// What every WebAssembly binary begins with.
-const WASM_MAGIC: &[u8] = b"\0asm";
+use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
+use crate::output::{
+    Spinner, millis, print_error, print_stderr_of_function, write_output, write_report,
+};
+use crate::{home, http, input};
 
 pub(crate) async fn run(
     args: InvokeArgs,
@@ -45,7 +40,7 @@ pub(crate) async fn run(
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
     }
-    let code = finish(outcome, format);
+    let code = finish(outcome, &args.http, format);
     // The output is out; nobody waits for this but the shell.
     querier.settle().await;
     code
@@ -53,19 +48,18 @@ pub(crate) async fn run(
 
 async fn describe(args: &InvokeArgs, max_time: Duration) -> Result<Call, Report> {
     let function = function_name(&args.function)?;
-    // On a thread of its own, so that Ctrl-C and the deadline hold meanwhile.
-    let reading = tokio::task::spawn_blocking(read_input);
-    let input = tokio::time::timeout(max_time, reading)
-        .await
-        .map_err(|_| Report::new(ErrorKind::Deadline, "standard input did not end in time"))?
-        .map_err(|error| Report::new(ErrorKind::Bug, error.to_string()))??;
-    let call = Call::new(args.provider, function)
+    let input = input::read_input(max_time).await?;
+    let request = args.http.request(!input.is_empty())?;
+    let mut call = Call::new(args.provider, function)
         .args(args.args.clone())
         .input(input);
-    Ok(match &args.plan {
-        Some(plan) => call.plan(plan.clone()),
-        None => call,
-    })
+    if let Some(plan) = &args.plan {
+        call = call.plan(plan.clone());
+    }
+    if let Some(request) = request {
+        call = call.http(request);
+    }
+    Ok(call)
 }
 
 fn function_name(text: &str) -> Result<FunctionName, Report> {
@@ -75,41 +69,9 @@ fn function_name(text: &str) -> Result<FunctionName, Report> {
             .parse()
             .map_or_else(|_| FunctionName::Alias(text.to_owned()), FunctionName::Id));
     }
-    let wasm = read_bounded(Path::new(text))
-        .map_err(|error| Report::new(ErrorKind::Local, format!("{text}: {error}")))?;
-    if !wasm.starts_with(WASM_MAGIC) {
-        let message = format!("{text} is not a WebAssembly binary");
-        return Err(Report::new(ErrorKind::Usage, message).with_hint(
-            "compile your function to WebAssembly (target wasm32-wasip1 or wasm32-wasip2)",
-        ));
-    }
-    Ok(FunctionName::Wasm(wasm.into()))
-}
-
-fn read_bounded(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path)?;
-    file.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// Standard input, unless it is a terminal: most functions need none, and
-/// nobody wants to be kept waiting for an end-of-file.
-fn read_input() -> Result<Vec<u8>, Report> {
-    let mut input = Vec::new();
-    let stdin = std::io::stdin();
-    if stdin.is_terminal() {
-        return Ok(input);
-    }
-    let read = stdin.lock().take(MAX_INPUT + 1).read_to_end(&mut input);
-    read.map_err(|error| Report::new(ErrorKind::Local, format!("standard input: {error}")))?;
-    if input.len() as u64 > MAX_INPUT {
-        return Err(
-            Report::new(ErrorKind::Usage, "the input is larger than 64 MiB")
-                .with_hint("send less: no provider takes more in one call"),
-        );
-    }
-    Ok(input)
+    Ok(FunctionName::Wasm(
+        input::read_function(Path::new(text))?.into(),
+    ))
 }
 
 fn words(step: Progress) -> String {
@@ -123,11 +85,16 @@ fn words(step: Progress) -> String {
     }
 }
 
-fn finish(outcome: Result<Answer, CallError>, format: Format) -> Result<ExitCode, Report> {
+fn finish(
+    outcome: Result<Answer, CallError>,
+    http: &HttpArgs,
+    format: Format,
+) -> Result<ExitCode, Report> {
     match outcome {
         Ok(answer) => {
-            write_output(&answer.stdout)?;
+            http.print(answer.http.as_ref(), &answer.stdout)?;
             print_stderr_of_function(&answer.stderr);
+            http.judge(answer.http.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -146,16 +113,8 @@ fn finish(outcome: Result<Answer, CallError>, format: Format) -> Result<ExitCode
     }
 }
 
-fn write_output(bytes: &[u8]) -> Result<(), Report> {
-    let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|error| Report::new(ErrorKind::Local, format!("standard output: {error}")))
-}
-
 fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
-    let bootstrap_ms = (bootstrap.as_secs_f64() * 1e6).round() / 1e3;
+    let bootstrap_ms = millis(bootstrap);
     let answer = match outcome {
         Ok(answer) => answer,
         Err(error) => {
@@ -182,7 +141,11 @@ fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
         "provider": answer.provider.unredacted(),
         "epoch": answer.epoch,
         "plan": answer.plan,
-        "cold": answer.usage.cold,
+        "engine": hex::encode(answer.engine),
+        "deterministic": answer.usage.deterministic,
+        "http": answer.http.as_ref().map(http::to_json),
+        "start": answer.usage.start,
+        "cold": answer.usage.start != Start::Warm,
         "attached": answer.attached,
         "attempts": answer.attempts,
         "fuel": answer.usage.fuel,
@@ -198,14 +161,4 @@ fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
             "total_ms": millis(answer.stages.total),
         },
     })
-}
-
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-fn write_report(path: &Path, report: &Value) -> Result<(), Report> {
-    let text = format!("{report:#}\n");
-    std::fs::write(path, text)
-        .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
 }

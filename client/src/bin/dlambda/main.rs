@@ -1,15 +1,23 @@
 //! `dlambda`: invoke functions anonymously.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod doctor;
 mod home;
+mod http;
+mod input;
+mod inspect;
 mod invoke;
+mod local;
 mod output;
+mod plans;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use cli::{Cli, Command};
+use cli::{Cli, Command, FunctionCommand};
 use dlambda_privacy::logging;
 use dlambda_proto::{ErrorKind, Report};
 
@@ -42,6 +50,10 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<ExitCode, Report> {
     match cli.command {
         Command::Doctor(args) => doctor::run(args, &cli.common, cli.format).await,
+        Command::Function(FunctionCommand::Inspect(args)) => {
+            inspect::run(args, &cli.common, cli.format).await
+        }
         Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
+        Command::Run(args) => run::run(args, &cli.common).await,
     }
 }

@@ -1,11 +1,13 @@
 //! What people and machines get to see.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::borrow::Cow;
+use std::io::{IsTerminal, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
-use dlambda_proto::Report;
+use dlambda_proto::{ErrorKind, Report};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::Format;
 
@@ -24,18 +26,51 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Prints what a function wrote to its standard error. It comes from a
-/// stranger: on a terminal, escape sequences are taken out.
+/// Prints a line of data on standard output.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Writes a function's output, byte for byte.
+pub(crate) fn write_output(bytes: &[u8]) -> Result<(), Report> {
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|error| Report::new(ErrorKind::Local, format!("standard output: {error}")))
+}
+
+/// Prints what a function wrote to its standard error.
 pub(crate) fn print_stderr_of_function(bytes: &[u8]) {
     let mut stderr = std::io::stderr();
-    let _ = if stderr.is_terminal() {
-        let text = String::from_utf8_lossy(bytes);
-        let harmless = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
-        let text: String = text.chars().filter(harmless).collect();
-        stderr.write_all(text.as_bytes())
-    } else {
-        stderr.write_all(bytes)
-    };
+    let _ = stderr.write_all(&printable_on_terminal(&stderr, bytes));
+}
+
+/// Text of a stranger, fit for where it goes: on a terminal, escape sequences
+/// are taken out.
+pub(crate) fn printable_on_terminal<'a>(
+    stream: &impl IsTerminal,
+    bytes: &'a [u8],
+) -> Cow<'a, [u8]> {
+    if !stream.is_terminal() {
+        return Cow::Borrowed(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let harmless = |c: &char| matches!(c, '\n' | '\t') || !c.is_control();
+    let text: String = text.chars().filter(harmless).collect();
+    Cow::Owned(text.into_bytes())
+}
+
+/// Writes a report for machines to a file.
+pub(crate) fn write_report(path: &Path, report: &Value) -> Result<(), Report> {
+    let text = format!("{report:#}\n");
+    std::fs::write(path, text)
+        .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
+}
+
+/// Milliseconds with three decimals.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Progress on a terminal; silent elsewhere.
