@@ -10,7 +10,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dlambda-proto", &[]),
     ("dlambda-executor", &[]),
     ("dlambda-privacy", &["dlambda-proto"]),
-    ("dlambda-client", &["dlambda-privacy", "dlambda-proto"]),
+    (
+        "dlambda-client",
+        &["dlambda-executor", "dlambda-privacy", "dlambda-proto"],
+    ),
     (
         "dlambda-provider",
         &["dlambda-executor", "dlambda-privacy", "dlambda-proto"],
@@ -19,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "dlambda-tests",
         &[
             "dlambda-client",
+            "dlambda-executor",
             "dlambda-privacy",
             "dlambda-proto",
             "dlambda-provider",

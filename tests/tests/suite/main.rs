@@ -16,6 +16,7 @@ mod calls;
 mod hostile_callers;
 mod hostile_functions;
 mod hostile_providers;
+mod local_run;
 mod support;
 mod tor;
 mod tor_demo;
