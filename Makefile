@@ -12,9 +12,10 @@ BIN = $(TARGET_DIR)/debug
 help:
 	@echo "make demo       three anonymous calls on a private Tor network, start to end"
 	@echo "make test       every test, the private Tor network included"
-	@echo "make bench      round trips, against C tor in the same run"
+	@echo "make bench      figures, each against a baseline of the same run: calls"
+	@echo "                against C tor, the executor against wasmtime"
 	@echo "make check      what CI checks beside the tests: format, clippy, docs, licences"
-	@echo "make functions  rebuild the example functions (needs clang for WebAssembly)"
+	@echo "make functions  rebuild the example functions, as far as there are compilers"
 
 demo: tools/tor build
 	$(BIN)/dlambda-demo
@@ -23,8 +24,11 @@ test: tools/tor tools/nextest build
 	$(CARGO) test --locked --workspace --doc
 	$(CARGO) nextest run --locked --workspace $(NEXTEST_ARGS)
 
-bench: tools/tor tools/nginx build
+bench: tools/tor tools/nginx tools/wrk build
 	$(BIN)/dlambda-bench
+	scripts/install-wasmtime $(TARGET_DIR)/bench
+	tests/programs/fetch $(TARGET_DIR)/bench quickjs resvg
+	$(BIN)/dlambda-bench-executor --wasmtime $(TARGET_DIR)/bench/wasmtime --programs $(TARGET_DIR)/bench
 
 build:
 	$(BUILD)
