@@ -20,6 +20,8 @@ pub struct Answer {
     pub http: Option<HttpResponse>,
     /// The function that ran.
     pub function: FunctionId,
+    /// Where all its randomness came from: with it the call can be run again.
+    pub seed: [u8; 32],
     /// Who ran it.
     pub provider: ProviderId,
     /// The provider's epoch.

@@ -58,6 +58,7 @@ pub enum Progress {
 /// What one circuit brought.
 struct Try {
     consistent: bool,
+    seed: [u8; 32],
     reply: Reply,
     advert: Verified<Advert>,
     plan: Plan,
@@ -163,7 +164,7 @@ impl Querier {
         let plan = choose_plan(call, &advert)?.clone();
         let (source, function) = choose_source(call, &advert, attach)?;
         let request = request(call, source);
-        let input_bytes = request.input_len();
+        let (input_bytes, seed) = (request.input_len(), request.seed);
         let sealed = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())?;
         drop(request);
         progress(Progress::Running { attached: attach });
@@ -172,6 +173,7 @@ impl Querier {
         self.closing.spawn(acknowledge(stream));
         Ok(Try {
             consistent,
+            seed,
             traffic: Traffic {
                 input_bytes,
                 output_bytes: 0,
@@ -242,6 +244,7 @@ impl Try {
             _ => return Err(CallError::UnknownAnswer),
         };
         Ok(Answer {
+            seed: self.seed,
             traffic: Traffic {
                 output_bytes: stdout.len() as u64,
                 ..self.traffic

@@ -141,6 +141,7 @@ fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
         "provider": answer.provider.unredacted(),
         "epoch": answer.epoch,
         "plan": answer.plan,
+        "seed": hex::encode(answer.seed),
         "engine": hex::encode(answer.engine),
         "deterministic": answer.usage.deterministic,
         "http": answer.http.as_ref().map(http::to_json),
