@@ -48,13 +48,26 @@ impl Program {
         log: &Path,
         deadline: Duration,
     ) -> Result<(Self, Value)> {
+        let level = std::env::var("DLAMBDA_LOG").unwrap_or_default();
+        Self::start_logging(name, args, log, &level, deadline).await
+    }
+
+    /// The same, with a level for its log.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Program::start`].
+    pub async fn start_logging(
+        name: &str,
+        args: &[&str],
+        log: &Path,
+        level: &str,
+        deadline: Duration,
+    ) -> Result<(Self, Value)> {
         let log_file = std::fs::File::create(log)?;
         let mut child = Command::new(binary(name)?)
             .args(args)
-            .env(
-                "DLAMBDA_LOG",
-                std::env::var("DLAMBDA_LOG").unwrap_or_default(),
-            )
+            .env("DLAMBDA_LOG", level)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log_file)

@@ -33,8 +33,11 @@ impl TorWorld {
         let dir = tempfile::tempdir().expect("a directory");
         let network = testnet.network_toml();
         let (published, data) = (functions(), dir.path().join("provider"));
+        let mut config = ProviderConfig::default();
+        // The last plan is on real time, where sleeping takes as long as it says.
+        config.plans.last_mut().expect("a menu").deterministic = false;
         let provider = LocalProvider::start(
-            ProviderConfig::default(),
+            config,
             &published,
             &data,
             participant(network, &dir.path().join("provider-tor"))
@@ -86,7 +89,7 @@ fn sha256_line(input: &[u8]) -> Vec<u8> {
     format!("{}\n", data_encoding::HEXLOWER.encode(&digest)).into_bytes()
 }
 
-/// Sleeps for six seconds, then ends with success: `poll_oneoff` with one
+/// Sleeps for six seconds (on real time), then ends with success: `poll_oneoff` with one
 /// relative subscription to the monotonic clock.
 const SLOW: &str = "(module
     (import \"wasi_snapshot_preview1\" \"poll_oneoff\"
@@ -138,6 +141,7 @@ async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
     let mut world = TorWorld::new().await;
     let slow: Arc<[u8]> = wat::parse_str(SLOW).expect("good WAT").into();
     let call = Call::new(world.provider.endpoint, FunctionName::Wasm(slow));
+    let call = call.plan("large".parse().expect("a plan"));
     let minutes = Duration::from_secs(200);
     // The function is there and compiled, so that every call is one circuit.
     world

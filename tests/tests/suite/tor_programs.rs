@@ -52,7 +52,8 @@ impl Shell {
             "json",
         ];
         let log = self.dir.path().join("provider.log");
-        let started = Program::start("dlambda-provider", &args, &log, DEADLINE).await;
+        let name = "dlambda-provider";
+        let started = Program::start_logging(name, &args, &log, "trace", DEADLINE).await;
         let (provider, ready) = started.expect("a provider");
         assert_eq!(ready["ready"], true);
         let address = ready["address"].as_str().expect("an address").to_owned();
@@ -233,8 +234,8 @@ async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
     drop(stdin);
     let output = child.wait_with_output().await.expect("ends");
     assert_eq!(output.stdout, b"function\ncanary-in-the-arguments\n");
-    let log = stderr(&output);
-    assert!(log.contains("TRACE"), "it is a log at the finest level");
+    let provider = std::fs::read_to_string(shell.path("provider.log")).expect("a log");
+    let logs = [("caller", stderr(&output)), ("provider", provider)];
     let name = address.trim_end_matches(".onion");
     let cid = dlambda_proto::FunctionId::of(
         &std::fs::read(functions().join("args-echo.wasm")).expect("an example"),
@@ -246,7 +247,10 @@ async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
         name,
         &cid.unredacted(),
     ] {
-        assert!(!log.contains(secret), "the log holds {secret}");
+        for (whose, log) in &logs {
+            assert!(log.contains("TRACE"), "it is a log at the finest level");
+            assert!(!log.contains(secret), "the {whose}'s log holds {secret}");
+        }
     }
 }
 
@@ -262,6 +266,13 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
         status["status"]["succeeded"].as_u64() >= Some(8),
         "{status}"
     );
+    let execution = &status["status"]["execution"];
+    assert!(execution["fuel"].as_u64() > Some(0), "{status}");
+    let walls = execution["walls"].as_array().expect("walls");
+    assert!(walls.contains(&"seccomp".into()), "{status}");
+    assert_eq!(status["status"]["queues"][0]["plan"], "small");
+    let functions = status["status"]["functions"].as_array().expect("functions");
+    assert!(functions.iter().any(|f| f["alias"] == "upper" && f["calls"].as_u64() >= Some(3)));
     let elsewhere = shell.path("nowhere");
     let args = ["status", "--data", &elsewhere];
     let none = run("dlambda-provider", &args, b"", DEADLINE)
