@@ -71,11 +71,14 @@ impl CodeCache {
 
     /// Keeps the code, as far as there is room. Blocks. What cannot be kept will be compiled again.
     pub(crate) fn put(&self, digest: &FunctionDigest, image: &CodeImage) -> io::Result<()> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         if image.len() + (HEADER + MAC) as u64 > self.config.bytes {
             return Ok(());
         }
         let path = self.path(digest);
-        let temporary = path.with_extension(format!("{}.new", std::process::id()));
+        // No other executor's, in this process or in another.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = path.with_extension(format!("{}-{number}.new", std::process::id()));
         let written = self.write(digest, image, &temporary);
         let kept = written.and_then(|()| fs::rename(&temporary, &path));
         if kept.is_err() {
@@ -295,6 +298,24 @@ mod tests {
         cache.put(&[4; 32], &image(&[4; 5_000])).unwrap();
         assert!(cache.get(&[4; 32]).is_none(), "larger than the cache");
         assert_eq!(cache.rejected(), 0);
+    }
+
+    #[test]
+    fn two_that_keep_one_function_at_once_do_not_disturb_each_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let code = vec![5; 1 << 20];
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let cache = cache(temp.path(), 1, 1 << 30);
+                    for _ in 0..5 {
+                        cache.put(&[1; 32], &image(&code)).unwrap();
+                        assert!(cache.get(&[1; 32]).is_some());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
     #[test]
