@@ -109,6 +109,8 @@ pub(crate) fn request(head: Option<HttpRequest>, body: Bytes) -> Result<Incoming
 }
 
 fn build(head: HttpRequest, body: Bytes) -> Option<Incoming> {
+    // The parser takes an empty path for `/`, and `*` as it is.
+    head.path.starts_with('/').then_some(())?;
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::from_bytes(head.method.as_bytes()).ok()?;
     let mut host = AUTHORITY.to_owned();
