@@ -13,10 +13,15 @@
 
 mod arrows;
 mod calls;
+mod cases;
+mod code_cache;
+mod determinism;
 mod hostile_callers;
 mod hostile_functions;
 mod hostile_providers;
+mod http_functions;
 mod local_run;
+mod real_programs;
 mod support;
 mod tor;
 mod tor_demo;
