@@ -24,6 +24,7 @@ pub(crate) async fn run(
     format: Format,
 ) -> Result<ExitCode, Report> {
     let started = Instant::now();
+    take_all_descriptors();
     let network = read_network(&args)?;
     let config = read_config(&args)?;
     let data = DataDir::open(&data_directory(data)?)?;
@@ -51,6 +52,16 @@ pub(crate) async fn run(
         () = stop_on_signal(signals, stop, &spinner) => return Ok(ExitCode::from(130)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Callers, circuits and compiled functions each take one; the usual limit of
+/// 1,024 is for programs that call `select`.
+fn take_all_descriptors() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Without them it serves fewer callers at a time.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 async fn start(
