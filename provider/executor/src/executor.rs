@@ -216,6 +216,12 @@ impl Executor {
         self.0.guests.walls()
     }
 
+    /// The workers that live.
+    #[cfg(test)]
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        self.0.guests.processes()
+    }
+
     /// What has happened so far.
     pub fn counts(&self) -> Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -39,6 +39,22 @@ pub struct HttpResponse {
     pub fields: Vec<(String, Vec<u8>)>,
 }
 
+impl Invocation {
+    /// About as many as it takes to write it down.
+    pub(crate) fn bytes(&self) -> u64 {
+        const EACH: usize = 16;
+        let args = self.args.iter().map(|arg| arg.len() + EACH);
+        let http = self.http.iter().flat_map(|http| {
+            let fields = http.fields.iter();
+            let fields = fields.map(|(name, value)| name.len() + value.len() + EACH);
+            fields.chain([http.method.len(), http.path.len()])
+        });
+        args.chain(http).fold(self.input.len() as u64, |sum, more| {
+            sum.saturating_add(more as u64)
+        })
+    }
+}
+
 /// Shows sizes only.
 impl fmt::Debug for Invocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

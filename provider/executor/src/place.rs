@@ -57,6 +57,14 @@ impl Guests {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        match self {
+            Self::Workers(pool) => pool.processes(),
+            Self::Here(_) => Vec::new(),
+        }
+    }
+
     pub(crate) async fn ready(&self) -> Result<(), ExecutorError> {
         match self {
             Self::Workers(pool) => pool.ready().await,

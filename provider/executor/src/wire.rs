@@ -210,7 +210,9 @@ impl From<WireError> for ExecutorError {
         match error {
             WireError::BadRequest => Self::BadInvocation("not a valid HTTP request"),
             WireError::Fault => Self::Fault("in a helper process"),
-            WireError::Malformed(reason) => Self::Malformed { reason },
+            WireError::Malformed(reason) => Self::Malformed {
+                reason: printable(&reason),
+            },
             WireError::NoEntryPoint => Self::NoEntryPoint,
             WireError::TooLarge(measure, found, limit) => {
                 let measure = Measure::ALL.get(usize::from(measure)).copied();
@@ -223,7 +225,9 @@ impl From<WireError> for ExecutorError {
             WireError::TooMuchMemory => Self::TooCostly(Cost::Memory),
             WireError::TooMuchTime => Self::TooCostly(Cost::Time),
             WireError::Unsupported => Self::Unsupported,
-            WireError::UnsupportedImport(import) => Self::UnsupportedImport { import },
+            WireError::UnsupportedImport(import) => Self::UnsupportedImport {
+                import: printable(&import),
+            },
         }
     }
 }
@@ -285,6 +289,13 @@ fn from_fields(fields: Vec<Field>) -> Vec<(String, Vec<u8>)> {
         .into_iter()
         .map(|(name, value)| (name, value.into()))
         .collect()
+}
+
+/// Text that has been made fit for a log already, unless the helper has fallen.
+fn printable(text: &str) -> String {
+    const LONGEST: usize = 400;
+    let fit = text.chars().filter(|character| !character.is_control());
+    fit.take(LONGEST).collect()
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -365,6 +376,15 @@ mod tests {
         let mut wire = WireOutcome::new(outcome(Status::Exited(0)));
         wire.status = (0, 256);
         assert!(wire.into_outcome(&Limits::default()).is_none());
+    }
+
+    #[test]
+    fn what_a_fallen_helper_says_is_fit_for_a_log() {
+        let lie = WireError::Malformed(format!("\u{1b}[2J\n{}", "x".repeat(10_000)));
+        let ExecutorError::Malformed { reason } = lie.into() else {
+            panic!("another error");
+        };
+        assert!(reason.starts_with("[2Jxxx") && reason.len() == 400);
     }
 
     #[test]

@@ -8,7 +8,11 @@ use std::collections::HashMap;
 
 use crate::{Function, FunctionDigest};
 
-/// A set of functions, bounded by their size.
+/// Functions at most, however small: each takes two of the descriptors that a worker may have, and calls need code that
+/// is kept no longer.
+const MOST: usize = 400;
+
+/// A set of functions, bounded by their size and number.
 pub(crate) struct Warm {
     bytes: u64,
     capacity: u64,
@@ -65,14 +69,14 @@ impl Warm {
             return;
         }
         let pinned = self.remove(&function.digest());
-        while self.bytes + size > self.capacity {
+        while !self.has_room(size) {
             let Some((digest, priority)) = self.least() else {
                 break;
             };
             self.remove(&digest);
             self.age = priority;
         }
-        if self.bytes + size > self.capacity {
+        if !self.has_room(size) {
             return;
         }
         self.bytes += size;
@@ -83,6 +87,10 @@ impl Warm {
             pinned,
         };
         self.entries.insert(function.digest(), entry);
+    }
+
+    fn has_room(&self, size: u64) -> bool {
+        self.bytes + size <= self.capacity && self.entries.len() < MOST
     }
 
     fn least(&self) -> Option<(FunctionDigest, f64)> {
@@ -163,6 +171,17 @@ mod tests {
         set.insert(&function(11, 100));
         assert!(!warm(&mut set, 10), "used once, by its maker");
         assert_eq!((1..=9).filter(|number| warm(&mut set, *number)).count(), 9);
+    }
+
+    #[test]
+    fn small_ones_are_counted() {
+        let mut set = Warm::new(1 << 30);
+        for number in 0..600_u32 {
+            let mut digest = [0; 32];
+            digest[..4].copy_from_slice(&number.to_le_bytes());
+            set.insert(&Function::for_test(digest, 1));
+        }
+        assert_eq!(set.len(), MOST);
     }
 
     #[test]

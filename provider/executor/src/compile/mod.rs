@@ -171,8 +171,8 @@ fn too_costly(status: ExitStatus) -> ExecutorError {
     match status.signal() {
         // XCPU at the limit of CPU time, KILL a second later.
         Some(24 | 9) => ExecutorError::TooCostly(Cost::Time),
-        // An allocation failed, or the compiler overflowed its stack.
-        Some(6 | 11) => ExecutorError::TooCostly(Cost::Memory),
+        // An allocation failed, the compiler overflowed its stack, or its code is too large for a file.
+        Some(6 | 11 | 25) => ExecutorError::TooCostly(Cost::Memory),
         _ if status.code() == Some(child::SETUP_FAILED) => {
             ExecutorError::Setup("the compiler's process cannot be confined".into())
         }

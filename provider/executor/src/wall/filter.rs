@@ -37,7 +37,6 @@ const ALLOWED: &[c_long] = &[
     SYS_madvise,
     SYS_membarrier,
     SYS_memfd_create,
-    SYS_mmap,
     SYS_mprotect,
     SYS_mremap,
     SYS_munmap,
@@ -100,6 +99,10 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         SYS_clone,
         vec![only(0, SeccompCmpOp::MaskedEq(thread), thread)?],
     );
+    // Of one's own: shared memory counts against no limit.
+    let kind = u64::from(MAP_TYPE.cast_unsigned());
+    let own = u64::from(MAP_PRIVATE.cast_unsigned());
+    rules.insert(SYS_mmap, vec![only(3, SeccompCmpOp::MaskedEq(kind), own)?]);
     // An abort is a signal to oneself.
     let this = u64::from(std::process::id());
     rules.insert(SYS_tgkill, vec![equal(0, this)?]);

@@ -62,6 +62,7 @@ pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
         ),
         ("raise its limits", outcome(raise_limits())),
         ("allocate without end", allocate()),
+        ("share memory", outcome(share())),
         ("make a thread, which it may", outcome(thread())),
     ]
 }
@@ -94,6 +95,25 @@ fn allocate() -> Result<(), String> {
         all.push(part);
     }
     Ok(())
+}
+
+/// Shared memory is not counted by limits.
+#[allow(
+    unsafe_code,
+    reason = "the kernel chooses where, and nobody uses what is there"
+)]
+fn share() -> rustix::io::Result<()> {
+    use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+    // SAFETY: it takes nobody's place.
+    unsafe {
+        mmap_anonymous(
+            std::ptr::null_mut(),
+            4_096,
+            ProtFlags::READ,
+            MapFlags::SHARED,
+        )
+    }
+    .map(drop)
 }
 
 fn thread() -> std::io::Result<()> {

@@ -14,6 +14,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 const PREFIX: usize = 4;
+/// Most of a buffer that is kept for the next message.
+const KEPT: usize = 256 << 10;
 /// Descriptors that may arrive with one piece of data.
 const DESCRIPTORS: usize = 4;
 
@@ -51,7 +53,12 @@ impl Sender {
 
     /// Sends what is in the buffer.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        self.stream.write_all_buf(&mut self.buffer).await
+        let large = self.buffer.len() > KEPT;
+        self.stream.write_all_buf(&mut self.buffer).await?;
+        if large {
+            self.buffer = BytesMut::new();
+        }
+        Ok(())
     }
 
     /// Sends a message with a descriptor beside its first byte.
@@ -140,6 +147,13 @@ impl Receiver {
             return Ok(None);
         }
         self.buffer.advance(PREFIX);
+        if len > KEPT {
+            // The message has the large buffer for its own, and gives it back when it is done.
+            let rest = BytesMut::from(&self.buffer[len..]);
+            let mut message = std::mem::replace(&mut self.buffer, rest);
+            message.truncate(len);
+            return Ok(Some(message));
+        }
         Ok(Some(self.buffer.split_to(len)))
     }
 

@@ -5,4 +5,6 @@ mod messages;
 mod pool;
 pub(crate) mod serve;
 
+#[cfg(test)]
+pub(crate) use messages::Setup;
 pub(crate) use pool::{Pool, Retire};

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::engine::MEMORIES_PER_CALL;
 use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
 use crate::worker::channel::{Receiver, Sender};
 use crate::worker::messages::{Order, Report, Setup};
@@ -39,7 +40,7 @@ const RESTART: [Duration; 5] = [
 ];
 /// Bytes of a message beside input, output and the like.
 const OVERHEAD: u64 = 1 << 20;
-/// Input or output of one call, in bytes.
+/// Input or output of one call with all that goes with it, in bytes.
 const LARGEST: u64 = 64 << 20;
 /// Memory of a worker beside its guests' memories: engine, code, stacks, input and output.
 const WORKER_BYTES: u64 = 1 << 30;
@@ -63,17 +64,21 @@ struct Shared {
 #[derive(Default)]
 struct Worker {
     state: Mutex<State>,
-    /// Told to die by a call that waited for too long.
-    hung: Notify,
 }
 
+/// One life of a worker, and nothing before and after it.
 #[derive(Default)]
 struct State {
-    /// While the process lives.
     orders: Option<mpsc::UnboundedSender<Outgoing>>,
+    /// Told to die by a call that waited for too long, or was lied to.
+    condemned: Arc<Notify>,
+    #[cfg(test)]
+    process: Option<u32>,
     loaded: HashSet<u64>,
     calls: HashMap<u64, oneshot::Sender<Result<WireOutcome, WireError>>>,
 }
+
+type Answer = oneshot::Receiver<Result<WireOutcome, WireError>>;
 
 enum Outgoing {
     Order(Order),
@@ -90,16 +95,16 @@ impl Pool {
     /// Starts the keepers. Needs a runtime. Workers come up meanwhile; calls wait for them.
     pub(crate) fn start(config: &ExecutorConfig, program: PathBuf, workers: usize) -> Self {
         let workers = workers.max(1);
-        let share = config.max_concurrent.div_ceil(workers).max(1);
-        let memory = config
-            .memory_budget
-            .min(config.max_memory_bytes as u64 * share as u64);
+        // A memory that a call has had stays as large, though empty, until another call has its place. So over time all
+        // places come to be as large as the largest call.
+        let places = config.max_concurrent.max(1) as u64 * u64::from(MEMORIES_PER_CALL);
+        let memory = (config.max_memory_bytes as u64).saturating_mul(places);
         let setup = Setup {
             // Any call may come to any worker, and places are given out for all workers together.
             calls: config.max_concurrent as u64,
             memory_bytes: config.max_memory_bytes as u64,
             data_bytes: memory.saturating_add(WORKER_BYTES),
-            message_bytes: 2 * LARGEST + OVERHEAD,
+            message_bytes: LARGEST + OVERHEAD,
         };
         let shared = Arc::new(Shared {
             program,
@@ -138,6 +143,14 @@ impl Pool {
         lock(&self.0.walls).clone()
     }
 
+    #[cfg(test)]
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let workers = self.0.workers.iter();
+        workers
+            .filter_map(|worker| worker.state().process)
+            .collect()
+    }
+
     /// Waits until a worker is ready.
     pub(crate) async fn ready(&self) -> Result<(), ExecutorError> {
         self.0.least_busy().await.map(drop)
@@ -155,10 +168,17 @@ impl Pool {
         limits: &Limits,
     ) -> Result<Outcome, ExecutorError> {
         let shared = &*self.0;
+        // One that is too long for a message would cost the worker, and the calls of others with it.
+        let output = limits.output_bytes.saturating_add(limits.stderr_bytes) as u64;
+        if invocation.bytes() > LARGEST || output > LARGEST {
+            return Err(ExecutorError::BadInvocation(
+                "too much input, or room for too much output",
+            ));
+        }
         let what = WireCall::new(invocation, limits);
         let worker = shared.least_busy().await?;
         let call = shared.next_call.fetch_add(1, Ordering::Relaxed);
-        let answer = worker
+        let (answer, condemned) = worker
             .order(call, function, what)
             .ok_or(ExecutorError::WorkerDied)?;
         let pending = PendingCall { worker, call };
@@ -166,14 +186,14 @@ impl Pool {
         let answer = match timeout(longest, answer).await {
             Ok(answer) => answer.map_err(|_| ExecutorError::WorkerDied)?,
             Err(_) => {
-                worker.hung.notify_one();
+                condemned.notify_one();
                 return Err(ExecutorError::WorkerDied);
             }
         };
         drop(pending);
         answer?.into_outcome(limits).ok_or_else(|| {
             // It lies, so it is not ours any more.
-            worker.hung.notify_one();
+            condemned.notify_one();
             ExecutorError::WorkerDied
         })
     }
@@ -206,7 +226,7 @@ impl Worker {
         call: u64,
         function: &Function,
         what: WireCall,
-    ) -> Option<oneshot::Receiver<Result<WireOutcome, WireError>>> {
+    ) -> Option<(Answer, Arc<Notify>)> {
         let mut state = self.state();
         let orders = state.orders.clone()?;
         let slot = function.slot();
@@ -218,7 +238,7 @@ impl Worker {
             .ok()?;
         let (sender, receiver) = oneshot::channel();
         state.calls.insert(call, sender);
-        Some(receiver)
+        Some((receiver, Arc::clone(&state.condemned)))
     }
 }
 
@@ -320,29 +340,34 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
     let Some(pool) = shared.upgrade() else {
         return Ok(());
     };
-    let (_child, mut sender, mut receiver) = spawn(&pool)?;
+    let (child, mut sender, mut receiver) = spawn(&pool)?;
     sender.queue(&minicbor::to_vec(&pool.setup).map_err(io::Error::other)?)?;
     sender.flush().await?;
     let ready = timeout(START, receiver.receive()).await??;
     let walls = check(&ready.ok_or(io::ErrorKind::UnexpectedEof)?)?;
     started.store(true, Ordering::Relaxed);
     let (orders, outgoing) = mpsc::unbounded_channel();
-    pool.workers[number].state().orders = Some(orders);
+    let condemned = {
+        let mut state = pool.workers[number].state();
+        state.orders = Some(orders);
+        #[cfg(test)]
+        {
+            state.process = child.id();
+        }
+        Arc::clone(&state.condemned)
+    };
     *lock(&pool.walls) = walls;
     *lock(&pool.broken) = None;
     pool.changed.notify_waiters();
     drop(pool);
-    let hung = async {
-        match shared.upgrade() {
-            Some(pool) => pool.workers[number].hung.notified().await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = write(sender, outgoing) => ended,
         ended = read(shared, number, receiver) => ended,
-        () = hung => Ok(()),
-    }
+        () = condemned.notified() => Ok(()),
+    };
+    // It is killed here at the latest.
+    drop(child);
+    ended
 }
 
 fn spawn(pool: &Shared) -> io::Result<(Child, Sender, Receiver)> {
