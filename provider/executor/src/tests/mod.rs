@@ -4,9 +4,13 @@ mod bad_functions;
 mod determinism;
 mod fairness;
 mod hostile;
+mod limits;
 mod memory;
 mod prepare;
+mod processes;
 mod programs;
+mod wall;
+mod workers;
 
 use std::time::Duration;
 

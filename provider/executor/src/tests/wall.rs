@@ -1,0 +1,172 @@
+//! The second wall, with the first one down: native code in a confined process, doing what an intruder would.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use super::processes::{eventually, lives, status};
+use super::{executor, run};
+use crate::wall::probe;
+use crate::worker::Setup;
+use crate::{Limits, Status, Wall, executor_program};
+
+/// A child that sleeps, until dropped.
+struct Victim(Child);
+
+impl Victim {
+    fn start() -> Self {
+        // In a group of its own: signals to that of the test are not for it.
+        let sleep = Command::new("sleep").arg("600").process_group(0).spawn();
+        Self(sleep.unwrap())
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What `dlambda-executor probe` says of each attempt.
+fn confined(key: &Path, victim: u32, port: u16) -> BTreeMap<String, String> {
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let mut child = Command::new(executor_program().unwrap())
+        .arg("probe")
+        .arg(key)
+        .args([victim.to_string(), port.to_string()])
+        .stdin(Stdio::from(OwnedFd::from(there)))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let setup = minicbor::to_vec(Setup {
+        calls: 4,
+        memory_bytes: 64 << 20,
+        data_bytes: 1 << 30,
+        message_bytes: 1 << 20,
+    });
+    let setup = setup.unwrap();
+    let len = u32::try_from(setup.len()).unwrap();
+    here.write_all(&len.to_le_bytes()).unwrap();
+    here.write_all(&setup).unwrap();
+    let mut report = String::new();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_to_string(&mut report).unwrap();
+    assert!(child.wait().unwrap().success(), "{report}");
+    report
+        .lines()
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(what, outcome)| (what.to_owned(), outcome.to_owned()))
+        .collect()
+}
+
+#[test]
+fn an_intruder_can_compute_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let key = directory.path().join("key");
+    std::fs::write(&key, "secret").unwrap();
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let victim = Victim::start();
+
+    let attempts = confined(&key, victim.0.id(), port);
+    let allowed: Vec<_> = attempts
+        .iter()
+        .filter(|(_, outcome)| *outcome == "done")
+        .map(|(what, _)| what.as_str())
+        .collect();
+    assert_eq!(allowed, ["make a thread, which it may"], "{attempts:#?}");
+    let state = status(victim.0.id(), "State").unwrap();
+    assert!(state.starts_with('S'), "{state}");
+    listener.set_nonblocking(true).unwrap();
+    assert!(listener.accept().is_err(), "somebody connected");
+    assert!(!key.with_extension("probe").exists());
+    assert_eq!(std::fs::read(&key).unwrap(), b"secret");
+
+    // The same without walls, or the test would show nothing. Every one of these works, for this very user.
+    let unconfined = probe::attempts(&key, i32::try_from(victim.0.id()).unwrap(), port);
+    let names: Vec<_> = unconfined
+        .iter()
+        .map(|(what, _)| (*what).to_owned())
+        .collect();
+    assert_eq!(names.len(), attempts.len());
+    assert!(
+        names.iter().all(|name| attempts.contains_key(name)),
+        "{names:?}"
+    );
+    let failed: Vec<_> = unconfined
+        .iter()
+        .filter(|(what, outcome)| {
+            // Not every machine has a message bus, overcommits memory, or lets limits be raised.
+            let machine = [
+                "connect to a local socket",
+                "raise its limits",
+                "allocate without end",
+            ];
+            outcome.is_err() && !machine.contains(what)
+        })
+        .collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let state = status(victim.0.id(), "State").unwrap();
+    assert!(state.starts_with('T'), "{state}");
+    let _ = std::fs::remove_file("/tmp/dlambda-probe");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn real_workers_are_behind_the_walls() {
+    let executor = executor();
+    executor.ready().await.unwrap();
+    eventually("two workers", || executor.processes().len() == 2).await;
+    let outcome = run(&executor, super::command(""), &Limits::default()).await;
+    assert_eq!(outcome.status, Status::Exited(0));
+    let walls = executor.walls();
+    println!("{walls:?}");
+    assert!(
+        walls.contains(&Wall::SystemCalls) && walls.contains(&Wall::Resources),
+        "{walls:?}"
+    );
+    let root = rustix::process::geteuid().is_root();
+    assert_eq!(walls.contains(&Wall::User), root);
+    for worker in executor.processes() {
+        let line = |name: &str| status(worker, name).unwrap();
+        assert_eq!(
+            (line("NoNewPrivs").as_str(), line("Seccomp").as_str()),
+            ("1", "2")
+        );
+        assert_eq!(line("CapEff"), "0000000000000000");
+        if root {
+            assert_eq!(line("Uid"), "65534\t65534\t65534\t65534");
+            assert_eq!(line("Gid"), "65534\t65534\t65534\t65534");
+            assert_eq!(line("Groups"), "");
+            let empty = std::fs::read_dir(format!("/proc/{worker}/root")).map(Iterator::count);
+            assert!(!walls.contains(&Wall::Root) || empty.is_ok_and(|entries| entries == 0));
+        }
+        assert!(lives(worker));
+        holds_nothing(worker);
+    }
+}
+
+/// Descriptors of a worker: its socket, /dev/null, what tokio has, and sealed code. Only root can look.
+fn holds_nothing(worker: u32) {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{worker}/fd")) else {
+        return;
+    };
+    let mut others = Vec::new();
+    for entry in entries {
+        let target = std::fs::read_link(entry.unwrap().path()).unwrap();
+        let target = target.to_string_lossy().into_owned();
+        let known = ["socket:[", "anon_inode:[event", "/memfd:"];
+        if target != "/dev/null" && !known.iter().any(|known| target.starts_with(known)) {
+            others.push(target);
+        }
+    }
+    assert!(others.is_empty(), "{others:?}");
+}
