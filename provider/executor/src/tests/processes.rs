@@ -10,6 +10,11 @@ pub(super) fn resident(process: u32) -> u64 {
     pages.unwrap_or(0) * rustix::param::page_size() as u64
 }
 
+/// Whether this process runs one test only, so that what it uses is that test's.
+pub(super) fn alone() -> bool {
+    std::env::var_os("NEXTEST").is_some()
+}
+
 /// How long it has run, and how long it would have liked to run while others did.
 pub(super) fn scheduled(process: u32) -> (Duration, Duration) {
     let times = fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::processes::{children, resident};
+use super::super::processes::{alone, children, resident};
 use super::super::{command, component, config, prepare, wat};
 use crate::{
     CompileLimits, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Measure, Status,
@@ -99,10 +99,12 @@ async fn compile_bombs_are_refused_and_hurt_nobody() {
     let executor = small();
     let quick = prepare(&executor, command("")).await;
     let workers = executor.processes();
+    // To write them down takes more memory than to have them refused.
+    let bombs = bombs();
     let before = resident(std::process::id());
     let mut wrong = Vec::new();
     let mut slowest = Duration::ZERO;
-    for (name, wasm) in bombs() {
+    for (name, wasm) in bombs {
         let begun = Instant::now();
         let bomb = executor.prepare(wasm);
         tokio::pin!(bomb);
@@ -146,7 +148,7 @@ async fn compile_bombs_are_refused_and_hurt_nobody() {
     // A call takes a fraction of a millisecond; the machine may be busy with other tests.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let grown = resident(std::process::id()).saturating_sub(before);
-    assert!(grown < 96 << 20, "{grown}");
+    assert!(!alone() || grown < 96 << 20, "{grown}");
     assert_eq!(executor.processes(), workers);
     let left = children(std::process::id()).into_iter().filter(|child| {
         std::fs::read(format!("/proc/{child}/cmdline")).is_ok_and(|line| {

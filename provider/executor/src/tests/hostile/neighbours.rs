@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::super::processes::{eventually, resident, scheduled};
+use super::super::processes::{alone, eventually, resident, scheduled};
 use super::super::{command, component, config, executor, prepare, run, wat};
 use crate::{Executor, ExecutorConfig, Function, Invocation, Limits, Status};
 
@@ -88,7 +88,7 @@ async fn besieged(executor: &Executor, by: &[Bytes]) -> JoinSet<()> {
         siege.spawn(async move {
             let limits = Limits {
                 fuel: u64::MAX,
-                wall_time: Duration::from_millis(500),
+                wall_time: Duration::from_secs(60),
                 ..Limits::default()
             };
             loop {
@@ -117,6 +117,13 @@ async fn neighbours_keep_their_latency() {
     keep_their_latency(&hostile()).await;
 }
 
+/// Many that are long: as long as they take turns, a newcomer waits for one of them, and otherwise for all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "fails: a newcomer waits for about as many milliseconds as there are long calls, and more"]
+async fn neighbours_of_many_long_calls_keep_their_latency() {
+    keep_their_latency(&vec![command("(loop (br 0))"); 30]).await;
+}
+
 /// The engine makes one call of the C library of `memory.fill`, `memory.copy` and `memory.init`, however long, and
 /// nothing can interrupt that: tens of milliseconds for the memory that a call has by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +134,7 @@ async fn neighbours_of_bulk_operations_keep_their_latency() {
 
 async fn keep_their_latency(by: &[Bytes]) {
     let executor = Executor::new(ExecutorConfig {
-        max_concurrent: 16,
+        max_concurrent: 48,
         ..config()
     })
     .unwrap();
@@ -139,7 +146,8 @@ async fn keep_their_latency(by: &[Bytes]) {
     for _ in 0..3 {
         let alone = p95(&executor, &function).await;
         let siege = besieged(&executor, by).await;
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // Until those that are long count as long.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let (ran, waited) = times(&executor);
         let besieged = p95(&executor, &function).await;
         let (ran, waited) = (times(&executor).0 - ran, times(&executor).1 - waited);
@@ -230,7 +238,7 @@ async fn memory_returns_to_where_it_was() {
         assert!(*after < before + SLACK, "{before} bytes, then {after}");
     }
     assert!(
-        after.1 < before.1 + 2 * SLACK,
+        !alone() || after.1 < before.1 + 2 * SLACK,
         "{} bytes here, then {}",
         before.1,
         after.1
