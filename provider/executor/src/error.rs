@@ -27,8 +27,10 @@ pub enum ExecutorError {
         reason: String,
     },
 
-    /// Neither `_start: () -> ()` (preview 1) nor `wasi:cli/run` (preview 2) is exported.
-    #[error("the function has no entry point: export `_start` or `wasi:cli/run`")]
+    /// Neither `_start: () -> ()` (preview 1) nor `wasi:cli/run` or `wasi:http/incoming-handler` (preview 2) is exported.
+    #[error(
+        "the function has no entry point: export `_start`, `wasi:cli/run` or `wasi:http/incoming-handler`"
+    )]
     NoEntryPoint,
 
     /// Too many calls or compilations are waiting, or one waited for too long.

@@ -13,10 +13,9 @@ use crate::HttpResponse;
 pub struct Outcome {
     /// How it ended.
     pub status: Status,
-    /// What it wrote to standard output, also if it failed later; at most [`Limits::output_bytes`].
+    /// What it wrote to standard output (the response's body for an HTTP function), also if it failed later; at most [`Limits::output_bytes`].
     ///
     /// [`Limits::output_bytes`]: crate::Limits::output_bytes
-    /// The response's body for an HTTP function.
     pub stdout: Bytes,
     /// How an HTTP function answered, if it did.
     pub http: Option<HttpResponse>,

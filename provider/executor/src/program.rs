@@ -18,7 +18,7 @@ pub fn main() -> ExitCode {
     match command.to_str() {
         Some(compile::child::COMMAND) => compile::child::run(arguments),
         Some(worker::serve::COMMAND) => worker::serve::run(),
-        Some("probe") => probe(arguments).unwrap_or(ExitCode::from(2)),
+        Some("probe") => probe(arguments).unwrap_or_else(|| ExitCode::from(2)),
         _ => ExitCode::from(2),
     }
 }

@@ -355,23 +355,22 @@ mod tests {
                 .into_outcome(&limits)
                 .is_some()
         };
-        let limits = Limits::default();
-        assert!(believed(limits.clone()));
+        assert!(believed(Limits::default()));
         assert!(!believed(Limits {
             output_bytes: 2,
-            ..limits.clone()
+            ..Limits::default()
         }));
         assert!(!believed(Limits {
             stderr_bytes: 2,
-            ..limits.clone()
+            ..Limits::default()
         }));
         assert!(!believed(Limits {
             fuel: 0,
-            ..limits.clone()
+            ..Limits::default()
         }));
         assert!(!believed(Limits {
             memory_bytes: 1,
-            ..limits
+            ..Limits::default()
         }));
         let mut wire = WireOutcome::new(outcome(Status::Exited(0)));
         wire.status = (0, 256);

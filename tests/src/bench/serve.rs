@@ -159,6 +159,7 @@ async fn load(address: SocketAddr, connections: u16, seconds: u16) -> Result<f64
         .context("wrk printed no number")
 }
 
+#[allow(clippy::disallowed_methods, reason = "our own server, on loopback")]
 async fn wait_for(address: SocketAddr) -> Result<()> {
     let begun = Instant::now();
     while begun.elapsed() < START {

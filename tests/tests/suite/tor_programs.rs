@@ -272,7 +272,11 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     assert!(walls.contains(&"seccomp".into()), "{status}");
     assert_eq!(status["status"]["queues"][0]["plan"], "small");
     let functions = status["status"]["functions"].as_array().expect("functions");
-    assert!(functions.iter().any(|f| f["alias"] == "upper" && f["calls"].as_u64() >= Some(3)));
+    assert!(
+        functions
+            .iter()
+            .any(|f| f["alias"] == "upper" && f["calls"].as_u64() >= Some(3))
+    );
     let elsewhere = shell.path("nowhere");
     let args = ["status", "--data", &elsewhere];
     let none = run("dlambda-provider", &args, b"", DEADLINE)

@@ -54,6 +54,7 @@ const ALLOWED: &[c_long] = &[
     SYS_sched_getaffinity,
     SYS_sched_yield,
     SYS_sendmsg,
+    SYS_sendto,
     SYS_set_robust_list,
     SYS_sigaltstack,
     SYS_write,
@@ -103,6 +104,8 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let kind = u64::from(MAP_TYPE.cast_unsigned());
     let own = u64::from(MAP_PRIVATE.cast_unsigned());
     rules.insert(SYS_mmap, vec![only(3, SeccompCmpOp::MaskedEq(kind), own)?]);
+    // Of one's own thread; unprivileged, a priority only falls.
+    rules.insert(SYS_setpriority, vec![equal(1, 0)?]);
     // An abort is a signal to oneself.
     let this = u64::from(std::process::id());
     rules.insert(SYS_tgkill, vec![equal(0, this)?]);

@@ -18,6 +18,7 @@ pub(crate) type Attempt = (&'static str, Result<(), String>);
 
 /// Tries everything. `file` is one that this user could read before, `other` a process that it could signal, and
 /// `port` one on which somebody listens on this machine.
+#[allow(clippy::disallowed_methods, reason = "the point is that they fail")]
 pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
     let pid = Pid::from_raw(other);
     vec![

@@ -1,28 +1,41 @@
 //! Messages over a socket pair: `length (4, little endian) | message`, with a descriptor beside some.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf as _, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, Interest};
+use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Notify;
 
 const PREFIX: usize = 4;
-/// Most of a buffer that is kept for the next message.
+/// Most of a buffer that is kept for, or shared with, the next message.
 const KEPT: usize = 256 << 10;
 /// Descriptors that may arrive with one piece of data.
 const DESCRIPTORS: usize = 4;
 
-/// Sends messages.
-pub(crate) struct Sender {
+/// Sends messages: at once if there is room in the socket, and otherwise as soon as there is.
+///
+/// Whoever has a message sends it, without a task in between that would have to be woken first.
+pub(crate) struct Outbox {
     stream: OwnedWriteHalf,
-    buffer: BytesMut,
+    waiting: Mutex<VecDeque<Piece>>,
+    more: Notify,
+}
+
+/// Bytes, and the descriptor that goes beside the first of them.
+struct Piece {
+    bytes: BytesMut,
+    descriptor: Option<OwnedFd>,
 }
 
 /// Receives messages of at most `most` bytes.
@@ -35,53 +48,82 @@ pub(crate) struct Receiver {
     descriptors: VecDeque<OwnedFd>,
 }
 
-impl Sender {
+impl Outbox {
     pub(crate) fn new(stream: OwnedWriteHalf) -> Self {
         Self {
             stream,
-            buffer: BytesMut::new(),
+            waiting: Mutex::default(),
+            more: Notify::new(),
         }
     }
 
-    /// Puts a message into the buffer.
-    pub(crate) fn queue(&mut self, message: &[u8]) -> io::Result<()> {
+    /// Sends a message after all that were sent before. What does not fit now is left to [`Outbox::drain`].
+    pub(crate) fn send(&self, message: &[u8], descriptor: Option<OwnedFd>) -> io::Result<()> {
         let len = u32::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        self.buffer.extend_from_slice(&len.to_le_bytes());
-        self.buffer.extend_from_slice(message);
-        Ok(())
-    }
-
-    /// Sends what is in the buffer.
-    pub(crate) async fn flush(&mut self) -> io::Result<()> {
-        let large = self.buffer.len() > KEPT;
-        self.stream.write_all_buf(&mut self.buffer).await?;
-        if large {
-            self.buffer = BytesMut::new();
-        }
-        Ok(())
-    }
-
-    /// Sends a message with a descriptor beside its first byte.
-    pub(crate) async fn send_with(
-        &mut self,
-        message: &[u8],
-        descriptor: BorrowedFd<'_>,
-    ) -> io::Result<()> {
-        self.flush().await?;
-        self.queue(message)?;
-        let sent = loop {
-            self.stream.writable().await?;
-            let stream: &tokio::net::UnixStream = self.stream.as_ref();
-            let sent = stream.try_io(Interest::WRITABLE, || {
-                send_once(stream.as_fd(), &self.buffer, descriptor)
-            });
-            match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => break sent?,
+        let mut waiting = self.waiting();
+        let joins = |last: &&mut Piece| descriptor.is_none() && last.bytes.len() < KEPT;
+        let bytes = match waiting.back_mut().filter(joins) {
+            Some(last) => &mut last.bytes,
+            None => {
+                waiting.push_back(Piece {
+                    bytes: BytesMut::with_capacity(PREFIX + message.len()),
+                    descriptor,
+                });
+                // It was put there a moment ago.
+                &mut waiting.back_mut().ok_or(io::ErrorKind::Other)?.bytes
             }
         };
-        self.buffer.advance(sent);
-        self.flush().await
+        bytes.extend_from_slice(&len.to_le_bytes());
+        bytes.extend_from_slice(message);
+        if !self.push(&mut waiting)? {
+            self.more.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Sends what did not fit, until the other end is gone.
+    pub(crate) async fn drain(&self) -> io::Result<Infallible> {
+        loop {
+            self.more.notified().await;
+            self.flush().await?;
+        }
+    }
+
+    /// Waits until all is sent.
+    pub(crate) async fn flush(&self) -> io::Result<()> {
+        loop {
+            self.stream.writable().await?;
+            if self.push(&mut self.waiting())? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends as much as fits now, and says whether that was all.
+    fn push(&self, waiting: &mut VecDeque<Piece>) -> io::Result<bool> {
+        let stream: &UnixStream = self.stream.as_ref();
+        while let Some(piece) = waiting.front_mut() {
+            let sent = match &piece.descriptor {
+                Some(descriptor) => stream.try_io(Interest::WRITABLE, || {
+                    send_once(stream.as_fd(), &piece.bytes, descriptor.as_fd())
+                }),
+                None => stream.try_write(&piece.bytes),
+            };
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                sent => piece.bytes.advance(sent?),
+            }
+            piece.descriptor = None;
+            if piece.bytes.is_empty() {
+                waiting.pop_front();
+            }
+        }
+        Ok(true)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Piece>> {
+        // Every change is whole in itself.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -165,7 +207,7 @@ impl Receiver {
         }
         loop {
             self.stream.readable().await?;
-            let stream: &tokio::net::UnixStream = self.stream.as_ref();
+            let stream: &UnixStream = self.stream.as_ref();
             let (buffer, descriptors) = (&mut self.buffer, &mut self.descriptors);
             match stream.try_io(Interest::READABLE, || {
                 receive_once(stream.as_fd(), buffer, descriptors)
@@ -201,35 +243,30 @@ mod tests {
     use std::fs::File;
     use std::io::{Read as _, Seek as _, Write as _};
 
-    use tokio::net::UnixStream;
-
     use super::*;
     use crate::code::memory_file;
 
-    fn pair(most: usize, accepts: bool) -> (Sender, Receiver) {
+    fn pair(most: usize, accepts: bool) -> (Outbox, Receiver) {
         let (here, there) = UnixStream::pair().unwrap();
         (
-            Sender::new(here.into_split().1),
+            Outbox::new(here.into_split().1),
             Receiver::new(there.into_split().0, most, accepts),
         )
     }
 
     #[tokio::test]
     async fn messages_and_descriptors_arrive_in_order() {
-        let (mut sender, mut receiver) = pair(1 << 20, true);
-        let sending = tokio::spawn(async move {
-            for number in 0..20_u8 {
-                let large = vec![number; 300_000];
-                if number % 3 == 0 {
-                    let mut file = File::from(memory_file().unwrap());
-                    file.write_all(&[number]).unwrap();
-                    sender.send_with(&large, file.as_fd()).await.unwrap();
-                } else {
-                    sender.queue(&large).unwrap();
-                    sender.flush().await.unwrap();
-                }
-            }
-        });
+        let (outbox, mut receiver) = pair(1 << 20, true);
+        for number in 0..20_u8 {
+            let large = vec![number; 300_000];
+            let descriptor = (number % 3 == 0).then(|| {
+                let mut file = File::from(memory_file().unwrap());
+                file.write_all(&[number]).unwrap();
+                file.into()
+            });
+            outbox.send(&large, descriptor).unwrap();
+        }
+        let draining = tokio::spawn(async move { outbox.drain().await });
         for number in 0..20_u8 {
             let message = receiver.receive().await.unwrap().unwrap();
             assert_eq!((message.len(), message[0]), (300_000, number));
@@ -242,21 +279,19 @@ mod tests {
             file.read_to_end(&mut content).unwrap();
             assert_eq!(content, [number]);
         }
-        sending.await.unwrap();
+        draining.abort();
+        assert!(draining.await.is_err());
         assert!(receiver.receive().await.unwrap().is_none());
     }
 
     #[tokio::test]
     async fn a_long_message_and_an_unwanted_descriptor_are_refused() {
-        let (mut sender, mut receiver) = pair(10, false);
-        sender
-            .send_with(&[1; 10], memory_file().unwrap().as_fd())
-            .await
-            .unwrap();
+        let (outbox, mut receiver) = pair(10, false);
+        outbox.send(&[1; 10], Some(memory_file().unwrap())).unwrap();
+        outbox.flush().await.unwrap();
         assert_eq!(receiver.receive().await.unwrap().unwrap().len(), 10);
         assert!(receiver.descriptor().is_none());
-        sender.queue(&[1; 11]).unwrap();
-        sender.flush().await.unwrap();
+        outbox.send(&[1; 11], None).unwrap();
         assert!(receiver.receive().await.is_err());
     }
 }

@@ -23,6 +23,10 @@ pub(crate) struct Setup {
 
 /// To a worker.
 #[derive(Encode, Decode)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most orders are calls, and each is there for a moment"
+)]
 pub(crate) enum Order {
     /// Code to have ready; comes with a descriptor.
     #[n(0)]

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::engine::MEMORIES_PER_CALL;
 use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
-use crate::worker::channel::{Receiver, Sender};
+use crate::worker::channel::{Outbox, Receiver};
 use crate::worker::messages::{Order, Report, Setup};
 use crate::worker::serve;
 use crate::{
@@ -69,7 +69,7 @@ struct Worker {
 /// One life of a worker, and nothing before and after it.
 #[derive(Default)]
 struct State {
-    orders: Option<mpsc::UnboundedSender<Outgoing>>,
+    orders: Option<Arc<Outbox>>,
     /// Told to die by a call that waited for too long, or was lied to.
     condemned: Arc<Notify>,
     #[cfg(test)]
@@ -79,11 +79,6 @@ struct State {
 }
 
 type Answer = oneshot::Receiver<Result<WireOutcome, WireError>>;
-
-enum Outgoing {
-    Order(Order),
-    Load(u64, Function),
-}
 
 /// Lets workers forget a function once nobody can call it any more.
 pub(crate) struct Retire {
@@ -178,9 +173,12 @@ impl Pool {
         let what = WireCall::new(invocation, limits);
         let worker = shared.least_busy().await?;
         let call = shared.next_call.fetch_add(1, Ordering::Relaxed);
+        let slot = function.slot();
+        let order = minicbor::to_vec(Order::Run { call, slot, what });
+        let order = order.map_err(|_| ExecutorError::Fault("a call cannot be written"))?;
         let (answer, condemned) = worker
-            .order(call, function, what)
-            .ok_or(ExecutorError::WorkerDied)?;
+            .order(call, function, &order)
+            .map_err(|_| ExecutorError::WorkerDied)?;
         let pending = PendingCall { worker, call };
         let longest = limits.wall_time.saturating_add(GRACE);
         let answer = match timeout(longest, answer).await {
@@ -191,6 +189,10 @@ impl Pool {
             }
         };
         drop(pending);
+        if matches!(answer, Err(WireError::Fault)) {
+            // Its code may not have been loaded; next time it is sent again.
+            worker.forget(slot);
+        }
         answer?.into_outcome(limits).ok_or_else(|| {
             // It lies, so it is not ours any more.
             condemned.notify_one();
@@ -209,8 +211,7 @@ impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
         let mut state = self.worker.state();
         if state.calls.remove(&self.call).is_some() {
-            let cancel = Outgoing::Order(Order::Cancel { call: self.call });
-            let _ = state.orders.as_ref().map(|orders| orders.send(cancel));
+            state.tell(&Order::Cancel { call: self.call });
         }
     }
 }
@@ -225,20 +226,42 @@ impl Worker {
         &self,
         call: u64,
         function: &Function,
-        what: WireCall,
-    ) -> Option<(Answer, Arc<Notify>)> {
+        order: &[u8],
+    ) -> io::Result<(Answer, Arc<Notify>)> {
         let mut state = self.state();
-        let orders = state.orders.clone()?;
+        let orders = state.orders.clone().ok_or(io::ErrorKind::NotConnected)?;
         let slot = function.slot();
-        if state.loaded.insert(slot) {
-            orders.send(Outgoing::Load(slot, function.clone())).ok()?;
+        if !state.loaded.contains(&slot) {
+            let image = function.image();
+            let abi = abi_code(image.abi());
+            let load = minicbor::to_vec(Order::Load { slot, abi }).map_err(io::Error::other)?;
+            orders.send(&load, Some(image.descriptor().try_clone_to_owned()?))?;
+            state.loaded.insert(slot);
         }
-        orders
-            .send(Outgoing::Order(Order::Run { call, slot, what }))
-            .ok()?;
         let (sender, receiver) = oneshot::channel();
         state.calls.insert(call, sender);
-        Some((receiver, Arc::clone(&state.condemned)))
+        if let Err(error) = orders.send(order, None) {
+            state.calls.remove(&call);
+            return Err(error);
+        }
+        Ok((receiver, Arc::clone(&state.condemned)))
+    }
+
+    /// Code that is not needed any more.
+    fn forget(&self, slot: u64) {
+        let mut state = self.state();
+        if state.loaded.remove(&slot) {
+            state.tell(&Order::Unload { slot });
+        }
+    }
+}
+
+impl State {
+    /// Sends an order that nobody waits for. One that cannot be sent goes to a worker that is about to be replaced.
+    fn tell(&self, order: &Order) {
+        if let (Some(orders), Ok(order)) = (&self.orders, minicbor::to_vec(order)) {
+            let _ = orders.send(&order, None);
+        }
     }
 }
 
@@ -287,11 +310,7 @@ impl Drop for Retire {
             return;
         };
         for worker in &pool.workers {
-            let mut state = worker.state();
-            if state.loaded.remove(&self.slot) {
-                let unload = Outgoing::Order(Order::Unload { slot: self.slot });
-                let _ = state.orders.as_ref().map(|orders| orders.send(unload));
-            }
+            worker.forget(self.slot);
         }
     }
 }
@@ -340,16 +359,19 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
     let Some(pool) = shared.upgrade() else {
         return Ok(());
     };
-    let (child, mut sender, mut receiver) = spawn(&pool)?;
-    sender.queue(&minicbor::to_vec(&pool.setup).map_err(io::Error::other)?)?;
-    sender.flush().await?;
+    let (child, orders, mut receiver) = spawn(&pool)?;
+    let orders = Arc::new(orders);
+    orders.send(
+        &minicbor::to_vec(&pool.setup).map_err(io::Error::other)?,
+        None,
+    )?;
+    orders.flush().await?;
     let ready = timeout(START, receiver.receive()).await??;
     let walls = check(&ready.ok_or(io::ErrorKind::UnexpectedEof)?)?;
     started.store(true, Ordering::Relaxed);
-    let (orders, outgoing) = mpsc::unbounded_channel();
     let condemned = {
         let mut state = pool.workers[number].state();
-        state.orders = Some(orders);
+        state.orders = Some(Arc::clone(&orders));
         #[cfg(test)]
         {
             state.process = child.id();
@@ -361,7 +383,7 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
     pool.changed.notify_waiters();
     drop(pool);
     let ended = tokio::select! {
-        ended = write(sender, outgoing) => ended,
+        ended = orders.drain() => ended.map(|never| match never {}),
         ended = read(shared, number, receiver) => ended,
         () = condemned.notified() => Ok(()),
     };
@@ -370,7 +392,7 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
     ended
 }
 
-fn spawn(pool: &Shared) -> io::Result<(Child, Sender, Receiver)> {
+fn spawn(pool: &Shared) -> io::Result<(Child, Outbox, Receiver)> {
     let (here, there) = UnixStream::pair()?;
     let child = Command::new(&pool.program)
         .arg(serve::COMMAND)
@@ -386,7 +408,7 @@ fn spawn(pool: &Shared) -> io::Result<(Child, Sender, Receiver)> {
     let most = usize::try_from(pool.setup.message_bytes).unwrap_or(usize::MAX);
     Ok((
         child,
-        Sender::new(writing),
+        Outbox::new(writing),
         Receiver::new(reading, most, false),
     ))
 }
@@ -412,35 +434,6 @@ fn check(report: &[u8]) -> io::Result<Vec<Wall>> {
     }
 }
 
-async fn write(
-    mut sender: Sender,
-    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
-) -> io::Result<()> {
-    while let Some(mut order) = outgoing.recv().await {
-        loop {
-            match order {
-                Outgoing::Order(order) => {
-                    sender.queue(&minicbor::to_vec(order).map_err(io::Error::other)?)?;
-                }
-                Outgoing::Load(slot, function) => {
-                    let image = function.image();
-                    let abi = abi_code(image.abi());
-                    let order =
-                        minicbor::to_vec(Order::Load { slot, abi }).map_err(io::Error::other)?;
-                    sender.send_with(&order, image.descriptor()).await?;
-                }
-            }
-            // Many at once, if many are waiting.
-            match outgoing.try_recv() {
-                Ok(next) => order = next,
-                Err(_) => break,
-            }
-        }
-        sender.flush().await?;
-    }
-    Ok(())
-}
-
 async fn read(shared: &Weak<Shared>, number: usize, mut receiver: Receiver) -> io::Result<()> {
     while let Some(report) = receiver.receive().await? {
         let Report::Done { call, outcome } = minicbor::decode(&report).map_err(io::Error::other)?
@@ -452,7 +445,9 @@ async fn read(shared: &Weak<Shared>, number: usize, mut receiver: Receiver) -> i
         };
         let caller = pool.workers[number].state().calls.remove(&call);
         // Nobody waits for a call that was cancelled meanwhile.
-        let _ = caller.map(|caller| caller.send(outcome));
+        if let Some(caller) = caller {
+            let _ = caller.send(outcome);
+        }
     }
     Ok(())
 }

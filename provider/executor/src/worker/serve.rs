@@ -1,5 +1,6 @@
 //! The process that runs functions until its parent is gone.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -9,21 +10,22 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{SetOnce, mpsc};
+use tokio::sync::SetOnce;
 use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 
+use crate::engine::setup as cannot;
 use crate::sandbox::{Code, Sandbox};
 use crate::wall::{Confinement, Wall, confine};
 use crate::wire::{self, WireCall, WireError, WireOutcome};
-use crate::worker::channel::{Receiver, Sender};
+use crate::worker::channel::{Outbox, Receiver};
 use crate::worker::messages::{Order, Report, Setup};
 use crate::{ExecutorError, fingerprint};
 
 /// The command that starts it.
 pub(crate) const COMMAND: &str = "work";
 
-/// The network process goes first.
-const NICENESS: i32 = 5;
+/// How much others go first, 0 to 19.
+const NICENESS: i32 = 10;
 /// Bytes of initial contents of one memory, which live in something like a file; no function is longer.
 const INITIAL_BYTES: u64 = 64 << 20;
 /// Longest setup message.
@@ -52,7 +54,7 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
     let (reading, writing) = tokio::net::UnixStream::from_std(socket)?.into_split();
     let most = usize::try_from(setup.message_bytes).unwrap_or(usize::MAX);
     let receiver = Receiver::new(reading, most, true);
-    let mut sender = Sender::new(writing);
+    let outbox = Outbox::new(writing);
     let report = match &prepared {
         Ok((_, walls)) => Report::Ready {
             engine: fingerprint(),
@@ -65,19 +67,16 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
         },
         Err(error) => Report::Failed(error.to_string()),
     };
-    sender.queue(&minicbor::to_vec(report).map_err(io::Error::other)?)?;
-    runtime.block_on(sender.flush())?;
+    outbox.send(&minicbor::to_vec(report).map_err(io::Error::other)?, None)?;
+    runtime.block_on(outbox.flush())?;
     let (sandbox, _) = prepared.map_err(io::Error::other)?;
     drop(_inside);
-    let (reports, outgoing) = mpsc::unbounded_channel();
     let worker = Worker {
         sandbox: Arc::new(sandbox),
         receiver,
-        sender,
-        reports,
-        outgoing,
+        outbox: Rc::new(outbox),
         slots: HashMap::new(),
-        calls: HashMap::new(),
+        calls: Rc::default(),
     };
     Ok((worker, runtime))
 }
@@ -102,20 +101,22 @@ fn prepare(setup: &Setup) -> Result<(Sandbox, Vec<Wall>), ExecutorError> {
         data_bytes: setup.data_bytes,
         cpu_seconds: None,
         file_bytes: INITIAL_BYTES,
-        niceness: NICENESS,
+        niceness: 0,
     })?;
-    Ok((Sandbox::new(engine, memory, 1)?, walls))
+    let sandbox = Sandbox::new(engine, memory, 1)?;
+    // Of this thread, after that of the ticker has started: a tick that comes late lets a guest keep this thread for as
+    // long. And the network process goes first.
+    rustix::process::setpriority_process(None, NICENESS).map_err(cannot)?;
+    Ok((sandbox, walls))
 }
 
 /// A worker at work. All guests share its one thread.
 pub(crate) struct Worker {
     sandbox: Arc<Sandbox>,
     receiver: Receiver,
-    sender: Sender,
-    reports: mpsc::UnboundedSender<(u64, Result<WireOutcome, WireError>)>,
-    outgoing: mpsc::UnboundedReceiver<(u64, Result<WireOutcome, WireError>)>,
+    outbox: Rc<Outbox>,
     slots: HashMap<u64, Slot>,
-    calls: HashMap<u64, AbortHandle>,
+    calls: Rc<RefCell<HashMap<u64, AbortHandle>>>,
 }
 
 /// Code, from the moment that its descriptor arrives.
@@ -123,22 +124,14 @@ type Slot = Rc<SetOnce<Result<Arc<Code>, ExecutorError>>>;
 
 impl Worker {
     async fn serve(mut self) {
-        loop {
-            tokio::select! {
-                order = self.receiver.receive() => match order {
-                    Ok(Some(order)) => {
-                        // A parent that makes no sense is no parent of ours.
-                        let Ok(order) = minicbor::decode::<Order>(&order) else { return };
-                        self.obey(order);
-                    }
-                    Ok(None) | Err(_) => return,
-                },
-                Some((call, outcome)) = self.outgoing.recv() => {
-                    if self.report(call, outcome).await.is_err() {
-                        return;
-                    }
-                }
-            }
+        let outbox = Rc::clone(&self.outbox);
+        spawn_local(async move { outbox.drain().await.map(drop) });
+        while let Ok(Some(order)) = self.receiver.receive().await {
+            // A parent that makes no sense is no parent of ours.
+            let Ok(order) = minicbor::decode::<Order>(&order) else {
+                return;
+            };
+            self.obey(order);
         }
     }
 
@@ -156,42 +149,26 @@ impl Worker {
             }
             Order::Unload { slot } => drop(self.slots.remove(&slot)),
             Order::Cancel { call } => {
-                if let Some(task) = self.calls.remove(&call) {
+                if let Some(task) = self.calls.borrow_mut().remove(&call) {
                     task.abort();
                 }
             }
             Order::Run { call, slot, what } => {
-                let task = run_call(
-                    Arc::clone(&self.sandbox),
-                    self.slots.get(&slot).cloned(),
-                    what,
-                );
-                let reports = self.reports.clone();
+                let slot = self.slots.get(&slot).cloned();
+                let task = spawn_local(run_call(Arc::clone(&self.sandbox), slot, what));
+                self.calls.borrow_mut().insert(call, task.abort_handle());
+                let (calls, outbox) = (Rc::clone(&self.calls), Rc::clone(&self.outbox));
                 // Two tasks, so that a panic in a host function is an answer like any other.
-                let task = spawn_local(task);
-                self.calls.insert(call, task.abort_handle());
                 spawn_local(async move {
-                    let fault = Err(WireError::Fault);
-                    let _ = reports.send((call, task.await.unwrap_or(fault)));
+                    let outcome = task.await.unwrap_or(Err(WireError::Fault));
+                    calls.borrow_mut().remove(&call);
+                    // If it cannot be sent, the parent is gone, and this process soon.
+                    if let Ok(report) = minicbor::to_vec(Report::Done { call, outcome }) {
+                        let _ = outbox.send(&report, None);
+                    }
                 });
             }
         }
-    }
-
-    async fn report(
-        &mut self,
-        call: u64,
-        outcome: Result<WireOutcome, WireError>,
-    ) -> io::Result<()> {
-        let mut next = Some((call, outcome));
-        // Many at once, if many have ended.
-        while let Some((call, outcome)) = next {
-            self.calls.remove(&call);
-            let report = minicbor::to_vec(Report::Done { call, outcome });
-            self.sender.queue(&report.map_err(io::Error::other)?)?;
-            next = self.outgoing.try_recv().ok();
-        }
-        self.sender.flush().await
     }
 }
 

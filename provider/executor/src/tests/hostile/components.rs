@@ -47,7 +47,7 @@ fn calls(import: &str, options: &str, ty: &str, realloc: &str, body: &str) -> By
             (import \"libc\" \"table\" (table 1 funcref)) (elem (i32.const 0) $again)
             (func $again {body}) (func (export \"run\") (result i32) (call $again) (i32.const 0)))
         (core instance $guest (instantiate $m (with \"host\" (instance (export \"f\" (func $f)))) (with \"libc\" (instance $libc))))"
-    ).replace("(func $host \"f\")", &named(import)).to_string())
+    ).replace("(func $host \"f\")", &named(import)))
 }
 
 /// The function that an import is for.
