@@ -27,8 +27,8 @@
 //!   Clocks are virtual (each reading moves them by a microsecond, and sleeping by its length, in no time), random
 //!   numbers are ChaCha20 from [`Invocation::seed`], NaNs are canonical.
 //! * A guest's failure is an [`Outcome`]; an [`ExecutorError`] means that there was no call, or that the host failed.
-//! * A guest that spins never holds a thread for longer than about a millisecond at a time, and long calls wait for
-//!   short ones.
+//! * A guest that spins holds a thread for about a millisecond at a time, and long calls wait for short ones. A single
+//!   `memory.fill` or `memory.copy` cannot be interrupted: tens of milliseconds for all of a large memory.
 //! * With [`Isolation::Processes`], the process that uses this crate never runs or loads a stranger's code. Compiling
 //!   and running happen in processes that can reach neither files nor network nor other processes.
 //!

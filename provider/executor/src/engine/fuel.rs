@@ -5,7 +5,7 @@ use wasmtime::{OperatorCost, VariableOperatorCost};
 
 /// Each byte that the host copies for a guest: input, output, random numbers.
 pub(crate) const PER_HOST_BYTE: u64 = 1;
-/// Each reading of a clock, and each read, write or request for random numbers, besides its bytes.
+/// Each reading of a clock, and each read or write, besides its bytes.
 pub(crate) const PER_HOST_CALL: u64 = 50;
 
 /// One for every operator that does something, and one for every byte or table element of the bulk operations. A page

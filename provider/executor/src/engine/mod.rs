@@ -1,5 +1,6 @@
 //! The engine that all functions of a sandbox share: its settings, its name, and the thread that makes guests yield.
 
+pub(crate) mod bounds;
 mod fuel;
 mod ticker;
 
@@ -69,11 +70,12 @@ pub fn fingerprint() -> EngineFingerprint {
     hash.update(b"dlambda engine 1\n");
     hash.update(ENGINE);
     hash.update(format!(
-        "\n{:?}\n{}\n{}\n{:?}\n{WASM_STACK} {TABLE_ELEMENTS} {INSTANCES_PER_CALL}",
+        "\n{:?}\n{}\n{}\n{:?}\n{WASM_STACK} {TABLE_ELEMENTS} {INSTANCES_PER_CALL}\n{}",
         fuel::prices(),
         PER_HOST_BYTE,
         PER_HOST_CALL,
         FEATURES,
+        bounds::all(),
     ));
     hash.finalize().into()
 }

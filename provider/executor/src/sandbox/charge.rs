@@ -15,9 +15,14 @@ pub(crate) struct Charge(Arc<AtomicU64>);
 impl Charge {
     /// Owes for a call that copied this many bytes.
     pub(crate) fn call(&self, bytes: usize) {
+        self.0.fetch_add(PER_HOST_CALL, Ordering::Relaxed);
+        self.bytes(bytes);
+    }
+
+    /// Owes for this many bytes.
+    pub(crate) fn bytes(&self, bytes: usize) {
         let price = (bytes as u64).saturating_mul(PER_HOST_BYTE);
-        self.0
-            .fetch_add(price.saturating_add(PER_HOST_CALL), Ordering::Relaxed);
+        self.0.fetch_add(price, Ordering::Relaxed);
     }
 
     fn take(&self) -> u64 {
@@ -35,11 +40,7 @@ pub(crate) fn on_host_call(
     hook: CallHook,
 ) -> wasmtime::Result<()> {
     match hook {
-        CallHook::CallingHost => {
-            let host = store.data_mut();
-            host.depth += 1;
-            host.turn.give_up();
-        }
+        CallHook::CallingHost => store.data_mut().depth += 1,
         CallHook::ReturningFromHost => {
             let host = store.data_mut();
             host.drain_response()?;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock};
 
 use crate::sandbox::charge::Charge;
+use crate::sandbox::turn::Turn;
 
 /// A monotonic clock that starts at zero, and a wall clock. Clones share them.
 #[derive(Clone)]
@@ -20,7 +21,8 @@ enum Time {
     /// Nanoseconds. Each reading of either clock moves both by a microsecond, [`STEP`], and a sleep moves them by its
     /// length. Saturates after 584 years.
     Virtual(Arc<AtomicU64>),
-    Real(Instant),
+    /// Whoever sleeps gives up its turn.
+    Real(Instant, Turn),
 }
 
 const STEP: Duration = Duration::from_micros(1);
@@ -37,9 +39,9 @@ impl GuestClock {
         }
     }
 
-    pub(crate) fn real(charge: Charge) -> Self {
+    pub(crate) fn real(charge: Charge, turn: Turn) -> Self {
         Self {
-            time: Time::Real(Instant::now()),
+            time: Time::Real(Instant::now(), turn),
             charge,
         }
     }
@@ -48,7 +50,7 @@ impl GuestClock {
     pub(crate) fn elapsed(&self) -> u64 {
         match &self.time {
             Time::Virtual(time) => time.load(Ordering::Relaxed),
-            Time::Real(start) => nanoseconds(start.elapsed()),
+            Time::Real(start, _) => nanoseconds(start.elapsed()),
         }
     }
 
@@ -56,7 +58,7 @@ impl GuestClock {
     pub(crate) fn wall(&self) -> u64 {
         match &self.time {
             Time::Virtual(_) => nanoseconds(WALL_START).saturating_add(self.elapsed()),
-            Time::Real(_) => nanoseconds(
+            Time::Real(..) => nanoseconds(
                 SystemTime::now()
                     .duration_since(UNIX_EPOCH)
                     .unwrap_or_default(),
@@ -71,7 +73,8 @@ impl GuestClock {
             Time::Virtual(time) => {
                 time.fetch_max(until, Ordering::Relaxed);
             }
-            Time::Real(_) => {
+            Time::Real(_, turn) => {
+                turn.give_up();
                 let left = Duration::from_nanos(until.saturating_sub(self.elapsed()));
                 // Times too far away for the timer are cut to some years; the call ends long before.
                 tokio::time::sleep(left).await;
@@ -118,6 +121,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::turn::Turns;
 
     #[test]
     fn both_clocks_share_one_time() {
@@ -141,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn real_sleep_takes_its_time() {
-        let clock = GuestClock::real(Charge::default());
+        let clock = GuestClock::real(Charge::default(), Turns::new(1).claim());
         clock.sleep_until(5_000_000).await;
         assert!(clock.elapsed() >= 5_000_000);
         assert!(clock.wall() > nanoseconds(WALL_START));

@@ -5,6 +5,7 @@ use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::engine::bounds::{BYTES_PER_HOST_CALL, HANDLES};
 use crate::sandbox::charge::{self, Charge};
 use crate::sandbox::clock::GuestClock;
 use crate::sandbox::http::Http;
@@ -32,10 +33,6 @@ pub(crate) struct Host {
 
 /// argv[0] of every function: names depend on who calls.
 const NAME: &str = "function";
-/// Bytes that a guest may pass to the host in one call of the host.
-const BYTES_PER_HOST_CALL: usize = 16 << 20;
-/// Handles to host objects that one guest may hold.
-const HANDLES: usize = 1_024;
 
 impl Host {
     /// A store for one call, with fuel and memory limit set up. No memory grows beyond `largest` bytes.
@@ -78,7 +75,7 @@ impl Host {
         let clock = if limits.deterministic {
             GuestClock::deterministic(charge.clone())
         } else {
-            GuestClock::real(charge.clone())
+            GuestClock::real(charge.clone(), turn.clone())
         };
         let mut builder = WasiCtx::builder();
         builder

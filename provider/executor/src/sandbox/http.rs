@@ -19,11 +19,10 @@ use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use crate::engine::bounds::FIELD_BYTES;
 use crate::sandbox::host::Host;
 use crate::{ExecutorError, HttpRequest, HttpResponse};
 
-/// Bytes of header fields, as the library counts them, in each of a guest's heads.
-const FIELD_BYTES: usize = 64 << 10;
 /// What a handler takes for its own name, unless the caller gives it another: names are for networks.
 const AUTHORITY: &str = "function";
 

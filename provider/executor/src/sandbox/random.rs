@@ -6,10 +6,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _, TryRng};
 use wasmtime_wasi::WasiCtxBuilder;
 
+use crate::engine::bounds::RANDOM_BYTES;
 use crate::sandbox::charge::Charge;
-
-/// Random bytes in one request.
-const REQUEST_BYTES: u64 = 1 << 20;
 
 /// Three independent streams of one seed, for the three sources of randomness that WASI has.
 pub(crate) fn seed(builder: &mut WasiCtxBuilder, seed: [u8; 32], charge: &Charge) {
@@ -27,12 +25,12 @@ pub(crate) fn seed(builder: &mut WasiCtxBuilder, seed: [u8; 32], charge: &Charge
         .secure_random(stream(0))
         .insecure_random(stream(1))
         .insecure_random_seed(hash_seed)
-        .max_random_size(REQUEST_BYTES);
+        .max_random_size(RANDOM_BYTES);
 }
 
 /// The system's random numbers, in requests of bounded size.
 pub(crate) fn bound(builder: &mut WasiCtxBuilder) {
-    builder.max_random_size(REQUEST_BYTES);
+    builder.max_random_size(RANDOM_BYTES);
 }
 
 struct Paid {
@@ -44,17 +42,18 @@ impl TryRng for Paid {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        self.charge.call(4);
+        // The library takes one byte of it.
+        self.charge.bytes(1);
         Ok(self.rng.next_u32())
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        self.charge.call(8);
+        self.charge.bytes(8);
         Ok(self.rng.next_u64())
     }
 
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
-        self.charge.call(bytes.len());
+        self.charge.bytes(bytes.len());
         self.rng.fill_bytes(bytes);
         Ok(())
     }

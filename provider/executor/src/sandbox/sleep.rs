@@ -5,6 +5,7 @@ use wasmtime::{Caller, Extern, Linker, StoreContextMut};
 use wasmtime_wasi::p2::{DynPollable, Pollable, subscribe};
 use wasmtime_wasi::{WasiView as _, async_trait};
 
+use crate::engine::bounds::SUBSCRIPTIONS;
 use crate::sandbox::clock::GuestClock;
 use crate::sandbox::host::Host;
 
@@ -77,8 +78,6 @@ const SUCCESS: i32 = 0;
 const EBADF: u16 = 8;
 const EFAULT: i32 = 21;
 const EINVAL: i32 = 28;
-/// More than any guest has use for; the answer is as long.
-const MOST: usize = 1_024;
 
 /// Standard streams are always ready; if none is asked for, sleeps until the earliest time that is.
 async fn poll_oneoff(
@@ -92,7 +91,7 @@ async fn poll_oneoff(
         wasmtime::bail!("no memory");
     };
     let count = count.cast_unsigned() as usize;
-    if count == 0 || count > MOST {
+    if count == 0 || count > SUBSCRIPTIONS {
         return Ok(EINVAL);
     }
     let clock = caller.data().clock.clone();

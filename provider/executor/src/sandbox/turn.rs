@@ -47,15 +47,18 @@ impl Turns {
 
 impl Turn {
     /// Lets others run. A long call waits for its turn.
+    ///
+    /// The turn is passed on only after the runtime has looked at its sockets: if the next one had it at once, the
+    /// runtime would run one long call after the other before it noticed that somebody has come in.
     pub(crate) async fn next(self) {
+        // Tokio's own way, which goes on after sockets and timers.
+        yield_now().await;
         let long = {
             let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
             held.permit = None;
             held.ticks = held.ticks.saturating_add(1);
             held.ticks > SHORT
         };
-        // Tokio's own way, which also lets it look at timers and sockets.
-        yield_now().await;
         if long {
             let permit = Arc::clone(&self.0.turns.0).acquire_owned().await.ok();
             let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +66,7 @@ impl Turn {
         }
     }
 
-    /// Gives the turn back early: a call that waits for the host must not keep others from running.
+    /// Gives the turn back early: a call that sleeps must not keep others from running.
     pub(crate) fn give_up(&self) {
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.permit = None;

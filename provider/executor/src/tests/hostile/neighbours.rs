@@ -119,7 +119,6 @@ async fn neighbours_keep_their_latency() {
 
 /// Many that are long: as long as they take turns, a newcomer waits for one of them, and otherwise for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "fails: a newcomer waits for about as many milliseconds as there are long calls, and more"]
 async fn neighbours_of_many_long_calls_keep_their_latency() {
     keep_their_latency(&vec![command("(loop (br 0))"); 30]).await;
 }
