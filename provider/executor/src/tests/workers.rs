@@ -58,7 +58,11 @@ async fn a_worker_that_dies_takes_only_its_calls_with_it() {
     let workers = executor.processes();
     let calls = spinners(&executor, 6, 1_500).await;
     signal(workers[0], Signal::KILL);
-    assert_eq!(sorted(calls).await, (3, 3));
+    let (cut, died) = sorted(calls).await;
+    assert!(
+        cut > 0 && died > 0,
+        "both workers had calls: {cut} cut, {died} died"
+    );
     eventually("a new worker", || executor.processes().len() == 2).await;
     let now = executor.processes();
     assert!(
@@ -80,10 +84,14 @@ async fn a_worker_that_hangs_is_replaced_once() {
     let workers = executor.processes();
     let calls = spinners(&executor, 6, 600).await;
     signal(workers[1], Signal::STOP);
-    assert_eq!(sorted(calls).await, (3, 3));
+    let (cut, died) = sorted(calls).await;
+    assert!(
+        cut > 0 && died > 0,
+        "both workers had calls: {cut} cut, {died} died"
+    );
     eventually("the hanging worker's end", || !lives(workers[1])).await;
     eventually("a new worker", || executor.processes().len() == 2).await;
-    // All three calls gave it up; its successor is not to suffer for that.
+    // All its calls gave it up; its successor is not to suffer for that.
     let calls = spinners(&executor, 6, 600).await;
     assert_eq!(sorted(calls).await, (6, 0));
     assert_eq!(executor.counts().workers_lost, 1);

@@ -7,8 +7,7 @@ use landlock::{
     RulesetStatus, Scope,
 };
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, Signal, chdir, chroot, geteuid, set_dumpable_behavior,
-    set_parent_process_death_signal, setrlimit,
+    DumpableBehavior, Resource, Rlimit, chdir, chroot, geteuid, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::{
     Gid, Uid, UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -35,9 +34,9 @@ pub(super) fn confine(confinement: &Confinement) -> Result<Vec<Wall>, ExecutorEr
         become_nobody().map_err(setup)?;
         walls.push(Wall::User);
     }
-    // After the change of user, which would undo them.
+    // After the change of user, which would undo it. There is no death signal: it follows the thread that started us, not
+    // the process, and a closed socket or a limit of time ends us just as well.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(setup)?;
-    set_parent_process_death_signal(Some(Signal::KILL)).map_err(setup)?;
     set_no_new_privs(true).map_err(setup)?;
     walls.extend(forbid_files().then_some(Wall::Files));
     filter::install().map_err(setup)?;
