@@ -25,7 +25,8 @@ pub(crate) struct CodeImage {
 impl CodeImage {
     /// Seals `memory`, which holds the whole code.
     pub(crate) fn seal(abi: Abi, memory: OwnedFd) -> io::Result<Self> {
-        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        // Not `WRITE`, which fails while the kernel moves a page of it about. Nobody has it mapped for writing.
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         fcntl_add_seals(&memory, seals)?;
         let len = u64::try_from(fstat(&memory)?.st_size).unwrap_or(0);
         Ok(Self { abi, memory, len })
