@@ -5,13 +5,14 @@
 //! included: a file that was changed, swapped, or brought along is thrown away. What is loaded is the copy in memory
 //! that was checked, never the file.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::code::{CodeImage, memory_file};
@@ -29,8 +30,8 @@ pub(crate) struct CodeCache {
     config: CodeCacheConfig,
     compatibility: [u8; 32],
     rejected: AtomicU64,
-    /// One eviction at a time.
-    evicting: Mutex<()>,
+    /// When each file was used, in uses so far. In memory only: on disk it would tell a thief when somebody called.
+    used: Mutex<HashMap<PathBuf, u64>>,
 }
 
 impl CodeCache {
@@ -45,7 +46,7 @@ impl CodeCache {
             config,
             compatibility,
             rejected: AtomicU64::new(0),
-            evicting: Mutex::new(()),
+            used: Mutex::default(),
         };
         cache.evict();
         Ok(cache)
@@ -57,8 +58,7 @@ impl CodeCache {
         let file = File::open(&path).ok()?;
         match self.read(digest, &file) {
             Ok(image) => {
-                // The time of the last use is what eviction goes by.
-                let _ = file.set_modified(SystemTime::now());
+                self.use_now(path);
                 Some(image)
             }
             Err(_) => {
@@ -84,8 +84,19 @@ impl CodeCache {
         if kept.is_err() {
             let _ = fs::remove_file(&temporary);
         }
+        self.use_now(path);
         self.evict();
         kept
+    }
+
+    fn use_now(&self, path: PathBuf) {
+        let mut used = self.used();
+        let now = used.values().max().map_or(1, |last| last + 1);
+        used.insert(path, now);
+    }
+
+    fn used(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Files that were found changed or broken so far.
@@ -160,9 +171,10 @@ impl CodeCache {
         self.config.directory.join(name)
     }
 
-    /// Removes what was not used for longest until the rest fits, and what a crash left half written.
+    /// Removes what was not used for longest until the rest fits, and what a crash left half written. What was not used
+    /// since the start goes by its age.
     fn evict(&self) {
-        let _one = self.evicting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used();
         let Ok(entries) = fs::read_dir(&self.config.directory) else {
             return;
         };
@@ -171,24 +183,26 @@ impl CodeCache {
             let (path, Ok(metadata)) = (entry.path(), entry.metadata()) else {
                 continue;
             };
-            let used = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let made = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             if path
                 .extension()
                 .is_some_and(|extension| extension == EXTENSION)
             {
-                files.push((used, metadata.len(), path));
-            } else if used.elapsed().is_ok_and(|age| age.as_secs() > 3_600) {
+                let last = used.get(&path).copied().unwrap_or(0);
+                files.push((last, made, metadata.len(), path));
+            } else if made.elapsed().is_ok_and(|age| age.as_secs() > 3_600) {
                 let _ = fs::remove_file(path);
             }
         }
         files.sort();
-        let mut total: u64 = files.iter().map(|(_, len, _)| len).sum();
-        for (_, len, path) in files {
+        let mut total: u64 = files.iter().map(|(_, _, len, _)| len).sum();
+        for (_, _, len, path) in files {
             if total <= self.config.bytes {
                 break;
             }
-            if fs::remove_file(path).is_ok() {
+            if fs::remove_file(&path).is_ok() {
                 total -= len;
+                used.remove(&path);
             }
         }
     }
