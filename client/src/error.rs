@@ -1,8 +1,12 @@
 //! Why a call brought no answer.
 
-use dlambda_privacy::{ExchangeError, SealError, TransportError, WireError};
-use dlambda_proto::{ErrorKind, HasKind};
+use dlambda_privacy::{ExchangeError, NegotiationError, SealError, TransportError, WireError};
+use dlambda_proto::{
+    ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, TokenProblem,
+};
 use thiserror::Error;
+
+use crate::WalletError;
 
 /// Why a call brought no answer.
 #[derive(Debug, Error)]
@@ -65,9 +69,25 @@ pub enum CallError {
         /// Its standard error until then.
         stderr: Vec<u8>,
     },
-    /// The provider showed us two adverts for one epoch: the way to tag callers.
+    /// The provider showed us two adverts for one epoch: the way to tag
+    /// callers. The two together convince anybody.
     #[error("the provider shows different keys to different visitors in one epoch")]
-    Equivocation,
+    Equivocation(Box<EquivocationProof>),
+    /// The plan needs a token, and the wallet has none for it.
+    #[error("plan {0} of this provider needs a token, and the wallet has none")]
+    NoToken(PlanName),
+    /// The provider does not take the token.
+    #[error("the provider does not take the call's token: {}", problem(.0))]
+    Unpaid(TokenProblem),
+    /// The provider's receipt is missing or contradicts its reply.
+    #[error("{0}")]
+    Receipt(#[from] ReceiptError),
+    /// The wallet.
+    #[error("the wallet: {0}")]
+    Wallet(#[from] WalletError),
+    /// A task was ended before its time.
+    #[error("interrupted")]
+    Interrupted,
     /// The provider speaks a later dialect of this protocol version.
     #[error("the provider's answer is of a kind that we do not know")]
     UnknownAnswer,
@@ -85,19 +105,97 @@ impl CallError {
     }
 }
 
+fn problem(problem: &TokenProblem) -> &'static str {
+    match problem {
+        TokenProblem::Missing => "there is none",
+        TokenProblem::Spent => "it says that another call was made with it",
+        TokenProblem::Expired => "its epoch is over",
+        _ => "it says that it did not issue it",
+    }
+}
+
+/// Why there is no contract.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ContractError {
+    /// No connection to the provider.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The conversation with the provider went wrong.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// A message cannot be sealed.
+    #[error("the proposal cannot be sealed: {0}")]
+    Seal(#[from] SealError),
+    /// The negotiation came to nothing.
+    #[error(transparent)]
+    Negotiation(#[from] NegotiationError),
+    /// The wallet.
+    #[error("the wallet: {0}")]
+    Wallet(#[from] WalletError),
+    /// Whoever was asked did not agree to the terms.
+    #[error("the terms were not agreed to")]
+    Declined,
+    /// The provider showed us two adverts for one epoch.
+    #[error("the provider shows different keys to different visitors in one epoch")]
+    Equivocation(Box<EquivocationProof>),
+    /// The time is over. What was proposed is in the wallet, and can be
+    /// proposed again.
+    #[error("there was no contract within {0} seconds")]
+    Deadline(u64),
+    /// The provider no longer knows what was proposed.
+    #[error("the proposal came to nothing: {0}")]
+    Lapsed(ContractRefusal),
+    /// A task was ended before its time.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl ContractError {
+    /// Whether a fresh try on another circuit may do better.
+    pub(crate) fn is_worth_another_circuit(&self) -> bool {
+        match self {
+            Self::Transport(TransportError::Unreachable(_) | TransportError::Deadline(_))
+            | Self::Exchange(ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline)) => true,
+            Self::Exchange(ExchangeError::Refused(refusal)) => refusal.is_transient(),
+            _ => false,
+        }
+    }
+}
+
+impl HasKind for ContractError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Transport(error) => error.kind(),
+            Self::Exchange(error) => error.kind(),
+            Self::Negotiation(error) => error.kind(),
+            Self::Wallet(error) => error.kind(),
+            Self::Seal(SealError::BadKey) | Self::Equivocation(_) => ErrorKind::ProviderMisbehaved,
+            Self::Declined | Self::Lapsed(_) => ErrorKind::Refused,
+            Self::Deadline(_) => ErrorKind::Deadline,
+            Self::Seal(_) | Self::Interrupted => ErrorKind::Bug,
+        }
+    }
+}
+
 impl HasKind for CallError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Transport(error) => error.kind(),
             Self::Exchange(error) => error.kind(),
-            Self::Seal(SealError::BadKey) | Self::Equivocation | Self::UnknownAnswer => {
-                ErrorKind::ProviderMisbehaved
-            }
+            Self::Seal(SealError::BadKey)
+            | Self::Equivocation(_)
+            | Self::Receipt(_)
+            | Self::UnknownAnswer => ErrorKind::ProviderMisbehaved,
+            Self::Wallet(error) => error.kind(),
+            Self::Interrupted => ErrorKind::Bug,
             Self::Seal(_) => ErrorKind::Usage,
             Self::Deadline(_) => ErrorKind::Deadline,
             Self::Busy(_)
             | Self::FunctionMissing
             | Self::FunctionUnusable(_)
+            | Self::NoToken(_)
+            | Self::Unpaid(_)
             | Self::ProviderFault
             | Self::TooLarge
             | Self::UnknownAlias { .. }

@@ -25,17 +25,24 @@
 //!
 //! # Not in this crate
 //!
-//! No dialling and no sealing (that is `dlambda-privacy`). Discovery,
-//! contracts and reputation are not there yet: the caller names the provider.
+//! No dialling and no sealing (that is `dlambda-privacy`). Discovery and
+//! reputation are not there yet: the caller names the provider.
 
 #![forbid(unsafe_code)]
 
 mod answer;
 mod call;
+mod contracts;
+mod ended;
 mod error;
+mod payment;
 mod querier;
+pub mod wallet;
 
 pub use answer::{Answer, Stages, Traffic};
 pub use call::{Call, FunctionName};
-pub use error::CallError;
+pub use contracts::{ContractProgress, Offered, Settled};
+pub use ended::Ended;
+pub use error::{CallError, ContractError};
 pub use querier::{Progress, Querier};
+pub use wallet::{Wallet, WalletError};

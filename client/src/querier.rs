@@ -6,20 +6,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
+use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
 use dlambda_proto::{
-    Advert, Completion, Epoch, FunctionId, FunctionSource, Plan, ProviderId, Reply, Request,
-    Verified, encode,
+    Advert, CallEnding, Completion, Epoch, EquivocationProof, FunctionId, FunctionSource, Plan,
+    PlanName, ProviderId, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
+    SignedAdvert,
 };
-use rand_core::Rng as _;
-use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::{Answer, Call, CallError, FunctionName, Stages, Traffic};
+use crate::payment::Payment;
+use crate::wallet::{HeldToken, Wallet};
+use crate::{Answer, Call, CallError, Ended, FunctionName, Stages, Traffic};
 
 /// Circuits that one call may try.
 const MAX_ATTEMPTS: u32 = 3;
@@ -33,8 +34,9 @@ const ADVERT: Duration = Duration::from_secs(20);
 pub struct Querier {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    adverts: Mutex<HashMap<(ProviderId, Epoch), [u8; 32]>>,
+    adverts: Mutex<HashMap<(ProviderId, Epoch), SignedAdvert>>,
     closing: TaskTracker,
+    wallet: Option<Wallet>,
 }
 
 /// How far a call has come.
@@ -55,18 +57,6 @@ pub enum Progress {
     },
 }
 
-/// What one circuit brought.
-struct Try {
-    consistent: bool,
-    seed: [u8; 32],
-    reply: Reply,
-    advert: Verified<Advert>,
-    plan: Plan,
-    function: FunctionId,
-    stages: Stages,
-    traffic: Traffic,
-}
-
 impl Querier {
     /// A querier on this transport.
     #[must_use]
@@ -76,10 +66,27 @@ impl Querier {
             clock,
             adverts: Mutex::default(),
             closing: TaskTracker::new(),
+            wallet: None,
         }
     }
 
-    /// Makes one call. Every attempt has a circuit, a key and a seed of its own.
+    /// With a wallet, from which calls are paid and into which contracts go.
+    #[must_use]
+    pub fn with_wallet(self, wallet: Wallet) -> Self {
+        Self {
+            wallet: Some(wallet),
+            ..self
+        }
+    }
+
+    /// The wallet.
+    #[must_use]
+    pub fn wallet(&self) -> Option<&Wallet> {
+        self.wallet.as_ref()
+    }
+
+    /// Makes one call, and expects its function to succeed. Every attempt has a
+    /// circuit and a key of its own.
     ///
     /// # Errors
     ///
@@ -87,13 +94,35 @@ impl Querier {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe for the caller; the provider may or may not have run the function.
+    /// Cancel safe for the caller; the provider may or may not have run the
+    /// function, and a token that was sent is kept for the same call.
     pub async fn call(
         &self,
         call: &Call,
         max_time: Duration,
-        mut progress: impl FnMut(Progress) + Send,
+        progress: impl FnMut(Progress) + Send,
     ) -> Result<Answer, CallError> {
+        Box::pin(self.perform(call, max_time, progress))
+            .await?
+            .into_answer()
+    }
+
+    /// Makes one call, and returns whatever it came to, with the provider's
+    /// proof.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] if there is no reply, or one that must not be believed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Querier::call`].
+    pub async fn perform(
+        &self,
+        call: &Call,
+        max_time: Duration,
+        mut progress: impl FnMut(Progress) + Send,
+    ) -> Result<Ended, CallError> {
         let attempts = Box::pin(self.call_until_answered(call, max_time, &mut progress));
         timeout(max_time, attempts)
             .await
@@ -118,23 +147,41 @@ impl Querier {
         call: &Call,
         max_time: Duration,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Ended, CallError> {
+        let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
+        let ended = self.attempts(call, max_time, &mut payment, progress).await;
+        match &ended {
+            Ok(ended) => payment.end(&ended.reply.completion).await,
+            // The receipt is bad, and the token gone.
+            Err(CallError::Receipt(_)) => payment.end(&Completion::ProviderFault).await,
+            Err(_) => payment.give_up().await,
+        }
+        ended
+    }
+
+    async fn attempts(
+        &self,
+        call: &Call,
+        max_time: Duration,
+        payment: &mut Payment,
+        progress: &mut (impl FnMut(Progress) + Send),
+    ) -> Result<Ended, CallError> {
         let started = Instant::now();
         let mut failures = 0;
         let mut attach = false;
         loop {
             let attempt = failures + 1 + u32::from(attach);
             progress(Progress::Connecting { attempt });
-            match self.try_once(call, attach, max_time, progress).await {
-                Ok(tried) if tried.reply.completion == Completion::FunctionMissing => {
+            let tried = self.attempt(call, attach, max_time, payment, progress);
+            match tried.await {
+                Ok(ended) if ended.reply.completion == Completion::FunctionMissing => {
                     match &call.function {
                         // A fresh circuit and key for the second part, too.
                         FunctionName::Wasm(_) if !attach => attach = true,
-                        _ => return Err(CallError::FunctionMissing),
+                        _ => return Ok(ended.after(attempt, started.elapsed())),
                     }
                 }
-                Ok(tried) if !tried.consistent => return Err(CallError::Equivocation),
-                Ok(tried) => return tried.into_answer(attach, attempt, started.elapsed()),
+                Ok(ended) => return Ok(ended.after(attempt, started.elapsed())),
                 Err(error) if error.is_worth_another_circuit() && failures + 1 < MAX_ATTEMPTS => {
                     tracing::info!(attempt, "trying again on another circuit");
                     failures += 1;
@@ -144,35 +191,60 @@ impl Querier {
         }
     }
 
-    async fn try_once(
+    async fn attempt(
         &self,
         call: &Call,
         attach: bool,
         deadline: Duration,
+        payment: &mut Payment,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<Try, CallError> {
+    ) -> Result<Ended, CallError> {
         let mut stages = Stages::default();
         let mut since = Instant::now();
         let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
-        let mut stream = self.transport.dial(&call.provider).await?;
+        let dialling = self.transport.dial(&call.provider);
+        let (dialled, prepared) = tokio::join!(dialling, payment.prepare());
+        let mut stream = dialled?;
+        prepared?;
         stages.connect = stage();
         progress(Progress::Verifying);
         let now = self.clock.now();
-        let advert = receive_advert(&mut *stream, &call.provider, now, ADVERT).await?;
-        let consistent = self.is_consistent(&advert);
+        let welcome = receive_greeting(&mut *stream, &call.provider, now, ADVERT).await?;
         stages.advert = stage();
+        let Welcome { advert, signed, .. } = welcome;
         let plan = choose_plan(call, &advert)?.clone();
+        payment.settle_on(&plan).await?;
+        let contradiction = self.remember(&advert, &signed);
+        if payment.held().is_some() {
+            // A token issued under another key than everybody sees says whose
+            // it is: it must not leave.
+            let bought_under = payment.contradiction(&advert, &signed).await?;
+            if let Some(other) = bought_under.or_else(|| contradiction.clone()) {
+                return Err(equivocation(signed, other));
+            }
+        }
         let (source, function) = choose_source(call, &advert, attach)?;
-        let request = request(call, source);
+        let request = request(call, source, payment);
         let (input_bytes, seed) = (request.input_len(), request.seed);
+        let digest = request.digest(&function);
         let sealed = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())?;
         drop(request);
         progress(Progress::Running { attached: attach });
+        payment.is_about_to_leave();
         let exchanged = exchange(&mut *stream, sealed, deadline).await?;
         stages.round_trip = stage();
+        let reply = exchanged.reply;
+        let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
         self.closing.spawn(acknowledge(stream));
-        Ok(Try {
-            consistent,
+        if let Some(other) = contradiction {
+            return Err(equivocation(signed, other));
+        }
+        Ok(Ended {
+            evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
+                advert: signed,
+                receipt,
+            }),
+            receipt,
             seed,
             traffic: Traffic {
                 input_bytes,
@@ -180,92 +252,62 @@ impl Querier {
                 sent_bytes: exchanged.sent_bytes,
                 received_bytes: exchanged.received_bytes,
             },
-            reply: exchanged.reply,
+            reply,
             advert,
             plan,
             function,
             stages,
+            attempts: 0,
+            attached: attach,
         })
     }
 
-    /// Whether this provider has shown the same advert for this epoch before:
+    /// Another advert of this provider for this epoch, if it has shown one:
     /// keys of one's own are how it would recognise a caller.
     ///
-    /// The answer must not change what is sent: a caller that hangs up when it
-    /// sees a second advert tells the provider that it has seen a first one. So
-    /// the call goes on, and its caller hears of it afterwards.
-    fn is_consistent(&self, advert: &Verified<Advert>) -> bool {
-        let fingerprint = Sha256::digest(encode(&**advert)).into();
+    /// Without a token, the answer must not change what is sent: a caller that
+    /// hangs up when it sees a second advert tells the provider that it has
+    /// seen a first one. So such a call goes on, and its caller hears of it
+    /// afterwards.
+    pub(crate) fn remember(&self, advert: &Advert, signed: &SignedAdvert) -> Option<SignedAdvert> {
         let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
         let known = adverts
             .entry((advert.provider, advert.epoch))
-            .or_insert(fingerprint);
-        *known == fingerprint
+            .or_insert_with(|| signed.clone());
+        (known != signed).then(|| known.clone())
+    }
+
+    pub(crate) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
     }
 }
 
-impl Try {
-    fn into_answer(
-        self,
-        attached: bool,
-        attempts: u32,
-        total: Duration,
-    ) -> Result<Answer, CallError> {
-        let (stdout, stderr, http) = match self.reply.completion {
-            Completion::Exited {
-                status: 0,
-                stdout,
-                stderr,
-                http,
-            } => (stdout, stderr, http),
-            Completion::Exited {
-                status,
-                stdout,
-                stderr,
-                http: _,
-            } => {
-                return Err(CallError::FunctionFailed {
-                    status,
-                    stdout,
-                    stderr,
-                });
-            }
-            Completion::Stopped { reason, stderr } => {
-                let reason = printable(&reason);
-                return Err(CallError::FunctionStopped { reason, stderr });
-            }
-            Completion::FunctionMissing => return Err(CallError::FunctionMissing),
-            Completion::FunctionUnusable { reason } => {
-                return Err(CallError::FunctionUnusable(printable(&reason)));
-            }
-            Completion::TooLarge => return Err(CallError::TooLarge),
-            Completion::ProviderFault => return Err(CallError::ProviderFault),
-            Completion::Busy { retry_seconds } => return Err(CallError::Busy(retry_seconds)),
-            _ => return Err(CallError::UnknownAnswer),
+fn equivocation(one: SignedAdvert, other: SignedAdvert) -> CallError {
+    CallError::Equivocation(Box::new(EquivocationProof { one, other }))
+}
+
+/// A function that ran has a receipt, and the receipt says what the reply says.
+fn check_receipt(
+    reply: &Reply,
+    advert: &Advert,
+    function: &FunctionId,
+    plan: &PlanName,
+    digest: &RequestDigest,
+    seed: &[u8; 32],
+) -> Result<Option<Receipt>, ReceiptError> {
+    let Some(signed) = &reply.receipt else {
+        return match CallEnding::of(&reply.completion) {
+            Some(_) => Err(ReceiptError::Missing),
+            None => Ok(None),
         };
-        Ok(Answer {
-            seed: self.seed,
-            traffic: Traffic {
-                output_bytes: stdout.len() as u64,
-                ..self.traffic
-            },
-            stages: Stages {
-                total,
-                ..self.stages
-            },
-            stdout,
-            stderr,
-            http,
-            function: self.function,
-            provider: self.advert.provider,
-            epoch: self.advert.epoch,
-            plan: self.plan.name,
-            usage: self.reply.usage,
-            engine: self.reply.engine,
-            attempts,
-            attached,
-        })
-    }
+    };
+    let receipt = signed.verify(advert)?;
+    receipt.matches(function, plan, digest, seed, reply)?;
+    Ok(Some(receipt))
 }
 
 fn choose_plan<'a>(call: &Call, advert: &'a Advert) -> Result<&'a Plan, CallError> {
@@ -303,23 +345,15 @@ fn choose_source(
     Ok((FunctionSource::Known(id), id))
 }
 
-fn request(call: &Call, function: FunctionSource) -> Request {
-    let mut seed = [0; 32];
-    os_rng().fill_bytes(&mut seed);
+fn request(call: &Call, function: FunctionSource, payment: &Payment) -> Request {
     Request {
         function,
         args: call.args.clone(),
         input: call.input.clone(),
-        seed,
+        seed: payment.seed(),
         http: call.http.clone(),
+        token: payment.held().map(HeldToken::token),
     }
-}
-
-/// A stranger's words, safe to show: a provider must not get to write escape
-/// sequences to our caller's terminal, or pages of text.
-fn printable(text: &str) -> String {
-    let shown = text.chars().filter(|c| !c.is_control());
-    shown.take(300).collect()
 }
 
 impl fmt::Debug for Querier {

@@ -2,7 +2,9 @@
 
 use std::io;
 
-use dlambda_proto::{AdvertError, DecodeError, ErrorKind, FrameError, HasKind, Refusal};
+use dlambda_proto::{
+    AdvertError, ContractRefusal, DecodeError, ErrorKind, FrameError, HasKind, Refusal,
+};
 use thiserror::Error;
 
 /// The cause as the anonymity network's library tells it.
@@ -68,6 +70,45 @@ pub enum SealError {
     BadKey,
 }
 
+/// Tokens that could not be issued or were not good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// An advertised key is no key of its kind.
+    #[error("the advertised token key is not valid")]
+    BadKey,
+    /// A request for tokens is not one for this key and number.
+    #[error("the request for tokens cannot be read")]
+    Request,
+    /// The issuer's answer is not what the advertised key gives.
+    #[error("the tokens were not issued with the advertised key")]
+    Proof,
+    /// The library failed where it should not.
+    #[error("tokens cannot be made here")]
+    Unusable,
+}
+
+/// A contract that did not come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NegotiationError {
+    /// The advert has no such plan, or one that needs no contract.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// The provider said no.
+    #[error("{0}")]
+    Refused(ContractRefusal),
+    /// Tokens, or their key.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// The provider's signature under the contract is not its identity's.
+    #[error("the contract is not signed by the provider")]
+    Signature,
+    /// The provider answered something that has no place here.
+    #[error("the provider's answer has no place at this point of the negotiation")]
+    Unexpected,
+}
+
 /// An exchange with a provider that did not end in a reply.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -131,6 +172,25 @@ impl HasKind for ExchangeError {
             Self::Advert(advert) => advert.kind(),
             Self::Refused(refusal) => refusal.kind(),
             Self::Unreadable(_) | Self::Reply(_) => ErrorKind::ProviderMisbehaved,
+        }
+    }
+}
+
+impl HasKind for TokenError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BadKey | Self::Request | Self::Proof => ErrorKind::ProviderMisbehaved,
+            Self::Unusable => ErrorKind::Bug,
+        }
+    }
+}
+
+impl HasKind for NegotiationError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Unavailable(_) | Self::Refused(_) => ErrorKind::Refused,
+            Self::Tokens(error) => error.kind(),
+            Self::Signature | Self::Unexpected => ErrorKind::ProviderMisbehaved,
         }
     }
 }

@@ -13,12 +13,13 @@
 use std::time::Duration;
 
 use dlambda_proto::{
-    Advert, Endpoint, Frame, FrameKind, Refusal, Reply, SignedAdvert, UnixSeconds, Verified, decode,
+    Advert, AdvertError, ContractAnswer, Endpoint, Frame, FrameKind, Greeting, Refusal, Reply,
+    SignedAdvert, UnixSeconds, Verified, decode,
 };
 
 use tokio::io::AsyncReadExt as _;
 
-use crate::seal::SealedCall;
+use crate::seal::{SealedCall, SealedContractRequest};
 use crate::transport::{BoxStream, Stream};
 use crate::wire::{ReceiveBudget, read_frame, write_frame};
 use crate::{ExchangeError, WireError};
@@ -41,12 +42,57 @@ const BUDGET: usize = 66 << 20;
 /// Time for the acknowledgement to be sent, and for the stream to close.
 const ACK: Duration = Duration::from_secs(5);
 
-/// Receives and verifies the advert that a provider sends when a stream opens.
+/// What a provider says when a stream opens, believed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Welcome {
+    /// The advert.
+    pub advert: Verified<Advert>,
+    /// The same as it was signed, for evidence.
+    pub signed: SignedAdvert,
+    /// The work that a contract takes now.
+    pub effort: u8,
+}
+
+/// Receives and verifies what a provider sends when a stream opens.
 ///
 /// # Errors
 ///
 /// [`ExchangeError`]: nothing arrives before `deadline`, or what arrives must
 /// not be believed.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: drop the stream too.
+pub async fn receive_greeting(
+    stream: &mut (impl Stream + ?Sized),
+    served_by: &Endpoint,
+    now: UnixSeconds,
+    deadline: Duration,
+) -> Result<Welcome, ExchangeError> {
+    let budget = ReceiveBudget::new(BUDGET);
+    let expected = [FrameKind::Advert, FrameKind::Refusal];
+    let (frame, _reservation) = read_frame(stream, &expected, deadline, &budget).await?;
+    if frame.kind() == FrameKind::Refusal {
+        return Err(refusal(&frame));
+    }
+    let greeting: Greeting = decode(frame.body())?;
+    let advert = greeting.advert.verify(now, served_by)?;
+    if greeting.effort > Greeting::MAX_EFFORT {
+        return Err(AdvertError::Bound("effort").into());
+    }
+    Ok(Welcome {
+        advert,
+        signed: greeting.advert,
+        effort: greeting.effort,
+    })
+}
+
+/// The advert of [`receive_greeting`], for those who want no contract.
+///
+/// # Errors
+///
+/// The same.
 ///
 /// # Cancel safety
 ///
@@ -57,14 +103,44 @@ pub async fn receive_advert(
     now: UnixSeconds,
     deadline: Duration,
 ) -> Result<Verified<Advert>, ExchangeError> {
+    let welcome = receive_greeting(stream, served_by, now, deadline).await?;
+    Ok(welcome.advert)
+}
+
+/// Sends one request of the cold phase and opens the answer to it. The stream
+/// can be used for the next one.
+///
+/// # Errors
+///
+/// [`ExchangeError`]: the provider refuses, breaks the protocol, vanishes, or
+/// does not answer before `deadline`.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: drop the stream too. The provider may have granted a
+/// contract; the same proposal gets the same grant.
+pub async fn exchange_contract(
+    stream: &mut (impl Stream + ?Sized),
+    request: SealedContractRequest,
+    deadline: Duration,
+) -> Result<ContractAnswer, ExchangeError> {
     let budget = ReceiveBudget::new(BUDGET);
-    let expected = [FrameKind::Advert, FrameKind::Refusal];
-    let (frame, _reservation) = read_frame(stream, &expected, deadline, &budget).await?;
+    let expected = [FrameKind::ContractAnswer, FrameKind::Refusal];
+    let round_trip = async {
+        let frame = request.frame().map_err(ExchangeError::Reply)?;
+        match write_frame(stream, &frame, deadline).await {
+            Ok(()) | Err(WireError::Lost(_)) => {}
+            Err(error) => return Err(ExchangeError::Wire(error)),
+        }
+        Ok(read_frame(stream, &expected, deadline, &budget).await?)
+    };
+    let (frame, _reservation) = tokio::time::timeout(deadline, round_trip)
+        .await
+        .map_err(|_| ExchangeError::Wire(WireError::Deadline))??;
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }
-    let signed: SignedAdvert = decode(frame.body())?;
-    Ok(signed.verify(now, served_by)?)
+    request.open(frame.body()).map_err(ExchangeError::Reply)
 }
 
 /// Sends a sealed call, waits for its reply and opens it. Then [`acknowledge`].

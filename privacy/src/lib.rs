@@ -2,8 +2,9 @@
 //!
 //! Everything that decides what a stranger can learn is in this crate: the
 //! [transports](transport) that reach the outside, the per-call
-//! [sealing](seal) of requests and replies, and [padding]. No other crate of
-//! the workspace may open a connection.
+//! [sealing](seal) of requests and replies, the [tokens] that pay for calls
+//! without saying whose they are, the [negotiation] that gives them, and
+//! [padding]. No other crate of the workspace may open a connection.
 //!
 //! # Not in this crate
 //!
@@ -16,13 +17,19 @@ pub mod clock;
 mod error;
 pub mod exchange;
 pub mod logging;
+pub mod negotiation;
 pub mod network;
 pub mod padding;
 pub mod seal;
+pub mod tokens;
 pub mod transport;
 pub mod wire;
+pub mod work;
 
-pub use error::{ExchangeError, NetworkFileError, SealError, TransportError, WireError};
+pub use error::{
+    ExchangeError, NegotiationError, NetworkFileError, SealError, TokenError, TransportError,
+    WireError,
+};
 
 /// The operating system's random number generator.
 ///

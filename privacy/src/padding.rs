@@ -38,13 +38,38 @@ pub fn bucket(len: usize) -> Option<usize> {
 ///
 /// [`SealError::TooLarge`] if no bucket holds it.
 pub fn pad(data: &[u8]) -> Result<Vec<u8>, SealError> {
-    let bucket = bucket(data.len()).ok_or(SealError::TooLarge)?;
+    pad_to(data, bucket(data.len()).ok_or(SealError::TooLarge)?)
+}
+
+/// Pads `data` to `size` bytes, whatever its length.
+///
+/// # Errors
+///
+/// [`SealError::TooLarge`] if it does not fit.
+pub fn pad_to(data: &[u8], size: usize) -> Result<Vec<u8>, SealError> {
+    if data.len().saturating_add(PREFIX) > size {
+        return Err(SealError::TooLarge);
+    }
     let length = u32::try_from(data.len()).map_err(|_| SealError::TooLarge)?;
-    let mut padded = Vec::with_capacity(bucket);
+    let mut padded = Vec::with_capacity(size);
     padded.extend(length.to_be_bytes());
     padded.extend(data);
-    padded.resize(bucket, 0);
+    padded.resize(size, 0);
     Ok(padded)
+}
+
+/// Takes the padding of [`pad_to`] off again.
+///
+/// # Errors
+///
+/// [`SealError::Padding`] unless it is exactly that.
+pub fn unpad_from(padded: &[u8], size: usize) -> Result<&[u8], SealError> {
+    let data = split(padded)?;
+    if padded.len() == size {
+        Ok(data)
+    } else {
+        Err(SealError::Padding)
+    }
 }
 
 /// Takes the padding off again.
@@ -54,12 +79,22 @@ pub fn pad(data: &[u8]) -> Result<Vec<u8>, SealError> {
 /// [`SealError::Padding`] unless `padded` is exactly what [`pad`] makes of the
 /// result: a sender must not choose the bucket or hide a mark in the zeros.
 pub fn unpad(padded: &[u8]) -> Result<&[u8], SealError> {
+    let data = split(padded)?;
+    if bucket(data.len()) == Some(padded.len()) {
+        Ok(data)
+    } else {
+        Err(SealError::Padding)
+    }
+}
+
+/// The data, if what follows it is zeros.
+fn split(padded: &[u8]) -> Result<&[u8], SealError> {
     let (prefix, rest) = padded
         .split_first_chunk::<PREFIX>()
         .ok_or(SealError::Padding)?;
     let length = u32::from_be_bytes(*prefix) as usize;
     let (data, zeros) = rest.split_at_checked(length).ok_or(SealError::Padding)?;
-    if bucket(length) == Some(padded.len()) && zeros.iter().all(|byte| *byte == 0) {
+    if zeros.iter().all(|byte| *byte == 0) {
         Ok(data)
     } else {
         Err(SealError::Padding)

@@ -9,8 +9,8 @@ use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 
 use crate::{
-    AdvertError, Endpoint, Epoch, FunctionId, IdentityKey, Plan, PlanName, ProviderId, UnixSeconds,
-    Validity, decode, encode,
+    AdvertError, CallKey, Endpoint, Epoch, FunctionId, IdentityKey, Plan, PlanName, ProviderId,
+    ReceiptKeyId, ServiceTerms, UnixSeconds, Validity, decode, encode,
 };
 
 const DOMAIN: &[u8] = b"dlambda/advert/v1";
@@ -46,6 +46,44 @@ pub struct Advert {
     /// Largest function that it takes with a call, in bytes.
     #[n(8)]
     pub max_function_bytes: u32,
+    /// Signs the epoch's receipts.
+    #[n(9)]
+    pub receipt_key: ReceiptKeyId,
+    /// A token key for every plan that needs tokens, in the order of the plans.
+    #[n(10)]
+    pub call_keys: Vec<CallKey>,
+    /// The RSA key of the epoch's rating tokens: a `SubjectPublicKeyInfo` as
+    /// in RFC 9578 section 6.5, at most 512 bytes; empty if no plan needs tokens.
+    #[cbor(n(11), with = "minicbor::bytes")]
+    pub rating_key: Vec<u8>,
+    /// When the epoch's tokens can be spent.
+    #[n(12)]
+    pub tokens: Validity,
+    /// What a contract takes.
+    #[n(13)]
+    pub admission: Admission,
+    /// The promise that contracts make unless asked for less.
+    #[n(14)]
+    pub service: ServiceTerms,
+}
+
+/// What a contract takes, beside its price.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+#[non_exhaustive]
+pub enum Admission {
+    /// Nothing.
+    #[n(0)]
+    Open,
+    /// Work; how much is said when the stream opens, since it changes with the load.
+    #[n(1)]
+    Pow,
+    /// An invitation: a secret that the provider's operator gave out.
+    #[n(2)]
+    Invite,
 }
 
 /// The machine behind a provider, in the fields of the paper's Listing 1.
@@ -111,6 +149,50 @@ impl Advert {
     /// Longest validity that a reader accepts: 14 days.
     pub const MAX_VALIDITY_SECONDS: u64 = 14 * 24 * 3600;
 
+    /// The least that can be advertised: keys, an endpoint, and the standard
+    /// menu for anybody, without tokens. Tests start from it.
+    #[must_use]
+    pub fn minimal(
+        provider: ProviderId,
+        epoch: Epoch,
+        validity: Validity,
+        hpke_key: [u8; 32],
+        receipt_key: ReceiptKeyId,
+        endpoint: Endpoint,
+    ) -> Self {
+        let mut plans = Plan::standard_menu();
+        for plan in &mut plans {
+            plan.needs_token = false;
+        }
+        Self {
+            provider,
+            epoch,
+            validity,
+            hpke_key,
+            endpoints: vec![endpoint],
+            specs: Specs {
+                cpu: Cpu {
+                    cores: 1,
+                    architecture: String::new(),
+                },
+                memory: 1,
+                gpu: Vec::new(),
+                tee: None,
+            },
+            plans,
+            functions: Vec::new(),
+            max_function_bytes: 1 << 20,
+            receipt_key,
+            call_keys: Vec::new(),
+            rating_key: Vec::new(),
+            tokens: validity,
+            admission: Admission::Open,
+            service: ServiceTerms {
+                start_within_ms: 120_000,
+            },
+        }
+    }
+
     /// Signs the advert with the identity it names.
     ///
     /// # Errors
@@ -142,6 +224,19 @@ impl Advert {
         self.functions.iter().find(|f| f.alias == alias)
     }
 
+    /// The key of this plan's tokens.
+    #[must_use]
+    pub fn call_key(&self, plan: &PlanName) -> Option<&CallKey> {
+        self.call_keys.iter().find(|key| key.plan == *plan)
+    }
+
+    fn has_its_call_keys(&self) -> bool {
+        let needing = self.plans.iter().filter(|plan| plan.needs_token);
+        needing
+            .map(|plan| &plan.name)
+            .eq(self.call_keys.iter().map(|key| &key.plan))
+    }
+
     fn check_bounds(&self) -> Result<(), AdvertError> {
         let ordered = self.validity.from < self.validity.until;
         let span = self.validity.until.0.saturating_sub(self.validity.from.0);
@@ -159,6 +254,17 @@ impl Advert {
             (
                 self.functions.iter().all(PublishedFunction::is_sane),
                 "function names",
+            ),
+            (self.has_its_call_keys(), "token keys"),
+            (
+                self.rating_key.is_empty() == self.call_keys.is_empty()
+                    && self.rating_key.len() <= 512,
+                "rating key",
+            ),
+            (
+                self.tokens.from < self.tokens.until
+                    && self.tokens.until.0 - self.tokens.from.0 <= Self::MAX_VALIDITY_SECONDS,
+                "validity of tokens",
             ),
             (short(&self.specs.cpu.architecture), "cpu"),
             (
@@ -189,6 +295,24 @@ impl PublishedFunction {
 }
 
 impl SignedAdvert {
+    /// Believes that the identity in the advert signed it and that it keeps its
+    /// bounds, whenever and wherever: good enough for evidence, not for a call.
+    ///
+    /// # Errors
+    ///
+    /// [`AdvertError`] says which of these does not hold.
+    pub fn authenticate(&self) -> Result<Advert, AdvertError> {
+        let advert: Advert = decode(&self.advert)?;
+        if !advert
+            .provider
+            .verify(DOMAIN, &self.advert, &self.signature)
+        {
+            return Err(AdvertError::Signature);
+        }
+        advert.check_bounds()?;
+        Ok(advert)
+    }
+
     /// Believes the advert only if the identity in it signed it, it is valid
     /// at `now`, it names the endpoint that `served_by` it, and it keeps its bounds.
     ///
@@ -200,14 +324,7 @@ impl SignedAdvert {
         now: UnixSeconds,
         served_by: &Endpoint,
     ) -> Result<Verified<Advert>, AdvertError> {
-        let advert: Advert = decode(&self.advert)?;
-        if !advert
-            .provider
-            .verify(DOMAIN, &self.advert, &self.signature)
-        {
-            return Err(AdvertError::Signature);
-        }
-        advert.check_bounds()?;
+        let advert = self.authenticate()?;
         if !advert.validity.contains(now) {
             return Err(AdvertError::NotValidNow {
                 from: advert.validity.from,
@@ -257,7 +374,7 @@ impl<T: fmt::Debug> fmt::Debug for Verified<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OnionAddress;
+    use crate::{OnionAddress, ReceiptKey};
 
     const NOW: UnixSeconds = UnixSeconds(1_000);
 
@@ -291,6 +408,23 @@ mod tests {
                 size: 1,
             }],
             max_function_bytes: 1 << 20,
+            receipt_key: ReceiptKey::from_seed(&[2; 32]).id(),
+            call_keys: Plan::standard_menu()
+                .into_iter()
+                .map(|plan| CallKey {
+                    plan: plan.name,
+                    key: [6; 32],
+                })
+                .collect(),
+            rating_key: vec![7; 300],
+            tokens: Validity {
+                from: UnixSeconds(900),
+                until: UnixSeconds(3_000),
+            },
+            admission: Admission::Open,
+            service: ServiceTerms {
+                start_within_ms: 1000,
+            },
         }
     }
 
@@ -355,7 +489,9 @@ mod tests {
         twice.plans.push(twice.plans[0].clone());
         let mut nowhere = advert(&key());
         nowhere.endpoints.clear();
-        for bad in [wide, twice, nowhere] {
+        let mut keyless = advert(&key());
+        keyless.call_keys.pop();
+        for bad in [wide, twice, nowhere, keyless] {
             assert!(matches!(bad.sign(&key()), Err(AdvertError::Bound(_))));
             let bytes = encode(&bad);
             let signed = SignedAdvert {

@@ -4,8 +4,12 @@ use std::fmt;
 
 use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
-use crate::{Epoch, ErrorKind, FunctionId, HttpRequest, HttpResponse, PlanName};
+use crate::{
+    CallToken, Epoch, ErrorKind, FunctionId, HttpRequest, HttpResponse, PlanName, SignedReceipt,
+    encode,
+};
 
 /// All that a call shows in the clear. It names the epoch whose key opens the
 /// call, and the plan; both are shared by a crowd.
@@ -60,7 +64,16 @@ pub struct Request {
     /// there is no input.
     #[n(4)]
     pub http: Option<HttpRequest>,
+    /// What pays for the call, on a plan that needs it. Says that its bearer
+    /// has a contract for this plan, and not which.
+    #[n(5)]
+    pub token: Option<CallToken>,
 }
+
+/// See [`Request::digest`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct RequestDigest(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
 
 /// Where the function of a call comes from.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -87,6 +100,9 @@ pub struct Reply {
     /// The engine it ran on.
     #[cbor(n(2), with = "minicbor::bytes")]
     pub engine: EngineFingerprint,
+    /// Proof of what the provider claims, if the function ran.
+    #[n(3)]
+    pub receipt: Option<SignedReceipt>,
 }
 
 /// Names everything that decides output and fuel: the engine's version, its
@@ -124,6 +140,9 @@ pub enum Completion {
         /// Standard error until then.
         #[cbor(n(1), with = "minicbor::bytes")]
         stderr: Vec<u8>,
+        /// Why, as a code.
+        #[n(2)]
+        kind: StopKind,
     },
     /// The provider does not have the function: attach it.
     #[n(2)]
@@ -148,6 +167,59 @@ pub enum Completion {
         #[n(0)]
         retry_seconds: u32,
     },
+    /// The call's token does not pay for it.
+    #[n(7)]
+    Unpaid(#[n(0)] TokenProblem),
+}
+
+/// Why a function was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+#[non_exhaustive]
+pub enum StopKind {
+    /// It trapped.
+    #[n(0)]
+    Trap,
+    /// It used up the plan's fuel.
+    #[n(1)]
+    Fuel,
+    /// It ran for longer than the plan allows. Depends on the machine, so
+    /// nobody can check it.
+    #[n(2)]
+    Deadline,
+    /// It wanted more memory than the plan allows.
+    #[n(3)]
+    Memory,
+    /// It wrote more than the plan allows.
+    #[n(4)]
+    Output,
+    /// An HTTP function gave no response, or none that can be sent.
+    #[n(5)]
+    NoResponse,
+    /// Something that depends on the machine.
+    #[n(6)]
+    Machine,
+}
+
+/// What is wrong with a call's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cbor(index_only)]
+#[non_exhaustive]
+pub enum TokenProblem {
+    /// The plan needs one and there is none.
+    #[n(0)]
+    Missing,
+    /// It is not one of this provider, plan and epoch.
+    #[n(1)]
+    Invalid,
+    /// It paid for another call, or for this one, which is closed.
+    #[n(2)]
+    Spent,
+    /// Its epoch is over.
+    #[n(3)]
+    Expired,
 }
 
 /// What a call used at the provider.
@@ -228,6 +300,9 @@ pub enum Refusal {
     /// The call did not arrive in time.
     #[n(8)]
     TooSlow,
+    /// A contract takes more work than was done.
+    #[n(9)]
+    TooLittleWork,
 }
 
 impl Refusal {
@@ -256,6 +331,7 @@ impl fmt::Display for Refusal {
             Self::Replayed => "the provider has seen this very call before",
             Self::Busy => "the provider has too much to do",
             Self::TooSlow => "the call did not reach the provider in time",
+            Self::TooLittleWork => "the provider asks for more work before it makes a contract",
         })
     }
 }
@@ -280,6 +356,26 @@ impl Request {
     /// Most arguments in a call.
     pub const MAX_ARGS: usize = 256;
 
+    /// What this request asks for, in 32 bytes: the function's id, arguments,
+    /// input, seed and HTTP request, but neither the token nor whether the
+    /// function travels along. The seed, fresh and secret, keeps anybody from
+    /// trying guesses at the rest.
+    ///
+    /// `function` is the id of the function in [`Request::function`].
+    #[must_use]
+    pub fn digest(&self, function: &FunctionId) -> RequestDigest {
+        let mut hash = Sha256::new();
+        hash.update(b"dlambda/request/v1\0");
+        // Each is canonical CBOR, which says where it ends.
+        hash.update(encode(function));
+        hash.update(encode(&self.args));
+        hash.update(encode(&self.input.len()));
+        hash.update(&self.input);
+        hash.update(self.seed);
+        hash.update(encode(&self.http));
+        RequestDigest(hash.finalize().into())
+    }
+
     /// Bytes that count against the plan's input limit.
     #[must_use]
     pub fn input_len(&self) -> u64 {
@@ -301,6 +397,12 @@ impl fmt::Debug for Request {
     }
 }
 
+impl fmt::Debug for RequestDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestDigest([scrubbed])")
+    }
+}
+
 impl fmt::Debug for FunctionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FunctionSource([scrubbed])")
@@ -317,6 +419,7 @@ impl fmt::Debug for Completion {
             Self::TooLarge => "TooLarge",
             Self::ProviderFault => "ProviderFault",
             Self::Busy { .. } => "Busy",
+            Self::Unpaid(_) => "Unpaid",
         })
     }
 }
@@ -342,6 +445,7 @@ mod tests {
             input: vec![],
             seed: [0; 32],
             http: None,
+            token: None,
         };
         assert!(decode::<Request>(&encode(&request)).is_ok());
         request.args.push(String::new());
@@ -360,7 +464,7 @@ mod tests {
 
         #[test]
         fn requests_survive_the_wire(input: Vec<u8>, args: Vec<String>, attached: Vec<u8>) {
-            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32], http: None };
+            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32], http: None, token: None };
             prop_assert_eq!(decode::<Request>(&encode(&request)), Ok(request));
         }
     }

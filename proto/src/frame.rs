@@ -14,6 +14,10 @@ pub const FRAME_HEADER_LEN: usize = 6;
 /// bucket (64 MiB) and what sealing and the envelope add.
 pub const MAX_SEALED_BODY: u32 = (64 << 20) + 1024;
 
+/// Longest body of a frame of the cold phase: all have one size, 16 KiB, and
+/// what sealing and the envelope add.
+pub const MAX_CONTRACT_BODY: u32 = (16 << 10) + 1024;
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -24,6 +28,10 @@ pub enum FrameKind {
     Advert,
     /// Client to provider: a sealed call.
     Call,
+    /// Client to provider: a sealed [`ContractRequest`](crate::ContractRequest).
+    Contract,
+    /// Provider to client: a sealed [`ContractAnswer`](crate::ContractAnswer).
+    ContractAnswer,
     /// Provider to client instead of a reply: a [`Refusal`](crate::Refusal) in the clear.
     Refusal,
     /// Provider to client: a sealed reply.
@@ -52,6 +60,7 @@ impl FrameKind {
             Self::Ack => 0,
             Self::Advert => 64 << 10,
             Self::Call | Self::Reply => MAX_SEALED_BODY,
+            Self::Contract | Self::ContractAnswer => MAX_CONTRACT_BODY,
             Self::Refusal => 64,
         }
     }
@@ -63,6 +72,8 @@ impl FrameKind {
             Self::Reply => 3,
             Self::Ack => 4,
             Self::Refusal => 5,
+            Self::Contract => 6,
+            Self::ContractAnswer => 7,
         }
     }
 
@@ -73,6 +84,8 @@ impl FrameKind {
             Self::Reply,
             Self::Ack,
             Self::Refusal,
+            Self::Contract,
+            Self::ContractAnswer,
         ]
         .into_iter()
         .find(|kind| kind.code() == code)

@@ -8,20 +8,20 @@ use std::fmt;
 use std::str::FromStr;
 
 use cid::Cid;
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_dalek::{Signer as _, SigningKey};
 use minicbor::{CborLen, Decode, Encode};
 use multihash::Multihash;
 use sha2::{Digest as _, Sha256};
 
-use crate::IdError;
+use crate::{IdError, keys};
 
 /// A provider's long-lived identity: its Ed25519 public key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, CborLen)]
 #[cbor(transparent)]
 pub struct ProviderId(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
-/// The secret half of a provider's identity. Signs adverts (and, later,
-/// contracts) and nothing else; erased from memory when dropped.
+/// The secret half of a provider's identity. Signs adverts and
+/// contracts and nothing else; erased from memory when dropped.
 pub struct IdentityKey(SigningKey);
 
 /// A function, named by its content: CIDv1, raw codec, SHA2-256.
@@ -64,13 +64,7 @@ impl ProviderId {
     /// Whether this identity made `signature` over `message` in `domain`.
     #[must_use]
     pub fn verify(&self, domain: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
-        let Ok(key) = VerifyingKey::from_bytes(&self.0) else {
-            return false;
-        };
-        let signature = Signature::from_bytes(signature);
-        // Strict: refuses small-order keys and malleable signatures.
-        key.verify_strict(&separated(domain, message), &signature)
-            .is_ok()
+        keys::verify(&self.0, domain, message, signature)
     }
 }
 
@@ -90,15 +84,8 @@ impl IdentityKey {
     /// Signs `message`, separated from every other use of the key by `domain`.
     #[must_use]
     pub fn sign(&self, domain: &[u8], message: &[u8]) -> [u8; 64] {
-        self.0.sign(&separated(domain, message)).to_bytes()
+        self.0.sign(&keys::separated(domain, message)).to_bytes()
     }
-}
-
-/// `domain || 0x00 || message`; no domain contains a zero byte, so no two
-/// domains can produce the same string.
-fn separated(domain: &[u8], message: &[u8]) -> Vec<u8> {
-    debug_assert!(!domain.contains(&0), "a domain has no zero byte");
-    [domain, &[0], message].concat()
 }
 
 impl FunctionId {

@@ -14,28 +14,49 @@
 mod advert;
 mod call;
 mod codec;
+mod contract;
 mod endpoint;
 mod error;
+mod evidence;
 mod frame;
 mod http;
 mod ids;
+mod keys;
 mod kind;
 mod plan;
+mod receipt;
 mod report;
 mod time;
+mod token;
 
-pub use advert::{Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
+pub use advert::{Admission, Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
 pub use call::{
     CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint, FunctionSource,
-    Refusal, Reply, Request, Start, Usage,
+    Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
 };
 pub use codec::{decode, encode};
+pub use contract::{
+    BatchSize, Contract, ContractAnswer, ContractEnvelope, ContractId, ContractRefusal,
+    ContractRequest, Grant, Greeting, Payment, PaymentMethod, Proposal, ServiceTerms,
+    SignedContract, Technology, Work, read_signed_contract,
+};
 pub use endpoint::{Endpoint, ONION_PORT, OnionAddress};
 pub use error::{AdvertError, DecodeError, FrameError, IdError};
-pub use frame::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_SEALED_BODY, VERSION};
+pub use evidence::{
+    EquivocationProof, Evidence, EvidenceError, Finding, FraudProof, ReceiptEvidence, SignedVerdict,
+};
+pub use frame::{
+    FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_CONTRACT_BODY, MAX_SEALED_BODY, VERSION,
+};
 pub use http::{HttpError, HttpField, HttpRequest, HttpResponse};
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};
+pub use keys::{
+    ArbiterId, ArbiterKey, ContractKey, ContractKeyId, ForContract, ForRating, ForReceipts,
+    ForVerdicts, PublicKey, Purpose, RatingKey, RatingKeyId, ReceiptKey, ReceiptKeyId, SecretKey,
+};
 pub use kind::{ErrorKind, HasKind, Retry};
 pub use plan::{Plan, PlanName};
+pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;
 pub use time::{UnixSeconds, Validity};
+pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

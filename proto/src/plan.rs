@@ -40,6 +40,13 @@ pub struct Plan {
     /// its seed alone, so that whoever runs it again gets the same.
     #[n(6)]
     pub deterministic: bool,
+    /// Price of a call in the provider's smallest unit of account; 0 is gratis.
+    #[n(7)]
+    pub price: u64,
+    /// Whether a call has to bring a token, which a contract gives. Without
+    /// it, anybody may call.
+    #[n(8)]
+    pub needs_token: bool,
 }
 
 impl Plan {
@@ -55,6 +62,8 @@ impl Plan {
             input_bytes: io_mib * MIB,
             output_bytes: io_mib * MIB,
             deterministic: true,
+            price: 0,
+            needs_token: true,
         };
         vec![
             plan("small", 64, 5_000_000_000, 10_000, 1),

@@ -32,6 +32,7 @@ const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
 const COMPILED: &str = "compiled";
 const CODE_KEY: &str = "code-cache.key";
+const LEDGER: &str = "ledger.redb";
 
 impl DataDir {
     /// Opens the directory, creating it if need be, and locks it.
@@ -123,6 +124,12 @@ impl DataDir {
         let next = last.next();
         self.write_durably(EPOCH, format!("{}\n", next.0).as_bytes())?;
         Ok(next)
+    }
+
+    /// The file of contracts and spent tokens.
+    #[must_use]
+    pub fn ledger(&self) -> PathBuf {
+        self.path().join(LEDGER)
     }
 
     /// Where compiled functions are kept.

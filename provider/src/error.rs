@@ -3,9 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use dlambda_privacy::{ExchangeError, TransportError};
+use dlambda_privacy::{ExchangeError, TokenError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind};
 use thiserror::Error;
+
+use crate::ledger::LedgerError;
 
 /// Why a provider cannot start, or stopped.
 #[derive(Debug, Error)]
@@ -42,6 +44,15 @@ pub enum ProviderError {
     /// The advert cannot be made; the configuration breaks one of its bounds.
     #[error("the advert cannot be made: {0}")]
     Advert(#[from] AdvertError),
+    /// The contracts and spent tokens on disk.
+    #[error("the ledger: {0}")]
+    Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The epoch's token keys cannot be made.
+    #[error(transparent)]
+    Tokens(#[from] TokenError),
+    /// A task was ended before its time.
+    #[error("interrupted while starting an epoch")]
+    Interrupted,
     /// The provider could not call itself through the network.
     #[error("a call to ourselves through the network failed")]
     SelfTest(#[source] ExchangeError),
@@ -67,6 +78,12 @@ impl ProviderError {
     }
 }
 
+impl From<LedgerError> for ProviderError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
 impl HasKind for ProviderError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -74,7 +91,9 @@ impl HasKind for ProviderError {
             Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
             Self::Config(error) => error.kind(),
             Self::Executor(_) => ErrorKind::Local,
-            Self::SelfTestAnswer => ErrorKind::Bug,
+            Self::Ledger(_) => ErrorKind::Local,
+            Self::SelfTestAnswer | Self::Interrupted => ErrorKind::Bug,
+            Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),
         }

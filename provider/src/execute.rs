@@ -1,110 +1,201 @@
-//! An opened call: find its function, run it, say what came of it.
+//! An opened call: take its token, find its function, run it, say what came of
+//! it and sign that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dlambda_executor::{
-    ErrorKind, ExecutorError, Function, HttpRequest, Invocation, Limits, Outcome, Start, Status,
-    fingerprint,
+    ErrorKind, ExecutorError, Function, Invocation, Start, fingerprint, protocol,
 };
 use dlambda_proto::{
-    self as proto, Completion, FunctionId, FunctionSource, HttpError, HttpField, HttpResponse,
-    Plan, Reply, Request, Usage,
+    self as proto, Completion, FunctionId, FunctionSource, Plan, Receipt, Reply, Request,
+    RequestDigest, TokenProblem, Usage,
 };
 use tokio::time::timeout;
 
+use crate::keyring::Opening;
+use crate::redeem::{NotNow, Turn};
 use crate::service::Shared;
 
-/// Standard error that is kept and sent back, in bytes.
-const STDERR_BYTES: usize = 16 << 10;
 /// Steps of the time after which a caller that found us busy should try again, in seconds.
 const RETRY_STEP: u64 = 5;
+
+/// What a request comes down to.
+struct Asked {
+    function: FunctionId,
+    digest: RequestDigest,
+    seed: [u8; 32],
+}
 
 /// Runs an opened call, whatever comes of it.
 ///
 /// # Cancel safety
 ///
-/// Cancel safe: a running function is ended.
+/// Cancel safe: a running function is ended. A token may have been spent on
+/// the request, which may then come again.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     request: Request,
     plan: &Plan,
+    keys: &Opening,
     arrived: Instant,
 ) -> Reply {
     let mut usage = Usage::default();
-    let completion = match prepare(shared, request, plan, &mut usage).await {
-        Ok((function, invocation)) => {
-            usage.queue_us = micros(arrived.elapsed());
-            execute(shared, &function, invocation, plan, &mut usage).await
-        }
-        Err(completion) => {
-            usage.queue_us = micros(arrived.elapsed());
-            completion
-        }
+    let (asked, request) = match check(shared, request, plan).await {
+        Ok(checked) => checked,
+        Err(completion) => return reply(completion, usage),
     };
+    let mut turn = match take_token(shared, &request, &asked, plan).await {
+        Ok(turn) => turn,
+        Err(completion) => return reply(completion, usage),
+    };
+    let kept = turn.as_ref().and_then(Turn::answer);
+    let mut answer = if let Some(kept) = kept {
+        Reply::clone(&kept)
+    } else {
+        let served = serve(shared, request, plan, &mut turn, arrived, &mut usage);
+        let completion = served.await.unwrap_or_else(|completion| completion);
+        let fresh = reply(completion, usage);
+        if let Some(turn) = &mut turn {
+            shared.desk.keep(turn, &fresh);
+        }
+        fresh
+    };
+    if let Some(turn) = turn {
+        shared.desk.end(turn);
+    }
+    answer.receipt = asked.receipt(&answer, plan, keys);
+    answer
+}
+
+impl Asked {
+    fn receipt(&self, answer: &Reply, plan: &Plan, keys: &Opening) -> Option<proto::SignedReceipt> {
+        let receipt = Receipt::of(
+            answer,
+            keys.advert.provider,
+            keys.advert.epoch,
+            plan.name.clone(),
+            self.function,
+            self.digest,
+            &self.seed,
+        );
+        receipt.map(|receipt| receipt.sign(&keys.receipts))
+    }
+}
+
+fn reply(completion: Completion, usage: Usage) -> Reply {
     Reply {
         completion,
         usage,
         engine: fingerprint(),
+        receipt: None,
     }
 }
 
-async fn prepare(
+/// Refuses what is too large, and works out what the rest is.
+async fn check(
     shared: &Arc<Shared>,
     request: Request,
     plan: &Plan,
-    usage: &mut Usage,
-) -> Result<(Function, Invocation), Completion> {
-    if request.input_len() > u64::from(plan.input_bytes) || request.args.len() > Request::MAX_ARGS {
+) -> Result<(Asked, Request), Completion> {
+    if !protocol::fits(&request, plan) {
         return Err(Completion::TooLarge);
     }
-    let found = timeout(
+    if let FunctionSource::Attached(wasm) = &request.function
+        && wasm.len() as u64 > u64::from(shared.config.max_function_bytes)
+    {
+        return Err(Completion::TooLarge);
+    }
+    // Some milliseconds for a large input or function.
+    blocking(move || {
+        let function = match &request.function {
+            FunctionSource::Known(id) => *id,
+            FunctionSource::Attached(wasm) => FunctionId::of(wasm),
+        };
+        let asked = Asked {
+            function,
+            digest: request.digest(&function),
+            seed: request.seed,
+        };
+        (asked, request)
+    })
+    .await
+}
+
+/// A turn for the call's token, on a plan that needs one. Nothing is spent yet.
+async fn take_token(
+    shared: &Arc<Shared>,
+    request: &Request,
+    asked: &Asked,
+    plan: &Plan,
+) -> Result<Option<Turn>, Completion> {
+    if !plan.needs_token {
+        return Ok(None);
+    }
+    let unpaid = |problem| Err(Completion::Unpaid(problem));
+    let Some(token) = request.token else {
+        return unpaid(TokenProblem::Missing);
+    };
+    let now = shared.clock.now();
+    let issuers = shared.keyring().token_issuers(token.epoch, now);
+    let Some(issuers) = issuers else {
+        return unpaid(TokenProblem::Expired);
+    };
+    let issuer = issuers.calls.get(&plan.name);
+    if !issuer.is_some_and(|issuer| issuer.recognises(&token)) {
+        return unpaid(TokenProblem::Invalid);
+    }
+    let turn = shared.desk.receive(token, asked.digest).await;
+    turn.map(Some).map_err(not_now)
+}
+
+async fn serve(
+    shared: &Arc<Shared>,
+    request: Request,
+    plan: &Plan,
+    turn: &mut Option<Turn>,
+    arrived: Instant,
+    usage: &mut Usage,
+) -> Result<Completion, Completion> {
+    let (source, invocation) = protocol::invocation(request);
+    let prepared = timeout(
         shared.config.deadlines.prepare,
-        find(shared, request.function),
+        prepare(shared, source, turn),
     );
-    let (function, start) = found.await.map_err(|_| busy())??;
+    let prepared = prepared.await.unwrap_or_else(|_| Err(busy()));
+    usage.queue_us = micros(arrived.elapsed());
+    let (function, start) = prepared?;
     usage.start = match start {
         Start::Compiled => proto::Start::Compiled,
         Start::Cached => proto::Start::Cached,
         _ => proto::Start::Warm,
     };
-    let invocation = Invocation {
-        args: request.args,
-        input: request.input.into(),
-        seed: request.seed,
-        http: request.http.map(|http| HttpRequest {
-            method: http.method().to_owned(),
-            path: http.path().to_owned(),
-            fields: http
-                .fields()
-                .iter()
-                .map(|field| (field.name().to_owned(), field.value().to_vec()))
-                .collect(),
-        }),
-    };
-    Ok((function, invocation))
+    Ok(execute(shared, &function, invocation, plan, usage).await)
 }
 
 /// The function, compiled: from the cache, from the store, or from the call.
-async fn find(
+/// The token is spent as soon as it is clear that there is a function, and
+/// before it costs more than looking.
+async fn prepare(
     shared: &Arc<Shared>,
     source: FunctionSource,
+    turn: &mut Option<Turn>,
 ) -> Result<(Function, Start), Completion> {
     match source {
         FunctionSource::Known(id) => {
             if let Some(found) = shared.executor.find(id.digest()).await {
+                spend(shared, turn).await?;
                 return Ok(found);
             }
             let store = Arc::clone(shared);
             let wasm = blocking(move || store.functions.get(&id)).await?;
             let wasm = wasm.ok_or(Completion::FunctionMissing)?;
+            spend(shared, turn).await?;
             shared.executor.prepare(wasm).await.map_err(unusable)
         }
         FunctionSource::Attached(wasm) => {
-            if wasm.len() as u64 > u64::from(shared.config.max_function_bytes) {
-                return Err(Completion::TooLarge);
-            }
+            spend(shared, turn).await?;
             let wasm = Bytes::from(wasm);
             let prepared = shared.executor.prepare(wasm.clone()).await;
             let prepared = prepared.map_err(unusable)?;
@@ -112,6 +203,21 @@ async fn find(
             blocking(move || store.functions.put(FunctionId::of(&wasm), &wasm)).await?;
             Ok(prepared)
         }
+    }
+}
+
+async fn spend(shared: &Shared, turn: &mut Option<Turn>) -> Result<(), Completion> {
+    match turn {
+        Some(turn) => shared.desk.spend(turn).await.map_err(not_now),
+        None => Ok(()),
+    }
+}
+
+fn not_now(reason: NotNow) -> Completion {
+    match reason {
+        NotNow::Unpaid(problem) => Completion::Unpaid(problem),
+        NotNow::Busy => busy(),
+        NotNow::Fault => Completion::ProviderFault,
     }
 }
 
@@ -130,14 +236,7 @@ async fn execute(
     plan: &Plan,
     usage: &mut Usage,
 ) -> Completion {
-    let limits = Limits {
-        memory_bytes: plan.memory_bytes,
-        fuel: plan.fuel,
-        wall_time: Duration::from_millis(plan.wall_ms.into()),
-        output_bytes: plan.output_bytes as usize,
-        stderr_bytes: STDERR_BYTES,
-        deterministic: plan.deterministic,
-    };
+    let limits = protocol::limits(plan);
     usage.deterministic = plan.deterministic;
     let called = Instant::now();
     let Some(lane) = shared.lanes.get(&plan.name) else {
@@ -154,66 +253,7 @@ async fn execute(
     usage.execute_us = micros(outcome.usage.wall);
     usage.fuel = outcome.usage.fuel;
     usage.peak_memory_bytes = outcome.usage.peak_memory;
-    completion(outcome, plan)
-}
-
-fn completion(outcome: Outcome, plan: &Plan) -> Completion {
-    let stderr = outcome.stderr.to_vec();
-    let http = match outcome.http.map(http_response).transpose() {
-        Ok(http) => http,
-        Err(error) => {
-            return Completion::Stopped {
-                reason: format!("its response has a head that cannot be sent: {error}"),
-                stderr,
-            };
-        }
-    };
-    match outcome.status {
-        Status::Exited(status) => Completion::Exited {
-            status: u8::try_from(status).unwrap_or(u8::MAX),
-            stdout: outcome.stdout.to_vec(),
-            stderr,
-            http,
-        },
-        status => Completion::Stopped {
-            reason: stop_reason(status, plan),
-            stderr,
-        },
-    }
-}
-
-fn http_response(response: dlambda_executor::HttpResponse) -> Result<HttpResponse, HttpError> {
-    let fields = response
-        .fields
-        .iter()
-        .map(|(name, value)| HttpField::new(name, value));
-    HttpResponse::new(response.status, fields.collect::<Result<_, _>>()?)
-}
-
-/// Why a function was ended, for its caller.
-fn stop_reason(status: Status, plan: &Plan) -> String {
-    let Plan { name, .. } = plan;
-    match status {
-        Status::DeadlineExceeded => {
-            format!("it ran longer than the {} ms of plan {name}", plan.wall_ms)
-        }
-        Status::FuelExhausted => format!("it used up the {} fuel of plan {name}", plan.fuel),
-        Status::MemoryExceeded => {
-            format!(
-                "it needed more than the {} bytes of memory of plan {name}",
-                plan.memory_bytes
-            )
-        }
-        Status::OutputExceeded => {
-            format!(
-                "it wrote more than the {} bytes of output of plan {name}",
-                plan.output_bytes
-            )
-        }
-        Status::NoResponse => "it returned without a complete HTTP response".to_owned(),
-        Status::Trapped(trap) => format!("it trapped: {trap}"),
-        _ => "it was ended".to_owned(),
-    }
+    protocol::completion(outcome, plan)
 }
 
 fn unusable(error: ExecutorError) -> Completion {

@@ -1,20 +1,25 @@
-//! The epochs: which keys open calls now, and which calls were seen.
+//! The epochs: which keys open calls now, which tokens are good, which calls
+//! were seen.
 //!
 //! Sans-I/O: the caller passes the time, randomness and fresh epoch numbers.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlambda_privacy::negotiation::Issuers;
 use dlambda_privacy::seal::EpochSecret;
 use dlambda_proto::{
-    Advert, CallEnvelope, Endpoint, Epoch, Frame, FrameKind, IdentityKey, Plan, PublishedFunction,
-    Refusal, Specs, UnixSeconds, Validity, encode,
+    Admission, Advert, CallEnvelope, Endpoint, Epoch, Frame, FrameKind, Greeting, IdentityKey,
+    Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms, SignedAdvert, Specs,
+    UnixSeconds, Validity, encode,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use crate::ProviderError;
+use crate::ledger::EpochRecord;
 
 /// Calls remembered per epoch, 16 bytes each: 16 MiB. A busier epoch ends early.
 const MAX_SEEN: usize = 1 << 20;
@@ -32,18 +37,28 @@ pub(crate) struct Offer {
     pub(crate) max_function_bytes: u32,
     pub(crate) epoch: Duration,
     pub(crate) overlap: Duration,
+    pub(crate) admission: Admission,
+    pub(crate) service: ServiceTerms,
 }
 
-/// The current epoch's keys and, for a while, those of the one before.
+/// The current epoch's keys, for a while those of the one before, and the
+/// token keys of every epoch whose tokens can still be spent.
 pub(crate) struct Keyring {
-    offer: Offer,
+    offer: Arc<Offer>,
     current: EpochKeys,
     previous: Option<EpochKeys>,
+    tokens: HashMap<Epoch, TokenKeys>,
 }
 
-struct EpochKeys {
+/// All keys of an epoch that is about to begin. Making them takes a good part
+/// of a second, so it happens outside the keyring.
+pub(crate) struct EpochKeys {
     secret: Arc<EpochSecret>,
-    advert: Frame,
+    receipts: Arc<ReceiptKey>,
+    advert: Arc<Advert>,
+    signed: SignedAdvert,
+    issuers: Arc<Issuers>,
+    seed: Zeroizing<[u8; 32]>,
     made: UnixSeconds,
     /// No longer advertised from then on.
     advertised_until: UnixSeconds,
@@ -52,36 +67,62 @@ struct EpochKeys {
     seen: HashSet<[u8; 16]>,
 }
 
+#[derive(Clone)]
+struct TokenKeys {
+    issuers: Arc<Issuers>,
+    until: UnixSeconds,
+}
+
+/// What serves the calls and contracts that are sealed to one epoch's key.
+#[derive(Clone)]
+pub(crate) struct Opening {
+    pub(crate) secret: Arc<EpochSecret>,
+    pub(crate) receipts: Arc<ReceiptKey>,
+    pub(crate) advert: Arc<Advert>,
+    pub(crate) issuers: Arc<Issuers>,
+}
+
 impl Keyring {
     /// Starts with a first epoch.
-    pub(crate) fn new(
-        offer: Offer,
-        epoch: Epoch,
-        now: UnixSeconds,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Self, ProviderError> {
-        let current = EpochKeys::make(&offer, epoch, now, rng)?;
-        Ok(Self {
+    pub(crate) fn new(offer: Arc<Offer>, first: EpochKeys) -> Self {
+        let tokens = HashMap::from([(first.secret.epoch(), first.token_keys())]);
+        Self {
             offer,
-            current,
+            current: first,
             previous: None,
-        })
+            tokens,
+        }
+    }
+
+    /// Takes in the token keys of an epoch before the last restart.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Tokens`] if its keys cannot be made again.
+    pub(crate) fn restore(
+        &mut self,
+        epoch: Epoch,
+        record: &EpochRecord,
+    ) -> Result<(), ProviderError> {
+        let provider = self.offer.identity.id();
+        let issuers = Issuers::restore(&record.seed, &provider, epoch, &record.plans)?;
+        let keys = TokenKeys {
+            issuers: Arc::new(issuers),
+            until: record.validity.until,
+        };
+        self.tokens.entry(epoch).or_insert(keys);
+        Ok(())
     }
 
     /// Starts the next epoch. The one before the previous is erased.
-    pub(crate) fn rotate(
-        &mut self,
-        epoch: Epoch,
-        now: UnixSeconds,
-        rng: &mut impl CryptoRng,
-    ) -> Result<(), ProviderError> {
-        let fresh = EpochKeys::make(&self.offer, epoch, now, rng)?;
+    pub(crate) fn rotate(&mut self, fresh: EpochKeys, now: UnixSeconds) {
+        let epoch = fresh.secret.epoch();
+        self.tokens.insert(epoch, fresh.token_keys());
         let mut old = std::mem::replace(&mut self.current, fresh);
         // An epoch that ended early ends whole: its key lives one overlap longer.
         let overlap = now.plus(self.offer.overlap.as_secs());
         old.opens_until = old.opens_until.min(overlap);
         self.previous = Some(old);
-        Ok(())
     }
 
     /// Whether a new epoch is due, by time or because this one remembers too much.
@@ -90,7 +131,8 @@ impl Keyring {
         set_back || self.current.advertised_until <= now || self.current.seen.len() >= MAX_SEEN
     }
 
-    /// Erases keys that no longer open calls.
+    /// Erases keys that no longer open calls, and those of tokens that can no
+    /// longer be spent.
     pub(crate) fn expire(&mut self, now: UnixSeconds) {
         if self
             .previous
@@ -99,6 +141,12 @@ impl Keyring {
         {
             self.previous = None;
         }
+        self.tokens.retain(|_, keys| now < keys.until);
+    }
+
+    /// What every epoch is made from.
+    pub(crate) fn offer(&self) -> Arc<Offer> {
+        Arc::clone(&self.offer)
     }
 
     /// The current epoch.
@@ -106,9 +154,14 @@ impl Keyring {
         self.current.secret.epoch()
     }
 
-    /// The advert's frame, the same for every caller of the epoch.
-    pub(crate) fn advert(&self) -> Frame {
-        self.current.advert.clone()
+    /// The greeting's frame: the advert, the same for every caller of the
+    /// epoch, and the work that a contract takes now.
+    pub(crate) fn greeting(&self, effort: u8) -> Option<Frame> {
+        let greeting = Greeting {
+            advert: self.current.signed.clone(),
+            effort,
+        };
+        Frame::new(FrameKind::Advert, encode(&greeting)).ok()
     }
 
     /// The plan of a call.
@@ -117,19 +170,39 @@ impl Keyring {
         self.offer.plans.iter().find(|plan| plan.name == *name)
     }
 
-    /// The key that opens calls of this epoch. Opening takes a while for a
+    /// The keys for what is sealed to this epoch. Opening takes a while for a
     /// large call, so it happens outside the keyring.
-    pub(crate) fn secret(
-        &mut self,
-        epoch: Epoch,
-        now: UnixSeconds,
-    ) -> Result<Arc<EpochSecret>, Refusal> {
+    pub(crate) fn opening(&mut self, epoch: Epoch, now: UnixSeconds) -> Result<Opening, Refusal> {
         self.expire(now);
-        self.keys(epoch).map(|keys| Arc::clone(&keys.secret))
+        self.keys(epoch).map(|keys| Opening {
+            secret: Arc::clone(&keys.secret),
+            receipts: Arc::clone(&keys.receipts),
+            advert: Arc::clone(&keys.advert),
+            issuers: Arc::clone(&keys.issuers),
+        })
+    }
+
+    /// The keys of the current epoch.
+    pub(crate) fn current(&self) -> Opening {
+        let keys = &self.current;
+        Opening {
+            secret: Arc::clone(&keys.secret),
+            receipts: Arc::clone(&keys.receipts),
+            advert: Arc::clone(&keys.advert),
+            issuers: Arc::clone(&keys.issuers),
+        }
+    }
+
+    /// What recognises the tokens of this epoch, while they can be spent.
+    pub(crate) fn token_issuers(&mut self, epoch: Epoch, now: UnixSeconds) -> Option<Arc<Issuers>> {
+        self.expire(now);
+        let keys = self.tokens.get(&epoch)?;
+        Some(Arc::clone(&keys.issuers))
     }
 
     /// Remembers a call that was opened, and refuses one that is remembered
-    /// already: of several copies of a call, exactly one gets past this.
+    /// already: of several copies of a call, exactly one gets past this. Calls
+    /// with a token are known by their token instead.
     pub(crate) fn remember(&mut self, envelope: &CallEnvelope) -> Result<(), Refusal> {
         let keys = self.keys(envelope.header.epoch)?;
         if keys.seen.len() >= MAX_SEEN {
@@ -154,41 +227,123 @@ impl Keyring {
 }
 
 impl EpochKeys {
-    fn make(
+    /// Makes all keys of an epoch, and its advert. [`EpochKeys::record`] must
+    /// be on disk before anybody sees the advert.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`] if a key or the advert cannot be made.
+    pub(crate) fn make(
         offer: &Offer,
         epoch: Epoch,
         now: UnixSeconds,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, ProviderError> {
-        let secret = EpochSecret::generate(offer.identity.id(), epoch, rng);
+        let provider = offer.identity.id();
+        let secret = EpochSecret::generate(provider, epoch, rng);
+        let mut receipt_seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *receipt_seed);
+        let receipts = ReceiptKey::from_seed(&receipt_seed);
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *seed);
+        let issuers = Issuers::generate(&seed, &provider, epoch, &offer.paid_plans(), rng)?;
         let advertised_until = now.plus(offer.epoch.as_secs());
         let opens_until = advertised_until.plus(offer.overlap.as_secs());
-        let advert = Advert {
-            provider: offer.identity.id(),
-            epoch,
-            validity: Validity {
-                from: UnixSeconds(now.0.saturating_sub(CLOCK_TOLERANCE)),
-                until: opens_until,
-            },
-            hpke_key: secret.public_key(),
-            endpoints: vec![offer.endpoint],
-            specs: offer.specs.clone(),
-            plans: offer.plans.clone(),
-            functions: offer.functions.clone(),
-            max_function_bytes: offer.max_function_bytes,
-        };
+        let advert = offer.advert(&secret, &receipts, &issuers, now);
         let signed = advert.sign(&offer.identity)?;
-        let advert = Frame::new(FrameKind::Advert, encode(&signed)).map_err(|_| {
-            dlambda_proto::AdvertError::Bound("size: fewer functions fit into one advert")
-        })?;
-        Ok(Self {
+        let keys = Self {
             secret: Arc::new(secret),
-            advert,
+            receipts: Arc::new(receipts),
+            advert: Arc::new(advert),
+            signed,
+            issuers: Arc::new(issuers),
+            seed,
             made: now,
             advertised_until,
             opens_until,
             seen: HashSet::new(),
-        })
+        };
+        let greeting = Greeting {
+            advert: keys.signed.clone(),
+            effort: 0,
+        };
+        Frame::new(FrameKind::Advert, encode(&greeting)).map_err(|_| {
+            dlambda_proto::AdvertError::Bound("size: fewer functions fit into one advert")
+        })?;
+        Ok(keys)
+    }
+
+    /// What has to survive a restart: from it, tokens are recognised.
+    pub(crate) fn record(&self) -> EpochRecord {
+        let plans = self.advert.call_keys.iter();
+        EpochRecord {
+            seed: self.seed.clone(),
+            validity: self.advert.tokens,
+            plans: plans.map(|key| key.plan.clone()).collect(),
+        }
+    }
+
+    fn token_keys(&self) -> TokenKeys {
+        TokenKeys {
+            issuers: Arc::clone(&self.issuers),
+            until: self.advert.tokens.until,
+        }
+    }
+}
+
+impl Offer {
+    fn paid_plans(&self) -> Vec<PlanName> {
+        let paid = self.plans.iter().filter(|plan| plan.needs_token);
+        paid.map(|plan| plan.name.clone()).collect()
+    }
+
+    fn advert(
+        &self,
+        secret: &EpochSecret,
+        receipts: &ReceiptKey,
+        issuers: &Issuers,
+        now: UnixSeconds,
+    ) -> Advert {
+        let from = UnixSeconds(now.0.saturating_sub(CLOCK_TOLERANCE));
+        let advertised = now.plus(self.epoch.as_secs());
+        // What is bought in the last minute of an epoch is good for a whole
+        // epoch more, as far as readers accept.
+        let longest = from.plus(Advert::MAX_VALIDITY_SECONDS);
+        let spendable = advertised.plus(self.epoch.as_secs().max(self.overlap.as_secs()));
+        let paid = self.paid_plans();
+        Advert {
+            endpoints: vec![self.endpoint],
+            specs: self.specs.clone(),
+            plans: self.plans.clone(),
+            functions: self.functions.clone(),
+            max_function_bytes: self.max_function_bytes,
+            call_keys: paid
+                .iter()
+                .filter_map(|plan| Some(issuers.calls.get(plan)?.key()))
+                .collect(),
+            rating_key: issuers
+                .ratings
+                .as_ref()
+                .map(|issuer| issuer.key().to_vec())
+                .unwrap_or_default(),
+            tokens: Validity {
+                from,
+                until: spendable.min(longest),
+            },
+            admission: self.admission,
+            service: self.service,
+            ..Advert::minimal(
+                self.identity.id(),
+                secret.epoch(),
+                Validity {
+                    from,
+                    until: advertised.plus(self.overlap.as_secs()),
+                },
+                secret.public_key(),
+                receipts.id(),
+                self.endpoint,
+            )
+        }
     }
 }
 
@@ -196,9 +351,7 @@ impl EpochKeys {
 mod tests {
     use dlambda_privacy::os_rng;
     use dlambda_privacy::seal::SealedCall;
-    use dlambda_proto::{
-        Cpu, FunctionId, FunctionSource, OnionAddress, Request, SignedAdvert, Verified, decode,
-    };
+    use dlambda_proto::{Cpu, FunctionId, FunctionSource, OnionAddress, Request, Verified, decode};
 
     use super::*;
 
@@ -208,8 +361,8 @@ mod tests {
         Endpoint::Onion(OnionAddress::from_public_key([1; 32]))
     }
 
-    fn keyring() -> Keyring {
-        let offer = Offer {
+    fn offer() -> Offer {
+        Offer {
             identity: IdentityKey::from_seed(&[1; 32]),
             endpoint: here(),
             specs: Specs {
@@ -226,13 +379,25 @@ mod tests {
             max_function_bytes: 0,
             epoch: Duration::from_secs(1000),
             overlap: Duration::from_secs(100),
-        };
-        Keyring::new(offer, Epoch(1), START, &mut os_rng()).expect("a good offer")
+            admission: Admission::Open,
+            service: ServiceTerms {
+                start_within_ms: 1000,
+            },
+        }
+    }
+
+    fn keys(epoch: u64, now: UnixSeconds) -> EpochKeys {
+        EpochKeys::make(&offer(), Epoch(epoch), now, &mut os_rng()).expect("a good offer")
+    }
+
+    fn keyring() -> Keyring {
+        Keyring::new(Arc::new(offer()), keys(1, START))
     }
 
     fn advert(keyring: &Keyring, now: UnixSeconds) -> Verified<Advert> {
-        let signed: SignedAdvert = decode(keyring.advert().body()).expect("decodes");
-        signed.verify(now, &here()).expect("verifies")
+        let frame = keyring.greeting(0).expect("fits");
+        let greeting: Greeting = decode(frame.body()).expect("decodes");
+        greeting.advert.verify(now, &here()).expect("verifies")
     }
 
     fn call(keyring: &Keyring, now: UnixSeconds) -> CallEnvelope {
@@ -243,6 +408,7 @@ mod tests {
             input: vec![],
             seed: [0; 32],
             http: None,
+            token: None,
         };
         let plan = &advert.plans[0].name;
         let sealed = SealedCall::seal(&advert, plan, &request, &mut os_rng()).expect("seals");
@@ -254,8 +420,11 @@ mod tests {
         envelope: &CallEnvelope,
         now: UnixSeconds,
     ) -> Result<(), Refusal> {
-        let secret = keyring.secret(envelope.header.epoch, now)?;
-        secret.open(envelope).map_err(|_| Refusal::CannotOpen)?;
+        let opening = keyring.opening(envelope.header.epoch, now)?;
+        opening
+            .secret
+            .open(envelope)
+            .map_err(|_| Refusal::CannotOpen)?;
         keyring.remember(envelope)
     }
 
@@ -274,9 +443,7 @@ mod tests {
         assert!(!keyring.rotation_due(START.plus(999)));
         let later = START.plus(1000);
         assert!(keyring.rotation_due(later));
-        keyring
-            .rotate(Epoch(2), later, &mut os_rng())
-            .expect("rotates");
+        keyring.rotate(keys(2, later), later);
         assert_eq!(advert(&keyring, later).epoch, Epoch(2));
         assert_eq!(accept(&mut keyring, &one, later), Ok(()), "the overlap");
         let replayed = accept(&mut keyring, &one, later);
@@ -287,8 +454,35 @@ mod tests {
     }
 
     #[test]
-    fn adverts_of_one_epoch_are_one() {
+    fn adverts_of_one_epoch_are_one_whatever_the_effort() {
         let keyring = keyring();
-        assert_eq!(keyring.advert(), keyring.advert());
+        let advert = |effort| {
+            let frame = keyring.greeting(effort).expect("fits");
+            decode::<Greeting>(frame.body()).expect("decodes").advert
+        };
+        assert!(advert(0) == advert(7));
+    }
+
+    #[test]
+    fn tokens_outlive_the_key_that_calls_are_sealed_to_and_a_restart() {
+        let (mut keyring, first) = {
+            let first = keys(1, START);
+            let record = first.record();
+            (Keyring::new(Arc::new(offer()), first), record)
+        };
+        let key = |issuers: &Issuers| issuers.calls[&Plan::standard_menu()[0].name].key();
+        let known = |keyring: &mut Keyring, now| {
+            let issuers = keyring.token_issuers(Epoch(1), START.plus(now));
+            issuers.map(|issuers| key(&issuers))
+        };
+        let before = known(&mut keyring, 0).expect("known");
+        let later = START.plus(1000);
+        keyring.rotate(keys(2, later), later);
+        assert!(keyring.opening(Epoch(1), START.plus(1500)).is_err());
+        assert_eq!(known(&mut keyring, 1999).as_ref(), Some(&before));
+        let mut restarted = Keyring::new(Arc::new(offer()), keys(3, later));
+        restarted.restore(Epoch(1), &first).expect("restores");
+        assert_eq!(known(&mut restarted, 1999), Some(before));
+        assert_eq!(known(&mut restarted, 2000), None, "and then it is over");
     }
 }

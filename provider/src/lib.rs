@@ -1,22 +1,28 @@
 //! A provider: takes sealed calls from strangers, runs them, answers.
 //!
 //! [`Provider`] serves whatever a [`Transport`](dlambda_privacy::transport::Transport)
-//! lets in, one call per circuit. It keeps an identity and an epoch number on
-//! disk ([`DataDir`]); epoch keys live in memory only.
+//! lets in, one call per circuit. It keeps an identity, an epoch number,
+//! contracts and spent tokens on disk ([`DataDir`]); the keys that open calls
+//! live in memory only.
 //!
 //! # Not in this crate
 //!
 //! No dialling (that is `dlambda-privacy`), no WebAssembly (that is
-//! `dlambda-executor`). Contracts, tokens and receipts are not there yet.
+//! `dlambda-executor`), no cryptography of tokens and negotiation
+//! (`dlambda-privacy` again).
 
 #![forbid(unsafe_code)]
 
+mod cold;
 pub mod config;
 mod data;
+mod effort;
 mod error;
 mod execute;
 mod keyring;
+mod ledger;
 mod observe;
+mod redeem;
 mod self_test;
 mod service;
 mod session;
@@ -28,4 +34,6 @@ pub use data::DataDir;
 pub use error::ProviderError;
 pub use observe::{Observer, SessionRecord};
 pub use service::{Provider, Stop};
-pub use status::{ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError, query_status};
+pub use status::{
+    ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError, query_status,
+};

@@ -7,7 +7,7 @@ use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
 use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
 use dlambda_privacy::{ExchangeError, os_rng};
-use dlambda_proto::{Completion, Endpoint, FunctionSource, HasKind as _, Request};
+use dlambda_proto::{CallToken, Completion, Endpoint, FunctionSource, HasKind as _, Request};
 use tokio::time::{Instant, sleep};
 
 use crate::ProviderError;
@@ -25,10 +25,11 @@ pub(crate) async fn call_ourselves(
     endpoint: Endpoint,
     clock: &dyn Clock,
     deadline: Duration,
+    mint: impl Fn() -> Option<CallToken>,
 ) -> Result<(), ProviderError> {
     let give_up = Instant::now() + deadline;
     loop {
-        let error = match call_once(transport, &endpoint, clock).await {
+        let error = match call_once(transport, &endpoint, clock, mint()).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -44,6 +45,7 @@ async fn call_once(
     transport: &dyn Transport,
     endpoint: &Endpoint,
     clock: &dyn Clock,
+    token: Option<CallToken>,
 ) -> Result<(), ProviderError> {
     let mut stream = transport.dial(endpoint).await?;
     let advert = receive_advert(&mut *stream, endpoint, clock.now(), STEP)
@@ -55,6 +57,7 @@ async fn call_once(
         input: Vec::new(),
         seed: [0; 32],
         http: None,
+        token,
     };
     let plan = advert.plan(None).ok_or(ProviderError::SelfTestAnswer)?;
     let call = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())

@@ -9,17 +9,29 @@ use std::time::{Duration, Instant};
 
 use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
+use dlambda_privacy::negotiation::Terms;
+use dlambda_privacy::tokens::BlindedCalls;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::ReceiveBudget;
 use dlambda_privacy::{TransportError, os_rng};
-use dlambda_proto::{Cpu, Endpoint, PlanName, ProviderId, PublishedFunction, Specs};
+use dlambda_proto::{
+    BatchSize, CallToken, Cpu, Endpoint, PlanName, ProviderId, PublishedFunction, Specs,
+    UnixSeconds,
+};
+use rand_core::Rng as _;
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
 
-use crate::keyring::{Keyring, Offer};
-use crate::status::{Counters, Queue, Snapshot, Work};
+use crate::cold::ContractDesk;
+use crate::effort::Effort;
+use crate::keyring::{EpochKeys, Keyring, Offer};
+use crate::ledger::Ledger;
+use crate::redeem::Desk;
+use crate::status::{ContractTotals, Counters, Queue, Snapshot, Work};
 use crate::store::FunctionStore;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
 
@@ -52,6 +64,11 @@ pub(crate) struct Shared {
     pub(crate) send_budget: ReceiveBudget,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) desk: Desk,
+    pub(crate) contracts: ContractDesk,
+    pub(crate) terms: Terms,
+    effort: Mutex<Effort>,
     keyring: Mutex<Keyring>,
     observer: OnceLock<Arc<dyn Observer>>,
     ready: AtomicBool,
@@ -99,8 +116,11 @@ impl Provider {
             max_function_bytes: config.max_function_bytes,
             epoch: config.epoch,
             overlap: config.overlap,
+            admission: config.contracts.admission,
+            service: config.service(),
         };
-        let keyring = Keyring::new(offer, data.next_epoch()?, clock.now(), &mut os_rng())?;
+        let ledger = Arc::new(open_ledger(&data).await?);
+        let keyring = start_keyring(offer, &data, &ledger, clock.now()).await?;
         let shared = Arc::new(Shared {
             clock,
             executor,
@@ -111,6 +131,11 @@ impl Provider {
             send_budget: ReceiveBudget::new(config.send_bytes),
             counters: Counters::default(),
             stop: CancellationToken::new(),
+            desk: Desk::new(Arc::clone(&ledger)),
+            ledger,
+            contracts: ContractDesk::new(),
+            terms: config.contracts.terms(),
+            effort: Mutex::new(config.contracts.effort()),
             keyring: Mutex::new(keyring),
             observer: OnceLock::new(),
             ready: AtomicBool::new(false),
@@ -169,7 +194,10 @@ impl Provider {
         let transport = Arc::clone(&self.transport);
         let become_ready = async {
             let clock = Arc::clone(&shared.clock);
-            self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within).await?;
+            let mint = || shared.own_token();
+            let testing =
+                self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within, mint);
+            testing.await?;
             shared.counters.reset();
             shared.work.reset();
             if let Some(observer) = observer {
@@ -222,6 +250,34 @@ impl Shared {
         self.keyring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The work that a contract takes now.
+    pub(crate) fn effort(&self) -> u8 {
+        let mut effort = self.effort.lock().unwrap_or_else(PoisonError::into_inner);
+        effort.at(self.started.elapsed())
+    }
+
+    /// Counts time that went into contracts.
+    pub(crate) fn spent_on_contracts(&self, time: Duration) {
+        let mut effort = self.effort.lock().unwrap_or_else(PoisonError::into_inner);
+        effort.spent(self.started.elapsed(), time);
+    }
+
+    /// A token of our own for the default plan, if it needs one: for calling
+    /// ourselves.
+    fn own_token(&self) -> Option<CallToken> {
+        let opening = self.keyring().current();
+        let advert = &opening.advert;
+        let key = advert.call_key(&advert.plans.first()?.name)?;
+        let issuer = opening.issuers.calls.get(&key.plan)?;
+        let batch = BatchSize::Calls8;
+        let mut seed = Zeroizing::new([0; 32]);
+        os_rng().fill_bytes(&mut *seed);
+        let blinded =
+            BlindedCalls::blind(key, &advert.provider, advert.epoch, batch, &seed).ok()?;
+        let response = issuer.issue(blinded.request(), batch).ok()?;
+        blinded.unblind(&response).ok()?.pop()
+    }
+
     pub(crate) fn observer(&self) -> Option<Arc<dyn Observer>> {
         self.observer.get().cloned()
     }
@@ -239,6 +295,7 @@ impl Shared {
             uptime_seconds: self.started.elapsed().as_secs(),
             published_functions,
             uploaded_functions,
+            contracts: self.contract_totals(),
             queues: self.queues(),
             functions: self.work.functions(),
             execution: self.work.execution(&self.executor),
@@ -248,6 +305,22 @@ impl Shared {
 }
 
 impl Shared {
+    fn contract_totals(&self) -> Vec<ContractTotals> {
+        let counts = self.ledger.contract_counts().unwrap_or_else(|error| {
+            tracing::warn!(%error, "contracts cannot be counted");
+            Vec::new()
+        });
+        let totals = counts.into_iter().map(|count| ContractTotals {
+            epoch: count.epoch,
+            plan: count.plan.to_string(),
+            granted: count.granted,
+            confirmed: count.confirmed,
+            calls_issued: count.calls,
+            ratings_issued: count.ratings,
+        });
+        totals.collect()
+    }
+
     fn queues(&self) -> Vec<Queue> {
         let plans = self.config.plans.iter();
         plans
@@ -283,20 +356,71 @@ async fn serve_one(shared: &Arc<Shared>, incoming: Incoming) {
     Box::pin(session::serve(shared, incoming)).await;
 }
 
-/// Starts a new epoch whenever one is due, its number first on disk.
+async fn open_ledger(data: &DataDir) -> Result<Ledger, ProviderError> {
+    let path = data.ledger();
+    let opened = spawn_blocking(move || Ledger::open(&path)).await;
+    Ok(opened.map_err(|_| ProviderError::Interrupted)??)
+}
+
+/// A first epoch, and the tokens of those before the restart.
+async fn start_keyring(
+    offer: Offer,
+    data: &DataDir,
+    ledger: &Arc<Ledger>,
+    now: UnixSeconds,
+) -> Result<Keyring, ProviderError> {
+    let offer = Arc::new(offer);
+    let restored = {
+        let ledger = Arc::clone(ledger);
+        let restoring = spawn_blocking(move || {
+            ledger.end_epochs(now)?;
+            ledger.epochs()
+        });
+        restoring.await.map_err(|_| ProviderError::Interrupted)??
+    };
+    let first = begin_epoch(&offer, data, ledger, now).await?;
+    let mut keyring = Keyring::new(offer, first);
+    for (epoch, record) in restored {
+        keyring.restore(epoch, &record)?;
+    }
+    Ok(keyring)
+}
+
+/// The keys of a new epoch: its number first on disk, then what its tokens
+/// are recognised by, and only then is it known to anybody.
+async fn begin_epoch(
+    offer: &Arc<Offer>,
+    data: &DataDir,
+    ledger: &Arc<Ledger>,
+    now: UnixSeconds,
+) -> Result<EpochKeys, ProviderError> {
+    let epoch = data.next_epoch()?;
+    let (offer, ledger) = (Arc::clone(offer), Arc::clone(ledger));
+    let making = spawn_blocking(move || {
+        let keys = EpochKeys::make(&offer, epoch, now, &mut os_rng())?;
+        ledger.begin_epoch(epoch, &keys.record())?;
+        Ok(keys)
+    });
+    making.await.map_err(|_| ProviderError::Interrupted)?
+}
+
+/// Starts a new epoch whenever one is due.
 async fn rotate(shared: &Shared, data: &DataDir) -> Result<(), ProviderError> {
     loop {
         sleep(ROTATION_CHECK).await;
         let now = shared.clock.now();
-        let due = {
+        let (due, offer) = {
             let mut keyring = shared.keyring();
             keyring.expire(now);
-            keyring.rotation_due(now)
+            (keyring.rotation_due(now), keyring.offer())
         };
         if due {
-            let epoch = data.next_epoch()?;
-            shared.keyring().rotate(epoch, now, &mut os_rng())?;
-            tracing::info!(epoch = epoch.0, "new epoch");
+            let fresh = begin_epoch(&offer, data, &shared.ledger, now).await?;
+            shared.keyring().rotate(fresh, now);
+            let ledger = Arc::clone(&shared.ledger);
+            let ending = spawn_blocking(move || ledger.end_epochs(now)).await;
+            ending.map_err(|_| ProviderError::Interrupted)??;
+            tracing::info!(epoch = shared.keyring().epoch().0, "new epoch");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One session: one stream, one call, one reply.
+//! One session: one stream, and on it one call or one negotiation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use dlambda_privacy::seal::OpenedCall;
 use dlambda_privacy::transport::Incoming;
 use dlambda_privacy::wire::{Reservation, read_frame, write_frame};
-use dlambda_privacy::{SealError, WireError, os_rng, padding};
+use dlambda_privacy::{SealError, WireError, padding};
 use dlambda_proto::{
     CallEnvelope, Completion, Frame, FrameError, FrameKind, Plan, Refusal, Reply, decode, encode,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
+use crate::cold;
 use crate::execute::{busy, run};
+use crate::keyring::Opening;
 use crate::observe::{SessionRecord, Tee};
 use crate::service::Shared;
 use crate::status::Ending;
@@ -42,15 +44,20 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
 /// The whole conversation. What the caller did wrong is answered with a
 /// refusal where that makes sense; a caller that vanished is let go.
 async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
-    let deadlines = &shared.config.deadlines;
-    let advert = shared.keyring().advert();
-    if write_frame(tee, &advert, deadlines.advert).await.is_err() {
+    let deadlines = shared.config.deadlines;
+    let effort = shared.effort();
+    let greeting = shared.keyring().greeting(effort);
+    let Some(greeting) = greeting else {
+        return Ending::Fault;
+    };
+    if write_frame(tee, &greeting, deadlines.advert).await.is_err() {
         return Ending::Vanished;
     }
     let budget = &shared.receive_budget;
-    let call = read_frame(tee, &[FrameKind::Call], deadlines.call, budget);
+    let expected = [FrameKind::Call, FrameKind::Contract];
+    let first = read_frame(tee, &expected, deadlines.call, budget);
     let received = tokio::select! {
-        received = call => received,
+        received = first => received,
         // Only calls that are here already are finished when we stop.
         () = shared.stop.cancelled() => return Ending::Vanished,
     };
@@ -59,21 +66,33 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
         Err(WireError::Lost(_)) => return Ending::Vanished,
         Err(error) => return refuse(shared, tee, refusal_for(&error)).await,
     };
+    let served = if frame.kind() == FrameKind::Contract {
+        Box::pin(cold::serve(shared, tee, frame, effort)).await
+    } else {
+        Box::pin(call(shared, tee, frame)).await
+    };
+    match served {
+        Ok(ending) => ending,
+        Err(refusal) => refuse(shared, tee, refusal).await,
+    }
+}
+
+/// Serves a call, whose frame is here.
+async fn call(shared: &Arc<Shared>, tee: &mut Tee, frame: Frame) -> Result<Ending, Refusal> {
+    let deadlines = &shared.config.deadlines;
     let _running = shared.counters.start_call();
     let arrived = Instant::now();
-    let (opened, plan) = match open(shared, frame).await {
-        Ok(opened) => opened,
-        Err(refusal) => return refuse(shared, tee, refusal).await,
-    };
+    let opened = open(shared, frame).await?;
     if let Some(record) = &mut tee.record {
         record.reply_secret = Some(opened.call.replier.dangerously_reveal());
         record.encapsulated_key = Some(opened.encapsulated_key);
         record.request = Some(encode(&opened.call.request));
     }
     let OpenedCall { request, replier } = opened.call;
+    let token = request.token;
     let mut answer = tokio::select! {
-        reply = run(shared, request, &plan, arrived) => reply,
-        () = hang_up(tee) => return Ending::Vanished,
+        reply = run(shared, request, &opened.plan, &opened.keys, arrived) => reply,
+        () = hang_up(tee) => return Ok(Ending::Vanished),
     };
     // Many callers who take their time to take large replies must not fill
     // our memory: what is over the budget becomes a short "busy".
@@ -82,19 +101,34 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
         record.reply = Some(encode(&answer));
     }
     let ending = Ending::of(&answer);
+    let over = is_over(&answer.completion);
     let sealing = tokio::task::spawn_blocking(move || {
-        let body = replier.seal(&answer, &mut os_rng()).ok()?;
+        let body = replier.seal(&answer).ok()?;
         Frame::new(FrameKind::Reply, body).ok()
     });
     let Ok(Some(frame)) = sealing.await else {
-        return Ending::Fault;
+        return Ok(Ending::Fault);
     };
     if write_frame(tee, &frame, deadlines.reply).await.is_err() {
-        return Ending::Vanished;
+        return Ok(Ending::Vanished);
     }
     // The acknowledgement closes the call; without one, time does.
-    let _ = read_frame(tee, &[FrameKind::Ack], deadlines.ack, budget).await;
-    ending
+    let budget = &shared.receive_budget;
+    let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack, budget).await;
+    if let (Ok(_), Some(token), true) = (ack, token, over) {
+        shared.desk.close(&token).await;
+    }
+    Ok(ending)
+}
+
+/// Whether there is nothing more to be had for the token.
+fn is_over(completion: &Completion) -> bool {
+    matches!(
+        completion,
+        Completion::Exited { .. }
+            | Completion::Stopped { .. }
+            | Completion::FunctionUnusable { .. }
+    )
 }
 
 fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Option<Reservation> {
@@ -107,6 +141,7 @@ fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Option<Reservation> {
     let reserved = shared.send_budget.reserve(needed);
     if reserved.is_none() {
         answer.completion = busy();
+        answer.receipt = None;
     }
     reserved
 }
@@ -114,34 +149,36 @@ fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Option<Reservation> {
 struct Opened {
     call: OpenedCall,
     encapsulated_key: [u8; 32],
+    plan: Plan,
+    keys: Opening,
 }
 
 /// Opens a call on a blocking thread: a large one takes a while.
-async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<(Opened, Plan), Refusal> {
+async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<Opened, Refusal> {
     let shared = Arc::clone(shared);
     let opening = tokio::task::spawn_blocking(move || open_blocking(&shared, frame));
     opening.await.unwrap_or(Err(Refusal::Busy))
 }
 
-fn open_blocking(shared: &Shared, frame: Frame) -> Result<(Opened, Plan), Refusal> {
+fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
     let envelope: CallEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
     let plan = shared.keyring().plan(&envelope).cloned();
     let plan = plan.ok_or(Refusal::UnknownPlan)?;
     let now = shared.clock.now();
-    let secret = shared.keyring().secret(envelope.header.epoch, now)?;
-    let call = secret.open(&envelope).map_err(|error| match error {
+    let keys = shared.keyring().opening(envelope.header.epoch, now)?;
+    let call = keys.secret.open(&envelope).map_err(|error| match error {
         SealError::Open | SealError::BadKey => Refusal::CannotOpen,
         _ => Refusal::Malformed,
     })?;
-    shared.keyring().remember(&envelope)?;
-    let encapsulated_key = envelope.encapsulated_key;
-    Ok((
-        Opened {
-            call,
-            encapsulated_key,
-        },
+    if !plan.needs_token {
+        shared.keyring().remember(&envelope)?;
+    }
+    Ok(Opened {
+        call,
+        encapsulated_key: envelope.encapsulated_key,
         plan,
-    ))
+        keys,
+    })
 }
 
 fn refusal_for(error: &WireError) -> Refusal {

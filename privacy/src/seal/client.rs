@@ -6,12 +6,11 @@ use dlambda_proto::{
     Advert, CallEnvelope, CallHeader, Frame, FrameKind, PlanName, Reply, Request, Verified, decode,
     encode,
 };
-use hpke::{Deserializable as _, OpModeS, Serializable as _};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::reply::{EXPORT_LABEL, ReplySecret};
-use super::{Aead, Kdf, Kem, call_info};
+use super::reply::ReplySecret;
+use super::{call_info, hybrid};
 use crate::{SealError, padding};
 
 /// A call, sealed with a key of its own; opens the one reply to it.
@@ -39,28 +38,19 @@ impl SealedCall {
         };
         let plaintext = Zeroizing::new(encode(request));
         let padded = Zeroizing::new(padding::pad(&plaintext)?);
-        let recipient = <Kem as hpke::Kem>::PublicKey::from_bytes(&advert.hpke_key)
-            .map_err(|_| SealError::BadKey)?;
-        let (encapsulated, mut context) = hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(
-            &OpModeS::Base,
-            &recipient,
-            &call_info(&advert.provider),
-            rng,
-        )
-        .map_err(|_| SealError::BadKey)?;
-        let ciphertext = context
-            .seal(&padded, &encode(&header))
-            .map_err(|_| SealError::TooLarge)?;
-        let encapsulated_key = encapsulated.to_bytes().into();
-        let reply = ReplySecret::derive(encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
+        let info = call_info(&advert.provider);
+        let sealed = hybrid::seal(&advert.hpke_key, &info, &encode(&header), &padded, rng)?;
         let envelope = CallEnvelope {
             header,
-            encapsulated_key,
-            ciphertext,
+            encapsulated_key: sealed.encapsulated_key,
+            ciphertext: sealed.ciphertext,
         };
         let frame =
             Frame::new(FrameKind::Call, encode(&envelope)).map_err(|_| SealError::TooLarge)?;
-        Ok(Self { frame, reply })
+        Ok(Self {
+            frame,
+            reply: sealed.reply,
+        })
     }
 
     /// The frame to send.

@@ -3,12 +3,12 @@
 use std::fmt;
 
 use dlambda_proto::{CallEnvelope, Epoch, ProviderId, Reply, Request, decode, encode};
-use hpke::{Deserializable as _, Kem as _, OpModeR, Serializable as _};
+use hpke::{Kem as _, Serializable as _};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
-use super::reply::{EXPORT_LABEL, ReplySecret};
-use super::{Aead, Kdf, Kem, call_info};
+use super::reply::ReplySecret;
+use super::{Kem, Secret, call_info, hybrid};
 use crate::{SealError, padding};
 
 /// The secret HPKE key of one epoch. Erased from memory when dropped; it is
@@ -16,7 +16,7 @@ use crate::{SealError, padding};
 pub struct EpochSecret {
     epoch: Epoch,
     provider: ProviderId,
-    secret: <Kem as hpke::Kem>::PrivateKey,
+    secret: Secret,
     public: [u8; 32],
 }
 
@@ -56,6 +56,14 @@ impl EpochSecret {
         self.public
     }
 
+    pub(super) fn provider(&self) -> &ProviderId {
+        &self.provider
+    }
+
+    pub(super) fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
     /// Opens a call.
     ///
     /// # Errors
@@ -63,23 +71,14 @@ impl EpochSecret {
     /// [`SealError`] if it is not sealed to this key under its own header, or
     /// what was sealed is no request.
     pub fn open(&self, envelope: &CallEnvelope) -> Result<OpenedCall, SealError> {
-        let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(&envelope.encapsulated_key)
-            .map_err(|_| SealError::Open)?;
-        let mut context = hpke::setup_receiver::<Aead, Kdf, Kem>(
-            &OpModeR::Base,
+        let (padded, secret) = hybrid::open(
             &self.secret,
-            &encapsulated,
             &call_info(&self.provider),
-        )
-        .map_err(|_| SealError::Open)?;
-        let padded = context
-            .open(&envelope.ciphertext, &encode(&envelope.header))
-            .map(Zeroizing::new)
-            .map_err(|_| SealError::Open)?;
+            &encode(&envelope.header),
+            &envelope.encapsulated_key,
+            &envelope.ciphertext,
+        )?;
         let request = decode(padding::unpad(&padded)?)?;
-        let secret = ReplySecret::derive(envelope.encapsulated_key, |out| {
-            context.export(EXPORT_LABEL, out)
-        })?;
         Ok(OpenedCall {
             request,
             replier: ReplySealer(secret),
@@ -95,15 +94,16 @@ impl ReplySealer {
         self.0.dangerously_reveal()
     }
 
-    /// Pads and seals the reply: the body of a `Reply` frame.
+    /// Pads and seals the reply: the body of a `Reply` frame. The same reply to
+    /// the same sealed call is the same bytes.
     ///
     /// # Errors
     ///
     /// [`SealError::TooLarge`] above 64 MiB.
-    pub fn seal(self, reply: &Reply, rng: &mut impl CryptoRng) -> Result<Vec<u8>, SealError> {
+    pub fn seal(self, reply: &Reply) -> Result<Vec<u8>, SealError> {
         let plaintext = Zeroizing::new(encode(reply));
         let padded = Zeroizing::new(padding::pad(&plaintext)?);
-        self.0.seal(&padded, rng)
+        self.0.seal(&padded)
     }
 }
 

@@ -1,14 +1,13 @@
 //! The reply's key, derived on both sides from the call's HPKE context.
 //!
 //! RFC 9458 section 4.4: a secret is exported from the context, and with it
-//! and a nonce that the provider chooses, HKDF makes an AEAD key and nonce.
+//! and a nonce that the provider gives, HKDF makes an AEAD key and nonce.
 
 use chacha20poly1305::aead::{Aead as _, KeyInit as _};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use dlambda_proto::EncapsulatedKey;
 use hkdf::Hkdf;
-use rand_core::CryptoRng;
-use sha2::Sha256;
+use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::SealError;
@@ -45,13 +44,16 @@ impl ReplySecret {
     }
 
     /// Seals the one reply: `nonce (32) | ciphertext`.
-    pub(super) fn seal(
-        self,
-        plaintext: &[u8],
-        rng: &mut impl CryptoRng,
-    ) -> Result<Vec<u8>, SealError> {
+    ///
+    /// The nonce is a keyed hash of the plaintext, random to everybody else: a
+    /// call that comes again gets the same bytes, and a reply that turned out
+    /// differently gets another nonce and so another key.
+    pub(super) fn seal(self, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
         let mut sealed = vec![0; LEN];
-        rng.fill_bytes(&mut sealed);
+        let digest = Sha256::digest(plaintext);
+        Hkdf::<Sha256>::new(Some(&self.exported), &digest)
+            .expand(b"dlambda/reply-nonce/v1", &mut sealed)
+            .map_err(|_| SealError::Open)?;
         let (cipher, nonce) = self.cipher(&sealed)?;
         let ciphertext = cipher
             .encrypt(&nonce, plaintext)

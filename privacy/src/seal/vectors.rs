@@ -2,14 +2,15 @@
 
 use data_encoding::HEXLOWER;
 use dlambda_proto::{
-    Advert, CallEnvelope, Completion, Cpu, Endpoint, Epoch, FunctionId, FunctionSource,
-    IdentityKey, OnionAddress, Plan, Reply, Request, Specs, UnixSeconds, Usage, Validity, Verified,
-    decode, encode,
+    Advert, BatchSize, CallEnvelope, Completion, ContractAnswer, ContractId, ContractRefusal,
+    ContractRequest, Endpoint, Epoch, FunctionId, FunctionSource, IdentityKey, OnionAddress,
+    ReceiptKey, Reply, Request, ServiceTerms, UnixSeconds, Usage, Validity, Verified, decode,
+    encode,
 };
 use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 use rand_core::{CryptoRng, TryCryptoRng, TryRng};
 
-use super::{Aead, EpochSecret, Kdf, Kem, SealedCall};
+use super::{Aead, EpochSecret, Kdf, Kem, SealedCall, SealedContractRequest};
 use crate::{SealError, os_rng};
 
 fn hex(text: &str) -> Vec<u8> {
@@ -92,28 +93,19 @@ fn key_and_advert(rng: &mut impl CryptoRng) -> (EpochSecret, Verified<Advert>) {
     let identity = IdentityKey::from_seed(&[1; 32]);
     let secret = EpochSecret::generate(identity.id(), Epoch(1), rng);
     let here = Endpoint::Onion(OnionAddress::from_public_key([9; 32]));
-    let advert = Advert {
-        provider: identity.id(),
-        epoch: secret.epoch(),
-        validity: Validity {
-            from: UnixSeconds(0),
-            until: UnixSeconds(10),
-        },
-        hpke_key: secret.public_key(),
-        endpoints: vec![here],
-        specs: Specs {
-            cpu: Cpu {
-                cores: 1,
-                architecture: String::new(),
-            },
-            memory: 1,
-            gpu: vec![],
-            tee: None,
-        },
-        plans: Plan::standard_menu(),
-        functions: vec![],
-        max_function_bytes: 0,
+    let validity = Validity {
+        from: UnixSeconds(0),
+        until: UnixSeconds(10),
     };
+    let receipts = ReceiptKey::from_seed(&[2; 32]).id();
+    let advert = Advert::minimal(
+        identity.id(),
+        secret.epoch(),
+        validity,
+        secret.public_key(),
+        receipts,
+        here,
+    );
     let signed = advert.sign(&identity).expect("signs");
     let verified = signed.verify(UnixSeconds(1), &here).expect("verifies");
     (secret, verified)
@@ -126,6 +118,7 @@ fn request() -> Request {
         input: b"input".to_vec(),
         seed: [3; 32],
         http: None,
+        token: None,
     }
 }
 
@@ -143,6 +136,7 @@ fn reply() -> Reply {
         completion: Completion::FunctionMissing,
         usage: Usage::default(),
         engine: [0; 32],
+        receipt: None,
     }
 }
 
@@ -152,7 +146,7 @@ fn a_call_and_its_reply_pass() {
     let call = seal(&advert);
     let opened = secret.open(&envelope(&call)).expect("opens");
     assert_eq!(opened.request, request());
-    let body = opened.replier.seal(&reply(), &mut os_rng()).expect("seals");
+    let body = opened.replier.seal(&reply()).expect("seals");
     assert_eq!(call.open(&body), Ok(reply()));
 }
 
@@ -161,7 +155,7 @@ fn a_reply_opens_only_the_call_it_answers() {
     let (secret, advert) = key_and_advert(&mut os_rng());
     let (one, two) = (seal(&advert), seal(&advert));
     let opened = secret.open(&envelope(&one)).expect("opens");
-    let body = opened.replier.seal(&reply(), &mut os_rng()).expect("seals");
+    let body = opened.replier.seal(&reply()).expect("seals");
     assert_eq!(two.open(&body), Err(SealError::Open));
 }
 
@@ -192,4 +186,58 @@ fn two_calls_share_only_the_header_and_their_size() {
     assert_eq!(one.ciphertext.len(), two.ciphertext.len());
     assert_ne!(one.encapsulated_key, two.encapsulated_key);
     assert_ne!(one.ciphertext, two.ciphertext);
+}
+
+#[test]
+fn the_same_call_gets_the_same_bytes_and_another_reply_gets_others() {
+    let (secret, advert) = key_and_advert(&mut os_rng());
+    let call = envelope(&seal(&advert));
+    let sealed = |reply: &Reply| {
+        let opened = secret.open(&call).expect("opens");
+        opened.replier.seal(reply).expect("seals")
+    };
+    assert_eq!(sealed(&reply()), sealed(&reply()));
+    let mut other = reply();
+    other.usage.queue_us = 1;
+    assert_ne!(sealed(&reply())[..32], sealed(&other)[..32], "the nonce");
+}
+
+#[test]
+fn messages_of_the_cold_phase_pass_and_have_one_size() {
+    let (secret, advert) = key_and_advert(&mut os_rng());
+    let confirm = ContractRequest::Confirm {
+        contract: ContractId([1; 32]),
+        signature: [2; 64],
+    };
+    let answers = [
+        ContractAnswer::Confirmed,
+        ContractAnswer::Counter {
+            reason: ContractRefusal::TooManyCalls,
+            calls: BatchSize::Calls8,
+            service: ServiceTerms { start_within_ms: 1 },
+        },
+    ];
+    let sizes = answers.map(|answer| {
+        let sealed = SealedContractRequest::seal(&advert, &confirm, &mut os_rng()).expect("seals");
+        let opened = secret.open_contract(sealed.envelope()).expect("opens");
+        assert!(opened.request == confirm);
+        let frame = opened.answerer.seal(&answer).expect("seals");
+        assert!(sealed.open(frame.body()) == Ok(answer));
+        frame.body().len()
+    });
+    assert_eq!(sizes[0], sizes[1]);
+}
+
+#[test]
+fn a_call_is_no_contract_and_a_contract_no_call() {
+    let (secret, advert) = key_and_advert(&mut os_rng());
+    let call = envelope(&seal(&advert));
+    let passed_off = dlambda_proto::ContractEnvelope {
+        epoch: call.header.epoch,
+        encapsulated_key: call.encapsulated_key,
+        ciphertext: call.ciphertext,
+        work: None,
+    };
+    let opened = secret.open_contract(&passed_off);
+    assert_eq!(opened.err(), Some(SealError::Open));
 }

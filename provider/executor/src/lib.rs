@@ -35,7 +35,8 @@
 //! # Rooms
 //!
 //! `inspect` looks at bytes; `compile` makes code of them; `code` keeps it; `lane` lets calls in; `place` sends them to
-//! a `worker` process; `sandbox` runs them; `wall` is around both kinds of process.
+//! a `worker` process; `sandbox` runs them; `wall` is around both kinds of process. [`protocol`] is the one room that
+//! knows what calls look like elsewhere.
 
 #![deny(unsafe_code)]
 
@@ -54,6 +55,7 @@ mod limits;
 mod outcome;
 mod place;
 mod program;
+pub mod protocol;
 mod report;
 mod sandbox;
 mod wall;

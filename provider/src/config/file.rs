@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use dlambda_executor::LaneConfig;
-use dlambda_proto::{ErrorKind, HasKind, Plan, PlanName};
+use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName};
 use serde::Deserialize;
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 use crate::ProviderConfig;
 
@@ -16,6 +17,8 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 const MIB: u64 = 1 << 20;
 /// Most plans on a menu: many plans make small crowds.
 const MAX_PLANS: usize = 8;
+/// Shortest secret of an invitation, in bytes.
+const MIN_INVITATION: usize = 16;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -52,8 +55,19 @@ impl HasKind for ConfigError {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct File {
+    contracts: ContractsTable,
     execution: Execution,
     plan: Vec<PlanTable>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ContractsTable {
+    admission: Option<Admission>,
+    invitations: Vec<String>,
+    least_effort: Option<u8>,
+    most_effort: Option<u8>,
+    max_calls: Option<u32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -82,6 +96,10 @@ struct PlanTable {
     #[serde(default = "yes")]
     deterministic: bool,
     #[serde(default)]
+    price: u64,
+    #[serde(default = "yes")]
+    token: bool,
+    #[serde(default)]
     concurrent: usize,
     queued: Option<usize>,
     max_wait_seconds: Option<u64>,
@@ -109,11 +127,57 @@ impl ProviderConfig {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let file: File = toml::from_str(text)?;
         let mut config = Self::default();
+        config.apply_contracts(file.contracts)?;
         config.apply_execution(file.execution)?;
         if !file.plan.is_empty() {
             config.apply_plans(file.plan)?;
         }
+        let priced = config.plans.iter().any(|plan| plan.price > 0);
+        if priced && config.contracts.admission != Admission::Invite {
+            return Err(wrong(
+                "price of a plan".into(),
+                "needs `admission = \"invite\"`: there is no other way yet to be paid",
+            ));
+        }
         Ok(config)
+    }
+
+    fn apply_contracts(&mut self, table: ContractsTable) -> Result<(), ConfigError> {
+        let contracts = &mut self.contracts;
+        let setting = |name: &str| format!("contracts.{name}");
+        contracts.admission = table.admission.unwrap_or(contracts.admission);
+        for secret in table.invitations {
+            if secret.len() < MIN_INVITATION {
+                return Err(wrong(
+                    setting("invitations"),
+                    "must have 16 characters or more each",
+                ));
+            }
+            contracts
+                .invitations
+                .push(Zeroizing::new(secret.into_bytes()));
+        }
+        if contracts.admission == Admission::Invite && contracts.invitations.is_empty() {
+            return Err(wrong(
+                setting("invitations"),
+                "must be given for `admission = \"invite\"`",
+            ));
+        }
+        contracts.least_effort = table.least_effort.unwrap_or(contracts.least_effort);
+        contracts.most_effort = table.most_effort.unwrap_or(contracts.most_effort);
+        let ordered = contracts.least_effort <= contracts.most_effort;
+        if !ordered || contracts.most_effort > Greeting::MAX_EFFORT {
+            return Err(wrong(
+                setting("most_effort"),
+                "must be 16 at most, and least_effort no more",
+            ));
+        }
+        if let Some(calls) = table.max_calls {
+            let size = BatchSize::of_calls(calls);
+            contracts.max_calls =
+                size.ok_or_else(|| wrong(setting("max_calls"), "must be 8, 32 or 128"))?;
+        }
+        Ok(())
     }
 
     fn apply_execution(&mut self, table: Execution) -> Result<(), ConfigError> {
@@ -202,7 +266,15 @@ impl ProviderConfig {
             input_bytes: table.input_kib << 10,
             output_bytes: table.output_kib << 10,
             deterministic: table.deterministic,
+            price: table.price,
+            needs_token: table.token,
         };
+        if plan.price > 0 && !plan.needs_token {
+            return Err(wrong(
+                format!("price of plan {}", plan.name),
+                "needs `token = true`: a call without a token cannot be paid",
+            ));
+        }
         Ok((plan, lane))
     }
 }
@@ -219,6 +291,7 @@ mod tests {
     fn the_example_sets_everything_to_its_default() {
         let example = ProviderConfig::parse(EXAMPLE).expect("a good example");
         let default = ProviderConfig::default();
+        assert_eq!(example.contracts, default.contracts);
         assert_eq!(example.execution, default.execution);
         assert_eq!(example.plans, default.plans);
         for plan in &default.plans {
@@ -252,6 +325,19 @@ mod tests {
                 "input_kib",
             ),
             (plan("") + &plan(""), "plan a"),
+            (plan("price = 3"), "price of a plan"),
+            (plan("price = 3\ntoken = false"), "price of plan a"),
+            (
+                "[contracts]\nadmission = 'invite'".to_owned(),
+                "invitations",
+            ),
+            (
+                "[contracts]\ninvitations = ['short']".to_owned(),
+                "invitations",
+            ),
+            ("[contracts]\nmax_calls = 9".to_owned(), "max_calls"),
+            ("[contracts]\nmost_effort = 17".to_owned(), "most_effort"),
+            ("[contracts]\nadmission = 'closed'".to_owned(), "closed"),
             (plan("").replace("wall_ms = 1\n", ""), "wall_ms"),
             (
                 "[execution]\nmemory_mib = 18446744073709551615".to_owned(),

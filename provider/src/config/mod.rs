@@ -3,13 +3,18 @@
 mod file;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use dlambda_executor::{
     CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, LaneConfig, executor_program,
 };
-use dlambda_proto::{Plan, PlanName};
+use dlambda_privacy::negotiation::Terms;
+use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
+use zeroize::Zeroizing;
+
+use crate::effort::Effort;
 
 pub use file::{ConfigError, EXAMPLE};
 
@@ -35,10 +40,29 @@ pub struct ProviderConfig {
     pub store_bytes: u64,
     /// How many calls of a plan run and wait. A plan that is not in it gets [`ProviderConfig::lane`]'s defaults.
     pub lanes: HashMap<PlanName, LaneConfig>,
+    /// How contracts are made.
+    pub contracts: Contracts,
     /// How functions are executed.
     pub execution: Execution,
     /// Deadlines of a session.
     pub deadlines: Deadlines,
+}
+
+/// How contracts are made.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Contracts {
+    /// What a contract takes.
+    pub admission: Admission,
+    /// The secrets of invitations.
+    pub invitations: Vec<Zeroizing<Vec<u8>>>,
+    /// Least work for a contract, under [`Admission::Pow`]: see
+    /// `dlambda_privacy::work`. It rises with the load.
+    pub least_effort: u8,
+    /// Most work for a contract.
+    pub most_effort: u8,
+    /// Most calls in one contract.
+    pub max_calls: BatchSize,
 }
 
 /// How functions are executed.
@@ -94,9 +118,44 @@ impl Default for ProviderConfig {
             max_function_bytes: 32 << 20,
             store_bytes: 512 << 20,
             lanes: HashMap::new(),
+            contracts: Contracts::default(),
             execution: Execution::default(),
             deadlines: Deadlines::default(),
         }
+    }
+}
+
+impl Default for Contracts {
+    fn default() -> Self {
+        Self {
+            admission: Admission::Open,
+            invitations: Vec::new(),
+            least_effort: 6,
+            most_effort: 12,
+            max_calls: BatchSize::Calls128,
+        }
+    }
+}
+
+impl Contracts {
+    pub(crate) fn terms(&self) -> Terms {
+        Terms {
+            max_calls: self.max_calls,
+            invitations: self.invitations.clone(),
+        }
+    }
+
+    pub(crate) fn effort(&self) -> Effort {
+        match self.admission {
+            Admission::Pow => Effort::new(self.least_effort, self.most_effort),
+            _ => Effort::new(0, 0),
+        }
+    }
+}
+
+impl fmt::Debug for Contracts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Contracts({:?}, [scrubbed])", self.admission)
     }
 }
 
@@ -116,6 +175,16 @@ impl Default for Execution {
 }
 
 impl ProviderConfig {
+    /// The default, but with plans for anybody: calls need no token.
+    #[must_use]
+    pub fn without_tokens() -> Self {
+        let mut config = Self::default();
+        for plan in &mut config.plans {
+            plan.needs_token = false;
+        }
+        config
+    }
+
     /// How many calls of this plan run and wait.
     #[must_use]
     pub fn lane(&self, plan: &PlanName) -> LaneConfig {
@@ -124,6 +193,15 @@ impl ProviderConfig {
             queued: self.max_sessions,
             max_wait: self.deadlines.prepare,
         })
+    }
+
+    /// The promise in contracts: the longest that a call waits on any plan.
+    pub(crate) fn service(&self) -> ServiceTerms {
+        let waits = self.plans.iter().map(|plan| self.lane(&plan.name).max_wait);
+        let longest = waits.max().unwrap_or(self.deadlines.prepare);
+        ServiceTerms {
+            start_within_ms: u32::try_from(longest.as_millis()).unwrap_or(u32::MAX),
+        }
     }
 
     /// The executor for this configuration. Compiled code is kept in

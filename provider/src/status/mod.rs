@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlambda_proto::{Completion, Epoch, ErrorKind, HasKind, Reply};
+use dlambda_proto::{Completion, ContractAnswer, Epoch, ErrorKind, HasKind, Reply};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -50,6 +50,12 @@ pub struct Snapshot {
     pub vanished: u64,
     /// Calls that the provider itself failed.
     pub faults: u64,
+    /// Contracts that were granted, since the start.
+    pub contracts_granted: u64,
+    /// Proposals that were refused or countered, since the start.
+    pub contracts_refused: u64,
+    /// Contracts and tokens of the epochs whose tokens can still be spent.
+    pub contracts: Vec<ContractTotals>,
     /// Who waits, by plan.
     pub queues: Vec<Queue>,
     /// What each published function did. Those that callers brought have no
@@ -59,11 +65,30 @@ pub struct Snapshot {
     pub execution: ExecutionStatus,
 }
 
+/// Contracts and tokens of one plan in one epoch.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ContractTotals {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The plan.
+    pub plan: String,
+    /// Contracts granted.
+    pub granted: u64,
+    /// Of them, signed by both.
+    pub confirmed: u64,
+    /// Call tokens issued.
+    pub calls_issued: u64,
+    /// Rating tokens issued.
+    pub ratings_issued: u64,
+}
+
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     Failed,
     Fault,
+    Negotiated,
     Refused,
     Succeeded,
     Vanished,
@@ -78,6 +103,8 @@ pub(crate) struct Counters {
     refused: AtomicU64,
     vanished: AtomicU64,
     faults: AtomicU64,
+    granted: AtomicU64,
+    not_granted: AtomicU64,
 }
 
 /// Counts one running call until dropped.
@@ -99,9 +126,21 @@ impl Counters {
         let counter = match ending {
             Ending::Failed => &self.failed,
             Ending::Fault => &self.faults,
+            // Counted by what was answered.
+            Ending::Negotiated => return,
             Ending::Refused => &self.refused,
             Ending::Succeeded => &self.succeeded,
             Ending::Vanished => &self.vanished,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what was answered in the cold phase.
+    pub(crate) fn count_contract(&self, answer: &ContractAnswer) {
+        let counter = match answer {
+            ContractAnswer::Granted(_) => &self.granted,
+            ContractAnswer::Confirmed => return,
+            _ => &self.not_granted,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -142,6 +181,9 @@ impl Counters {
             refused: read(&self.refused),
             vanished: read(&self.vanished),
             faults: read(&self.faults),
+            contracts_granted: read(&self.granted),
+            contracts_refused: read(&self.not_granted),
+            contracts: Vec::new(),
             queues: Vec::new(),
             functions: Vec::new(),
             execution: ExecutionStatus::default(),

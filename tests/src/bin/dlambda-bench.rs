@@ -86,7 +86,7 @@ async fn bench(cli: &Cli) -> Result<()> {
     let echo_endpoint = listener.endpoint();
     tokio::spawn(echo_everything(listener));
     let provider = LocalProvider::start(
-        ProviderConfig::default(),
+        ProviderConfig::without_tokens(),
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions"),
         &own("provider"),
         participant(network, &own("provider-tor")).await?,

@@ -8,7 +8,8 @@ use cargo_metadata::{DependencyKind, MetadataCommand};
 /// listed does not exist.
 const ARROWS: &[(&str, &[&str])] = &[
     ("dlambda-proto", &[]),
-    ("dlambda-executor", &[]),
+    // The words of a call: whoever runs it again says the same of it.
+    ("dlambda-executor", &["dlambda-proto"]),
     ("dlambda-privacy", &["dlambda-proto"]),
     (
         "dlambda-client",
@@ -33,8 +34,13 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Libraries that only these crates may use directly.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("arti-client", &["dlambda-privacy"]),
+    ("argon2", &["dlambda-privacy"]),
+    ("blind-rsa-signatures", &["dlambda-privacy"]),
     ("hpke", &["dlambda-privacy"]),
+    ("privacypass", &["dlambda-privacy"]),
+    ("redb", &["dlambda-provider"]),
     ("tor-hsservice", &["dlambda-privacy"]),
+    ("voprf", &["dlambda-privacy"]),
     ("wasmtime", &["dlambda-executor"]),
     ("wasmtime-wasi", &["dlambda-executor"]),
     // Crates with binaries.

@@ -98,7 +98,7 @@ async fn more_input_than_the_plan_allows_is_refused_by_the_provider() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_on_while_epochs_change() {
-    let mut config = ProviderConfig::default();
+    let mut config = ProviderConfig::without_tokens();
     config.epoch = Duration::from_secs(100);
     config.overlap = Duration::from_secs(50);
     let world = World::with(config).await;

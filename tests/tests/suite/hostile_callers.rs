@@ -22,6 +22,7 @@ fn sealed(advert: &Verified<Advert>) -> SealedCall {
         input: vec![],
         seed: [0; 32],
         http: None,
+        token: None,
     };
     let plan = &advert.plans[0].name;
     SealedCall::seal(advert, plan, &request, &mut os_rng()).expect("seals")
@@ -124,7 +125,7 @@ async fn a_replayed_call_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_truncated_call_and_a_silent_caller_are_let_go() {
-    let mut config = ProviderConfig::default();
+    let mut config = ProviderConfig::without_tokens();
     config.deadlines.call = Duration::from_millis(500);
     let world = World::with(config).await;
     let (mut cut, advert) = world.open().await;
@@ -154,7 +155,7 @@ async fn a_stream_takes_one_call_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn more_callers_than_places_are_turned_away_and_the_rest_served() {
-    let mut config = ProviderConfig::default();
+    let mut config = ProviderConfig::without_tokens();
     config.max_sessions = 3;
     let world = World::with(config).await;
     let mut idle = Vec::new();

@@ -35,7 +35,7 @@ const EXIT_3: &str = "(module
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_ends_with_its_reason() {
-    let mut config = ProviderConfig::default();
+    let mut config = ProviderConfig::without_tokens();
     // So little that a slow machine gets there before the plan's 10 seconds.
     config.plans[0].fuel = 50_000_000;
     config.plans[0].wall_ms = 100_000;
@@ -59,7 +59,7 @@ async fn each_ends_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn time_runs_out_too() {
-    let mut config = ProviderConfig::default();
+    let mut config = ProviderConfig::without_tokens();
     config.plans[0].fuel = u64::MAX / 2;
     config.plans[0].wall_ms = 300;
     let world = World::with(config).await;

@@ -11,9 +11,9 @@ use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
-    Advert, Completion, Cpu, Endpoint, Epoch, ErrorKind, FrameKind, FunctionId, HasKind as _,
-    IdentityKey, OnionAddress, Plan, PublishedFunction, Refusal, Reply, Specs, UnixSeconds, Usage,
-    Validity, decode, encode,
+    Advert, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind, FunctionId,
+    FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress, PublishedFunction, Receipt,
+    ReceiptKey, Refusal, Reply, UnixSeconds, Usage, Validity, decode, encode,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -23,6 +23,7 @@ use crate::support::{LONG, NOW, alias, querier};
 struct Liar {
     identity: IdentityKey,
     secret: EpochSecret,
+    receipts: ReceiptKey,
     advert: Advert,
 }
 
@@ -30,42 +31,42 @@ impl Liar {
     fn new() -> Self {
         let identity = IdentityKey::from_seed(&[4; 32]);
         let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
+        let validity = Validity {
+            from: UnixSeconds(NOW.0 - 10),
+            until: NOW.plus(1000),
+        };
+        let receipts = ReceiptKey::from_seed(&[5; 32]);
+        let upper = PublishedFunction {
+            id: FunctionId::of(b""),
+            alias: "upper".to_owned(),
+            size: 0,
+        };
         let advert = Advert {
-            provider: identity.id(),
-            epoch: Epoch(1),
-            validity: Validity {
-                from: UnixSeconds(NOW.0 - 10),
-                until: NOW.plus(1000),
-            },
-            hpke_key: secret.public_key(),
-            endpoints: vec![here()],
-            specs: Specs {
-                cpu: Cpu {
-                    cores: 1,
-                    architecture: String::new(),
-                },
-                memory: 1,
-                gpu: vec![],
-                tee: None,
-            },
-            plans: Plan::standard_menu(),
-            functions: vec![PublishedFunction {
-                id: FunctionId::of(b""),
-                alias: "upper".to_owned(),
-                size: 0,
-            }],
-            max_function_bytes: 1 << 20,
+            functions: vec![upper],
+            ..Advert::minimal(
+                identity.id(),
+                Epoch(1),
+                validity,
+                secret.public_key(),
+                receipts.id(),
+                here(),
+            )
         };
         Self {
             identity,
             secret,
+            receipts,
             advert,
         }
     }
 
     fn advert_frame(&self) -> Vec<u8> {
         let signed = self.advert.sign(&self.identity).expect("signs");
-        frame(FrameKind::Advert, encode(&signed))
+        let greeting = Greeting {
+            advert: signed,
+            effort: 0,
+        };
+        frame(FrameKind::Advert, encode(&greeting))
     }
 
     /// Reads a call and seals this reply to it.
@@ -74,9 +75,23 @@ impl Liar {
         let (call, _) = read_frame(&mut **stream, &[FrameKind::Call], LONG, &budget)
             .await
             .expect("a call");
-        let envelope = decode(call.body()).expect("an envelope");
+        let envelope: CallEnvelope = decode(call.body()).expect("an envelope");
         let opened = self.secret.open(&envelope).expect("opens");
-        let sealed = opened.replier.seal(reply, &mut os_rng()).expect("seals");
+        let FunctionSource::Known(function) = opened.request.function else {
+            panic!("a function that we have");
+        };
+        let mut reply = reply.clone();
+        let receipt = Receipt::of(
+            &reply,
+            self.identity.id(),
+            Epoch(1),
+            envelope.header.plan,
+            function,
+            opened.request.digest(&function),
+            &opened.request.seed,
+        );
+        reply.receipt = receipt.map(|receipt| receipt.sign(&self.receipts));
+        let sealed = opened.replier.seal(&reply).expect("seals");
         frame(FrameKind::Reply, sealed)
     }
 }
@@ -99,8 +114,12 @@ fn done(stdout: &[u8]) -> Reply {
             stderr: vec![],
             http: None,
         },
-        usage: Usage::default(),
+        usage: Usage {
+            deterministic: true,
+            ..Usage::default()
+        },
         engine: [0; 32],
+        receipt: None,
     }
 }
 
@@ -163,7 +182,8 @@ async fn adverts_that_must_not_be_believed() {
     let mut elsewhere = Liar::new();
     elsewhere.advert.endpoints = vec![Endpoint::Onion(OnionAddress::from_public_key([9; 32]))];
     let mut unsigned = Liar::new().advert_frame();
-    let last = unsigned.len() - 1;
+    // The last byte is the effort; the signature is before it.
+    let last = unsigned.len() - 2;
     unsigned[last] ^= 1;
     for (what, bytes) in [
         ("valid from", expired.advert_frame()),
@@ -248,7 +268,7 @@ async fn two_adverts_for_one_epoch_are_equivocation() {
         hold(stream).await;
     });
     let error = outcome.await.expect_err("equivocation");
-    assert!(matches!(error, CallError::Equivocation));
+    assert!(matches!(error, CallError::Equivocation(_)));
     assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);
 }
 
@@ -313,6 +333,7 @@ async fn words_of_a_provider_cannot_drive_our_terminal() {
         },
         usage: Usage::default(),
         engine: [0; 32],
+        receipt: None,
     };
     let outcome = call(LONG, 1, async |_, mut stream| {
         send(&mut stream, &liar.advert_frame()).await;

@@ -314,7 +314,7 @@ async fn bodies_through_a_provider() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_cuts_a_body_beyond_the_plans_output() {
-    let mut config = dlambda_provider::ProviderConfig::default();
+    let mut config = dlambda_provider::ProviderConfig::without_tokens();
     config.plans[0].output_bytes = 10_000;
     let world = World::with(config).await;
     let echo = dlambda_proto::HttpRequest::new("POST", "/echo").expect("a request");

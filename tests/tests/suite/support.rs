@@ -35,7 +35,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        Self::with(ProviderConfig::default()).await
+        Self::with(ProviderConfig::without_tokens()).await
     }
 
     pub(crate) async fn with(config: ProviderConfig) -> Self {

@@ -33,7 +33,7 @@ impl TorWorld {
         let dir = tempfile::tempdir().expect("a directory");
         let network = testnet.network_toml();
         let (published, data) = (functions(), dir.path().join("provider"));
-        let mut config = ProviderConfig::default();
+        let mut config = ProviderConfig::without_tokens();
         // The last plan is on real time, where sleeping takes as long as it says.
         config.plans.last_mut().expect("a menu").deterministic = false;
         let provider = LocalProvider::start(

@@ -54,6 +54,7 @@ impl Leak<'_> {
             input,
             seed: self.seed,
             http: None,
+            token: None,
         };
         SealedCall::seal(advert, &advert.plans[0].name, &request, rng).expect("seals")
     }

@@ -25,6 +25,10 @@ struct PlanTable {
     output_kib: u32,
     #[serde(default = "yes")]
     deterministic: bool,
+    #[serde(default)]
+    price: u64,
+    #[serde(default = "yes")]
+    token: bool,
 }
 
 fn yes() -> bool {
@@ -84,6 +88,8 @@ fn plan(table: PlanTable) -> Result<Plan, String> {
         input_bytes: kib("input_kib", table.input_kib)?,
         output_bytes: kib("output_kib", table.output_kib)?,
         deterministic: table.deterministic,
+        price: table.price,
+        needs_token: table.token,
     })
 }
 
@@ -106,6 +112,8 @@ mod tests {
             input_bytes: 4096,
             output_bytes: 5120,
             deterministic: false,
+            price: 0,
+            needs_token: true,
         };
         assert_eq!(tiny, plan);
         assert_eq!(parse("[execution]\nworkers = 1"), Ok(Plan::standard_menu()));

@@ -77,6 +77,7 @@ async fn describe(args: &RunArgs, max_time: Duration) -> Result<Job, Report> {
         input,
         seed: args.seed.unwrap_or(fresh),
         http,
+        token: None,
     };
     refuse_what_is_too_large(&request, &plan)?;
     Ok(Job {
@@ -152,6 +153,7 @@ mod tests {
             input: vec![0; plan.input_bytes as usize - 104],
             seed: [0; 32],
             http: Some(http),
+            token: None,
         };
         assert!(refuse_what_is_too_large(&request, plan).is_ok());
         request.input.push(0);

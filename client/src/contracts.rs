@@ -1,0 +1,378 @@
+//! The cold phase: getting contracts, and finishing those that were interrupted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
+use dlambda_privacy::negotiation::{
+    Agreement, Counter, Negotiation, Proposed, Step, Wish, confirmation,
+};
+use dlambda_privacy::seal::SealedContractRequest;
+use dlambda_privacy::transport::BoxStream;
+use dlambda_privacy::{NegotiationError, os_rng, work};
+use dlambda_proto::{
+    Admission, Advert, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest,
+    Endpoint, EquivocationProof, Proposal, SignedContract,
+};
+use rand_core::Rng as _;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::wallet::{Draft, Wallet};
+use crate::{ContractError, Querier};
+
+/// Circuits that one proposal may try.
+const MAX_ATTEMPTS: u32 = 3;
+/// For the greeting once a stream is open.
+const GREETING: Duration = Duration::from_secs(20);
+
+/// How far a contract has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ContractProgress {
+    /// Building a circuit, for this many attempts now.
+    Connecting {
+        /// 1 for the first.
+        attempt: u32,
+    },
+    /// Doing the work that the provider asks for.
+    Working {
+        /// Twice as much for each one more: 2^effort hashes of some 4 ms.
+        effort: u8,
+    },
+    /// The proposal is on its way.
+    Proposing,
+}
+
+/// How a proposal came out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Offered {
+    /// Signed by both, and the tokens are in the wallet.
+    Signed(Box<SignedContract>),
+    /// The provider would agree to something else.
+    Countered(Counter),
+}
+
+/// What became of contracts that were interrupted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Settled {
+    /// Proposals that were granted after all.
+    pub granted: usize,
+    /// Confirmations that have arrived now.
+    pub confirmed: usize,
+    /// Proposals that came to nothing.
+    pub lapsed: usize,
+    /// Those that could not be settled this time.
+    pub left: usize,
+}
+
+impl Querier {
+    /// Proposes a contract. `agree` sees it before anything is sent; nothing is
+    /// stored or sent without its consent.
+    ///
+    /// # Errors
+    ///
+    /// [`ContractError`]. If the connection is lost or the time is over, the
+    /// provider may have granted it: [`Querier::settle_contracts`] finds out.
+    ///
+    /// # Cancel safety
+    ///
+    /// What was proposed stays in the wallet, as if the connection was lost.
+    pub async fn contract(
+        &self,
+        provider: &Endpoint,
+        wish: &Wish,
+        max_time: Duration,
+        agree: impl FnOnce(&Contract) -> bool + Send,
+        mut progress: impl FnMut(ContractProgress) + Send,
+    ) -> Result<Offered, ContractError> {
+        let negotiating = self.negotiate(provider, wish, max_time, agree, &mut progress);
+        timeout(max_time, Box::pin(negotiating))
+            .await
+            .map_err(|_| ContractError::Deadline(max_time.as_secs()))?
+    }
+
+    /// Proposes once more what was proposed without an answer, and confirms
+    /// what was not confirmed.
+    ///
+    /// # Errors
+    ///
+    /// [`ContractError::Wallet`] if the wallet cannot be read. Providers that
+    /// cannot be reached are counted, not errors.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn settle_contracts(&self, max_time: Duration) -> Result<Settled, ContractError> {
+        let wallet = self.needed_wallet()?;
+        let mut settled = Settled::default();
+        let from = wallet.clone();
+        for draft in blocking(move || from.drafts()).await? {
+            let silent = &mut |_| {};
+            let again = Box::pin(self.propose(draft, None, max_time, silent));
+            match timeout(max_time, again).await {
+                Ok(Ok(Offered::Signed(_))) => settled.granted += 1,
+                Ok(Ok(Offered::Countered(_)) | Err(ContractError::Lapsed(_))) => {
+                    settled.lapsed += 1;
+                }
+                _ => settled.left += 1,
+            }
+        }
+        for open in blocking(move || wallet.unconfirmed()).await? {
+            let confirming = Box::pin(self.confirm_again(&open.endpoint, &open.signed, max_time));
+            match timeout(max_time, confirming).await {
+                Ok(Ok(())) => settled.confirmed += 1,
+                _ => settled.left += 1,
+            }
+        }
+        Ok(settled)
+    }
+
+    async fn negotiate(
+        &self,
+        provider: &Endpoint,
+        wish: &Wish,
+        max_time: Duration,
+        agree: impl FnOnce(&Contract) -> bool + Send,
+        progress: &mut (impl FnMut(ContractProgress) + Send),
+    ) -> Result<Offered, ContractError> {
+        let wallet = self.needed_wallet()?;
+        let (stream, welcome) = self.greet(provider, progress).await?;
+        let mut seed = Zeroizing::new([0; 32]);
+        os_rng().fill_bytes(&mut *seed);
+        let negotiation = Negotiation::begin(&welcome.advert, wish, seed.clone())?;
+        if !agree(negotiation.contract()) {
+            return Err(ContractError::Declined);
+        }
+        let draft = Draft {
+            endpoint: *provider,
+            advert: welcome.signed.clone(),
+            contract: negotiation.contract().clone(),
+            seed: *seed,
+            invitation: negotiation.invitation(),
+        };
+        let stored = draft.clone();
+        blocking(move || wallet.begin(&stored)).await?;
+        self.propose(draft, Some((stream, welcome)), max_time, progress)
+            .await
+    }
+
+    /// Proposes what is in the wallet, until there is an answer.
+    async fn propose(
+        &self,
+        draft: Draft,
+        open: Option<(BoxStream, Welcome)>,
+        max_time: Duration,
+        progress: &mut (impl FnMut(ContractProgress) + Send),
+    ) -> Result<Offered, ContractError> {
+        let id = draft.contract.id();
+        let mut open = open;
+        let mut attempt = 1;
+        loop {
+            let tried = self.propose_once(&draft, open.take(), max_time, progress);
+            match tried.await {
+                Err(error) if error.is_worth_another_circuit() && attempt < MAX_ATTEMPTS => {
+                    attempt += 1;
+                    tracing::info!(attempt, "proposing again on another circuit");
+                }
+                Err(ContractError::Negotiation(NegotiationError::Refused(reason))) => {
+                    self.abandon(id).await?;
+                    return Err(ContractError::Lapsed(reason));
+                }
+                Ok(Offered::Countered(counter)) => {
+                    self.abandon(id).await?;
+                    return Ok(Offered::Countered(counter));
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn propose_once(
+        &self,
+        draft: &Draft,
+        open: Option<(BoxStream, Welcome)>,
+        max_time: Duration,
+        progress: &mut (impl FnMut(ContractProgress) + Send),
+    ) -> Result<Offered, ContractError> {
+        let wallet = self.needed_wallet()?;
+        let (mut stream, welcome) = match open {
+            Some(open) => open,
+            None => self.greet(&draft.endpoint, progress).await?,
+        };
+        let (proposal, proposed) = prepare(draft.clone()).await?;
+        let request = ContractRequest::Propose(Box::new(proposal));
+        let sealed = self.seal(&welcome, &request, progress).await?;
+        progress(ContractProgress::Proposing);
+        let answer = exchange_contract(&mut *stream, sealed, max_time).await?;
+        let step = spawn_blocking(move || proposed.receive(answer)).await;
+        let agreement = match step.map_err(|_| ContractError::Interrupted)?? {
+            Step::Countered(counter) => return Ok(Offered::Countered(counter)),
+            Step::Agreed(agreement) => *agreement,
+        };
+        let request = agreement.confirmation();
+        let Agreement {
+            contract,
+            calls,
+            ratings,
+        } = agreement;
+        let (id, stored) = (contract.contract.id(), contract.clone());
+        let ratings = ratings.into_iter().map(|(token, seed)| (token, *seed));
+        let ratings = ratings.collect();
+        let into = wallet.clone();
+        blocking(move || into.complete(&id, stored, calls, ratings)).await?;
+        // The tokens are ours. A confirmation that is lost is sent again later.
+        let confirmed = self.confirm(&mut stream, &welcome.advert, &request, max_time);
+        if matches!(confirmed.await, Ok(true)) {
+            blocking(move || wallet.confirmed(&id)).await?;
+        }
+        acknowledge(stream).await;
+        Ok(Offered::Signed(Box::new(contract)))
+    }
+
+    async fn confirm(
+        &self,
+        stream: &mut BoxStream,
+        advert: &Advert,
+        request: &ContractRequest,
+        max_time: Duration,
+    ) -> Result<bool, ContractError> {
+        let sealed = SealedContractRequest::seal(advert, request, &mut os_rng())?;
+        let answer = exchange_contract(&mut **stream, sealed, max_time).await?;
+        Ok(answer == ContractAnswer::Confirmed)
+    }
+
+    async fn confirm_again(
+        &self,
+        endpoint: &Endpoint,
+        contract: &SignedContract,
+        max_time: Duration,
+    ) -> Result<(), ContractError> {
+        let wallet = self.needed_wallet()?;
+        let (mut stream, welcome) = self.greet(endpoint, &mut |_| {}).await?;
+        let request = confirmation(contract);
+        let sealed = self.seal(&welcome, &request, &mut |_| {}).await?;
+        let answer = exchange_contract(&mut *stream, sealed, max_time).await?;
+        acknowledge(stream).await;
+        match answer {
+            ContractAnswer::Confirmed => {
+                let id = contract.contract.id();
+                blocking(move || wallet.confirmed(&id)).await
+            }
+            ContractAnswer::Refused(reason) => Err(ContractError::Lapsed(reason)),
+            _ => Err(NegotiationError::Unexpected.into()),
+        }
+    }
+
+    /// Opens a stream and believes what is said on it.
+    async fn greet(
+        &self,
+        endpoint: &Endpoint,
+        progress: &mut (impl FnMut(ContractProgress) + Send),
+    ) -> Result<(BoxStream, Welcome), ContractError> {
+        let mut attempt = 1;
+        loop {
+            progress(ContractProgress::Connecting { attempt });
+            match self.greet_once(endpoint).await {
+                Err(error) if error.is_worth_another_circuit() && attempt < MAX_ATTEMPTS => {
+                    attempt += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn greet_once(&self, endpoint: &Endpoint) -> Result<(BoxStream, Welcome), ContractError> {
+        let mut stream = self.transport().dial(endpoint).await?;
+        let now = self.clock().now();
+        let welcome = receive_greeting(&mut *stream, endpoint, now, GREETING).await?;
+        let mut other = self.remember(&welcome.advert, &welcome.signed);
+        if other.is_none() {
+            let wallet = self.needed_wallet()?;
+            let (provider, epoch) = (welcome.advert.provider, welcome.advert.epoch);
+            let known = blocking(move || wallet.adverts(&provider, epoch)).await?;
+            other = known.into_iter().find(|known| *known != welcome.signed);
+        }
+        match other {
+            // Tokens bought under a key of one's own would say whose they are.
+            Some(other) => Err(ContractError::Equivocation(Box::new(EquivocationProof {
+                one: welcome.signed,
+                other,
+            }))),
+            None => Ok((stream, welcome)),
+        }
+    }
+
+    /// Seals, and does the work that is asked for.
+    async fn seal(
+        &self,
+        welcome: &Welcome,
+        request: &ContractRequest,
+        progress: &mut (impl FnMut(ContractProgress) + Send),
+    ) -> Result<SealedContractRequest, ContractError> {
+        let sealed = SealedContractRequest::seal(&welcome.advert, request, &mut os_rng())?;
+        if welcome.advert.admission != Admission::Pow {
+            return Ok(sealed);
+        }
+        let effort = welcome.effort;
+        progress(ContractProgress::Working { effort });
+        let (provider, envelope) = (welcome.advert.provider, sealed.envelope().clone());
+        let stop = StopWhenDropped::default();
+        let stopped = Arc::clone(&stop.0);
+        let working = spawn_blocking(move || {
+            work::perform(&provider, &envelope, effort, || {
+                stopped.load(Ordering::Relaxed)
+            })
+        });
+        let work = working.await.ok().flatten();
+        Ok(sealed.with_work(work.ok_or(ContractError::Interrupted)?))
+    }
+
+    async fn abandon(&self, id: ContractId) -> Result<(), ContractError> {
+        let wallet = self.needed_wallet()?;
+        blocking(move || wallet.abandon(&id)).await
+    }
+
+    fn needed_wallet(&self) -> Result<Wallet, ContractError> {
+        let wallet = self.wallet().cloned();
+        wallet.ok_or(ContractError::Negotiation(NegotiationError::Unavailable(
+            "contracts need a wallet to go into",
+        )))
+    }
+}
+
+/// Blinds the tokens: some milliseconds.
+async fn prepare(draft: Draft) -> Result<(Proposal, Proposed), ContractError> {
+    let preparing = spawn_blocking(move || {
+        let advert = draft.advert.authenticate().map_err(|_| LAPSED)?;
+        let seed = Zeroizing::new(draft.seed);
+        Negotiation::resume(advert, draft.contract, seed, draft.invitation)?.propose()
+    });
+    let prepared = preparing.await.map_err(|_| ContractError::Interrupted)?;
+    Ok(prepared?)
+}
+
+const LAPSED: NegotiationError = NegotiationError::Refused(ContractRefusal::StaleKeys);
+
+/// Work that nobody waits for any more ends.
+#[derive(Default)]
+struct StopWhenDropped(Arc<AtomicBool>);
+
+impl Drop for StopWhenDropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crate::WalletError> + Send + 'static,
+) -> Result<T, ContractError> {
+    match spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(ContractError::Interrupted),
+    }
+}

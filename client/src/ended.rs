@@ -1,0 +1,121 @@
+//! A call that came to an end: what the provider said, and its proof.
+
+use std::fmt;
+use std::time::Duration;
+
+use dlambda_proto::{
+    Advert, Completion, FunctionId, Plan, Receipt, ReceiptEvidence, Reply, Verified,
+};
+
+use crate::{Answer, CallError, Stages, Traffic};
+
+/// What one call brought, whether its function succeeded or not.
+///
+/// If the function ran, the provider has signed what it says, and that was
+/// checked: `evidence` convinces others of it.
+#[non_exhaustive]
+pub struct Ended {
+    /// What the provider answered. Its receipt agrees with it.
+    pub reply: Reply,
+    /// The function.
+    pub function: FunctionId,
+    /// Where all its randomness came from: with it the call can be run again.
+    pub seed: [u8; 32],
+    /// The plan.
+    pub plan: Plan,
+    /// The advert that the call was made under.
+    pub advert: Verified<Advert>,
+    /// What the receipt says, if the function ran.
+    pub receipt: Option<Receipt>,
+    /// The receipt as it was signed, with the advert that its key is in.
+    pub evidence: Option<ReceiptEvidence>,
+    /// Where the time went.
+    pub stages: Stages,
+    /// What crossed the wire.
+    pub traffic: Traffic,
+    /// Circuits tried, the last one included.
+    pub attempts: u32,
+    /// Whether the function travelled with the call.
+    pub attached: bool,
+}
+
+impl Ended {
+    /// The answer, if the function ended by itself with success.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] for every other end.
+    pub fn into_answer(self) -> Result<Answer, CallError> {
+        let (stdout, stderr, http) = match self.reply.completion {
+            Completion::Exited {
+                status: 0,
+                stdout,
+                stderr,
+                http,
+            } => (stdout, stderr, http),
+            Completion::Exited {
+                status,
+                stdout,
+                stderr,
+                http: _,
+            } => {
+                return Err(CallError::FunctionFailed {
+                    status,
+                    stdout,
+                    stderr,
+                });
+            }
+            Completion::Stopped { reason, stderr, .. } => {
+                let reason = printable(&reason);
+                return Err(CallError::FunctionStopped { reason, stderr });
+            }
+            Completion::FunctionMissing => return Err(CallError::FunctionMissing),
+            Completion::FunctionUnusable { reason } => {
+                return Err(CallError::FunctionUnusable(printable(&reason)));
+            }
+            Completion::TooLarge => return Err(CallError::TooLarge),
+            Completion::ProviderFault => return Err(CallError::ProviderFault),
+            Completion::Busy { retry_seconds } => return Err(CallError::Busy(retry_seconds)),
+            Completion::Unpaid(problem) => return Err(CallError::Unpaid(problem)),
+            _ => return Err(CallError::UnknownAnswer),
+        };
+        Ok(Answer {
+            seed: self.seed,
+            traffic: Traffic {
+                output_bytes: stdout.len() as u64,
+                ..self.traffic
+            },
+            stages: self.stages,
+            stdout,
+            stderr,
+            http,
+            function: self.function,
+            provider: self.advert.provider,
+            epoch: self.advert.epoch,
+            plan: self.plan.name,
+            usage: self.reply.usage,
+            engine: self.reply.engine,
+            attempts: self.attempts,
+            attached: self.attached,
+        })
+    }
+
+    pub(crate) fn after(mut self, attempts: u32, total: Duration) -> Self {
+        self.attempts = attempts;
+        self.stages.total = total;
+        self
+    }
+}
+
+/// A stranger's words, safe to show: a provider must not get to write escape
+/// sequences to our caller's terminal, or pages of text.
+fn printable(text: &str) -> String {
+    let shown = text.chars().filter(|c| !c.is_control());
+    shown.take(300).collect()
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ended({:?})", self.reply.completion)
+    }
+}

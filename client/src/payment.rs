@@ -1,0 +1,189 @@
+//! What pays for one call: a token from the wallet, for all its attempts.
+//!
+//! All attempts of a call carry the same token, the same seed and so the same
+//! request: to the provider they are one call that came more than once.
+
+use dlambda_privacy::os_rng;
+use dlambda_proto::{Advert, Completion, Plan, PlanName, SignedAdvert, UnixSeconds};
+use rand_core::Rng as _;
+use sha2::{Digest as _, Sha256};
+use tokio::task::spawn_blocking;
+
+use crate::wallet::{HeldToken, Taking, Wallet};
+use crate::{Call, CallError, FunctionName};
+
+/// The payment of one call.
+pub(crate) struct Payment {
+    wallet: Option<Wallet>,
+    taking: Taking,
+    held: Option<HeldToken>,
+    /// Whether the token may have left this machine.
+    sent: bool,
+}
+
+impl Payment {
+    pub(crate) fn new(wallet: Option<&Wallet>, call: &Call, now: UnixSeconds) -> Self {
+        Self {
+            wallet: wallet.cloned(),
+            taking: Taking {
+                endpoint: call.provider,
+                plan: call.plan.clone(),
+                call: hash(call),
+                now,
+            },
+            held: None,
+            sent: false,
+        }
+    }
+
+    /// Takes a token for the plan that the call will probably be on, while the
+    /// circuit is being built.
+    pub(crate) async fn prepare(&mut self) -> Result<(), CallError> {
+        if self.held.is_none() {
+            self.held = self.take(self.taking.plan.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a token for just this plan, or none if it
+    /// needs none.
+    pub(crate) async fn settle_on(&mut self, plan: &Plan) -> Result<(), CallError> {
+        let fits = |held: &HeldToken| plan.needs_token && *held.plan() == plan.name;
+        if self.held.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        self.put_back().await;
+        if plan.needs_token {
+            self.held = self.take(Some(plan.name.clone())).await?;
+            if self.held.is_none() {
+                return Err(CallError::NoToken(plan.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The token, if there is one.
+    pub(crate) fn held(&self) -> Option<&HeldToken> {
+        self.held.as_ref()
+    }
+
+    /// The seed of the next attempt: the token's, or a fresh one.
+    pub(crate) fn seed(&self) -> [u8; 32] {
+        match &self.held {
+            Some(held) => *held.seed(),
+            None => {
+                let mut seed = [0; 32];
+                os_rng().fill_bytes(&mut seed);
+                seed
+            }
+        }
+    }
+
+    /// From now on the token may be known to the provider.
+    pub(crate) fn is_about_to_leave(&mut self) {
+        self.sent = true;
+    }
+
+    /// Other adverts of this epoch that the wallet has contracts under.
+    pub(crate) async fn contradiction(
+        &self,
+        advert: &Advert,
+        signed: &SignedAdvert,
+    ) -> Result<Option<SignedAdvert>, CallError> {
+        let Some(wallet) = self.wallet.clone() else {
+            return Ok(None);
+        };
+        let (provider, epoch) = (advert.provider, advert.epoch);
+        let known = blocking(move || wallet.adverts(&provider, epoch)).await?;
+        Ok(known.into_iter().find(|other| other != signed))
+    }
+
+    /// The call is over with this answer.
+    pub(crate) async fn end(mut self, completion: &Completion) {
+        match completion {
+            Completion::Exited { .. }
+            | Completion::Stopped { .. }
+            | Completion::FunctionUnusable { .. }
+            // It will never pay for anything.
+            | Completion::Unpaid(_) => {
+                if let Some(held) = self.held.take() {
+                    forget_error(spawn_blocking(move || held.spend()).await);
+                }
+            }
+            // The provider has not spent it and never will, on this request.
+            // For another request it would link the two: so it waits, for this.
+            _ => drop(self.held.take()),
+        }
+    }
+
+    /// The call failed: a token that never left is as good as new.
+    pub(crate) async fn give_up(mut self) {
+        if !self.sent {
+            self.put_back().await;
+        }
+    }
+
+    async fn put_back(&mut self) {
+        if let Some(held) = self.held.take()
+            && !self.sent
+        {
+            forget_error(spawn_blocking(move || held.release()).await);
+        }
+    }
+
+    async fn take(&self, plan: Option<PlanName>) -> Result<Option<HeldToken>, CallError> {
+        let Some(wallet) = self.wallet.clone() else {
+            return Ok(None);
+        };
+        let taking = Taking {
+            plan,
+            ..self.taking.clone()
+        };
+        blocking(move || wallet.take(&taking)).await
+    }
+}
+
+/// At worst a token stays marked as used by this very call.
+fn forget_error<T, E, F>(result: Result<Result<T, E>, F>) {
+    if !matches!(result, Ok(Ok(_))) {
+        tracing::warn!("a token's use could not be written down");
+    }
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, crate::WalletError> + Send + 'static,
+) -> Result<T, CallError> {
+    match spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Err(CallError::Interrupted),
+    }
+}
+
+/// All that is called, in 32 bytes: by it the wallet knows a call that was
+/// interrupted.
+fn hash(call: &Call) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"dlambda/interrupted-call/v1\0");
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    match &call.function {
+        FunctionName::Alias(alias) => {
+            part(b"alias");
+            part(alias.as_bytes());
+        }
+        FunctionName::Id(id) => {
+            part(b"id");
+            part(id.digest());
+        }
+        FunctionName::Wasm(wasm) => {
+            part(b"id");
+            part(dlambda_proto::FunctionId::of(wasm).digest());
+        }
+    }
+    part(&dlambda_proto::encode(&call.args));
+    part(&call.input);
+    part(&dlambda_proto::encode(&call.http));
+    hash.finalize().into()
+}

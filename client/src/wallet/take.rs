@@ -1,0 +1,201 @@
+//! The warm phase: a token for each call.
+
+use dlambda_privacy::os_rng;
+use dlambda_proto::{CallToken, ContractId, Endpoint, PlanName, UnixSeconds};
+use rand_core::Rng as _;
+
+use super::file::{Holdings, Record, Slot, call_tag};
+use super::store::Durability;
+use super::{HeldToken, Operation, Wallet, WalletError};
+
+/// What a token is wanted for.
+#[derive(Clone)]
+pub struct Taking {
+    /// Whom to call: where the contract was proposed.
+    pub endpoint: Endpoint,
+    /// On which plan; without one, on the first in the contract's advert.
+    pub plan: Option<PlanName>,
+    /// A hash of all that is called: function, arguments and input. The same
+    /// call gets its interrupted token back. It is not stored.
+    pub call: [u8; 32],
+    /// The time now.
+    pub now: UnixSeconds,
+}
+
+impl Wallet {
+    /// Takes a token for one call; `None` if there is none. It is marked on
+    /// disk when this returns. Blocks.
+    ///
+    /// First choice is a token that the same call was interrupted with, of any
+    /// contract for this endpoint and plan that is valid at `now`. A token in
+    /// use is never given out, so the same call made twice at once gets two
+    /// tokens. Next is a fresh token of the contract that is valid longest, the
+    /// first that is there. The order says nothing of its caller: the provider
+    /// cannot tell tokens of one epoch from each other, nor from another
+    /// caller's, and everybody uses the latest epoch that they have.
+    ///
+    /// Tokens of a contract that is not confirmed yet are taken too. Files that
+    /// cannot be used are passed over; [`Wallet::contracts`] lists them.
+    ///
+    /// # Errors
+    ///
+    /// [`WalletError::File`] if the directory cannot be read or the contract's
+    /// file not be written; [`WalletError::Busy`]. At worst a token is then
+    /// interrupted, and there for the same call.
+    pub fn take(&self, taking: &Taking) -> Result<Option<HeldToken>, WalletError> {
+        let operation = self.shared.enter()?;
+        let Some(mut choice) = operation.choose(taking)? else {
+            return Ok(None);
+        };
+        let Some((token, seed)) = choice.mark(&operation, taking) else {
+            return Ok(None);
+        };
+        let Choice {
+            id, record, index, ..
+        } = choice;
+        operation.write(&id, &record, Durability::Now)?;
+        // Before anybody else is let in, who would take it for interrupted.
+        let held = HeldToken::list(
+            &self.shared,
+            (id, index),
+            token,
+            seed,
+            record,
+            choice.resumed,
+        );
+        Ok(Some(held))
+    }
+
+    /// How many fresh tokens there are for this endpoint and plan; without a
+    /// plan, for the first in each contract's advert. Files that cannot be used
+    /// are passed over. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
+    pub fn tokens_left(
+        &self,
+        endpoint: &Endpoint,
+        plan: Option<&PlanName>,
+        now: UnixSeconds,
+    ) -> Result<usize, WalletError> {
+        let operation = self.shared.enter()?;
+        let mut left = 0;
+        for id in operation.contracts()? {
+            if let Ok(Some(record)) = operation.read(&id)
+                && let Some(holdings) = record.serving(endpoint, plan, now)
+            {
+                let is_fresh = |slot: &&Slot| matches!(slot, Slot::Fresh(_));
+                left += holdings.slots.iter().filter(is_fresh).count();
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// The slot that a call will get.
+struct Choice {
+    id: ContractId,
+    record: Record,
+    index: usize,
+    resumed: bool,
+}
+
+impl Operation<'_> {
+    fn choose(&self, taking: &Taking) -> Result<Option<Choice>, WalletError> {
+        let mut best: Option<Choice> = None;
+        for id in self.contracts()? {
+            let Ok(Some(record)) = self.read(&id) else {
+                continue;
+            };
+            let Some(holdings) = record.serving(&taking.endpoint, taking.plan.as_ref(), taking.now)
+            else {
+                continue;
+            };
+            if let Some(index) = self.interrupted(id, holdings, &taking.call) {
+                return Ok(Some(Choice {
+                    id,
+                    record,
+                    index,
+                    resumed: true,
+                }));
+            }
+            let until = record.contract.validity.until;
+            let is_fresh = |slot: &Slot| matches!(slot, Slot::Fresh(_));
+            let fresh = holdings.slots.iter().position(is_fresh);
+            let is_better = |best: &Choice| until > best.record.contract.validity.until;
+            if let Some(index) = fresh
+                && best.as_ref().is_none_or(is_better)
+            {
+                best = Some(Choice {
+                    id,
+                    record,
+                    index,
+                    resumed: false,
+                });
+            }
+        }
+        Ok(best)
+    }
+
+    /// The slot of a token that this call was interrupted with.
+    fn interrupted(&self, id: ContractId, holdings: &Holdings, wanted: &[u8; 32]) -> Option<usize> {
+        let is_it = |(index, slot): (usize, &Slot)| match slot {
+            Slot::Taken {
+                seed, call, owner, ..
+            } => call_tag(seed, wanted) == *call && !self.is_in_use((id, index), *owner),
+            Slot::Fresh(_) | Slot::Spent => false,
+        };
+        holdings.slots.iter().enumerate().position(is_it)
+    }
+}
+
+impl Choice {
+    /// Marks the slot as taken by us, and returns token and seed.
+    fn mark(
+        &mut self,
+        operation: &Operation<'_>,
+        taking: &Taking,
+    ) -> Option<(CallToken, [u8; 32])> {
+        let slot = self.record.holdings_mut()?.slots.get_mut(self.index)?;
+        let (token, seed) = match slot {
+            Slot::Fresh(token) => {
+                let mut seed = [0; 32];
+                os_rng().fill_bytes(&mut seed);
+                (*token, seed)
+            }
+            Slot::Taken { token, seed, .. } => (*token, *seed),
+            Slot::Spent => return None,
+        };
+        *slot = Slot::Taken {
+            token,
+            seed,
+            call: call_tag(&seed, &taking.call),
+            owner: Some(operation.shared.owner.id()),
+        };
+        Some((token, seed))
+    }
+}
+
+impl Record {
+    /// What it holds, if that is good for such calls.
+    fn serving(
+        &self,
+        endpoint: &Endpoint,
+        plan: Option<&PlanName>,
+        now: UnixSeconds,
+    ) -> Option<&Holdings> {
+        let holdings = self.holdings()?;
+        let own = &self.contract.plan.name;
+        let serves = self.endpoint == *endpoint && self.contract.validity.contains(now);
+        let is_plan = || match plan {
+            Some(plan) => plan == own,
+            // Dearer than the rest: the advert is parsed, and its signature checked.
+            None => self
+                .advert
+                .authenticate()
+                .is_ok_and(|advert| advert.plan(None).is_some_and(|first| first.name == *own)),
+        };
+        (serves && is_plan()).then_some(holdings)
+    }
+}

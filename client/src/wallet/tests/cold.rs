@@ -1,0 +1,252 @@
+//! Contracts, from the proposal until they expire.
+
+use dlambda_proto::{ErrorKind, HasKind as _, IdentityKey};
+
+use super::super::{ContractStage, WalletError};
+use super::*;
+
+fn inconsistent<T>(result: Result<T, WalletError>) -> bool {
+    matches!(result, Err(error @ WalletError::Inconsistent(_)) if error.kind() == ErrorKind::Bug)
+}
+
+#[test]
+fn a_draft_survives_until_the_answer_is_known() {
+    let place = Place::new();
+    let draft = USUAL.draft();
+    place.open().begin(&draft).expect("begins");
+    let wallet = place.open();
+    assert!(wallet.drafts().expect("lists") == [draft.clone()]);
+    assert_eq!(only(&wallet).stage, ContractStage::Draft);
+    assert!(wallet.take(&call(1)).expect("looks").is_none());
+    wallet.begin(&draft).expect("begins again");
+    wallet.abandon(&USUAL.id()).expect("abandons");
+    wallet.abandon(&USUAL.id()).expect("is gone already");
+    assert!(place.open().drafts().expect("lists").is_empty());
+}
+
+#[test]
+fn a_contract_replaces_its_draft_and_is_confirmed_later() {
+    let place = Place::new();
+    let wallet = place.open();
+    wallet.begin(&USUAL.draft()).expect("begins");
+    let complete = || wallet.complete(&USUAL.id(), USUAL.signed(), USUAL.tokens(), USUAL.ratings());
+    complete().expect("completes");
+    let again = place.open();
+    assert!(again.drafts().expect("lists").is_empty());
+    let unconfirmed = again.unconfirmed().expect("lists");
+    assert_eq!(unconfirmed.len(), 1);
+    assert!(unconfirmed[0].signed == USUAL.signed() && unconfirmed[0].signed.verify());
+    assert!(unconfirmed[0].endpoint == endpoint(1));
+    assert!(unconfirmed[0].advert == USUAL.draft().advert);
+    assert_eq!(only(&again).stage, ContractStage::Unconfirmed);
+
+    take(&wallet, 1).spend().expect("spends");
+    complete().expect("another process was late");
+    assert_eq!(counts(&wallet), [7, 0, 0, 1], "no spent token comes back");
+
+    wallet.confirmed(&USUAL.id()).expect("confirms");
+    wallet.confirmed(&USUAL.id()).expect("confirms again");
+    assert!(again.unconfirmed().expect("lists").is_empty());
+    assert_eq!(only(&again).stage, ContractStage::Confirmed);
+    assert!(inconsistent(wallet.abandon(&USUAL.id())));
+    assert!(inconsistent(wallet.begin(&USUAL.draft())));
+    assert_eq!(counts(&again), [7, 0, 0, 1]);
+}
+
+#[test]
+fn a_summary_says_what_was_bought() {
+    let place = Place::new();
+    let wallet = place.open();
+    let like = Like {
+        calls: BatchSize::Calls32,
+        plan: 2,
+        ..USUAL
+    };
+    like.buy(&wallet);
+    let summary = only(&wallet);
+    assert!(summary.id == like.id());
+    assert!(summary.endpoint == endpoint(1) && summary.provider == like.identity().id());
+    assert_eq!((summary.plan, summary.epoch), (plan(2), Epoch(3)));
+    assert_eq!((summary.calls, summary.fresh, summary.ratings), (32, 32, 4));
+    assert_eq!(summary.validity, like.validity());
+    assert!(!summary.expired);
+    let expired = |now| wallet.contracts(UnixSeconds(now)).expect("lists").contracts[0].expired;
+    assert_eq!([1_999, 2_000].map(expired), [false, true]);
+}
+
+#[test]
+fn drafts_that_contradict_their_advert_are_refused() {
+    let place = Place::new();
+    let wallet = place.open();
+    let changed = |change: fn(&mut Draft)| {
+        let mut draft = USUAL.draft();
+        change(&mut draft);
+        draft
+    };
+    for (what, draft) in [
+        ("endpoint", changed(|it| it.endpoint = endpoint(2))),
+        ("epoch", changed(|it| it.contract.epoch = Epoch(4))),
+        ("plan", changed(|it| it.contract.plan.price = 1)),
+        (
+            "validity",
+            changed(|it| it.contract.validity.until = UnixSeconds(3_000)),
+        ),
+        (
+            "provider",
+            changed(|it| it.contract.provider = IdentityKey::from_seed(&[2; 32]).id()),
+        ),
+    ] {
+        assert!(inconsistent(wallet.begin(&draft)), "{what}");
+    }
+    assert!(wallet.drafts().expect("lists").is_empty());
+}
+
+#[test]
+fn another_contract_or_other_tokens_do_not_complete_a_draft() {
+    let place = Place::new();
+    let wallet = place.open();
+    let other = Like { number: 2, ..USUAL };
+    wallet.begin(&USUAL.draft()).expect("begins");
+    let complete = |signed, calls, ratings| wallet.complete(&USUAL.id(), signed, calls, ratings);
+    let (signed, calls, ratings) = (USUAL.signed(), USUAL.tokens(), USUAL.ratings());
+    assert!(inconsistent(complete(
+        other.signed(),
+        calls.clone(),
+        ratings.clone()
+    )));
+    let mut forged = signed.clone();
+    forged.provider_signature[0] ^= 1;
+    assert!(inconsistent(complete(
+        forged,
+        calls.clone(),
+        ratings.clone()
+    )));
+    let mut forged = signed.clone();
+    forged.client_signature[0] ^= 1;
+    assert!(inconsistent(complete(
+        forged,
+        calls.clone(),
+        ratings.clone()
+    )));
+    assert!(inconsistent(complete(
+        signed.clone(),
+        calls[1..].to_vec(),
+        ratings.clone()
+    )));
+    assert!(inconsistent(complete(
+        signed.clone(),
+        vec![calls[0]; 8],
+        ratings.clone()
+    )));
+    let mut late = calls.clone();
+    late[3].epoch = Epoch(4);
+    assert!(inconsistent(complete(
+        signed.clone(),
+        late,
+        ratings.clone()
+    )));
+    assert!(inconsistent(complete(
+        signed.clone(),
+        calls.clone(),
+        vec![]
+    )));
+    let mut foreign = ratings.clone();
+    foreign[0].1 = [77; 32];
+    assert!(inconsistent(complete(
+        signed.clone(),
+        calls.clone(),
+        foreign
+    )));
+    let mut short = ratings.clone();
+    short[0].0.authenticator.pop();
+    assert!(inconsistent(complete(signed.clone(), calls.clone(), short)));
+    assert_eq!(only(&wallet).stage, ContractStage::Draft);
+    complete(signed, calls, ratings).expect("is the draft's");
+}
+
+#[test]
+fn what_is_not_there_cannot_be_completed_or_confirmed() {
+    let place = Place::new();
+    let wallet = place.open();
+    let completed = wallet.complete(&USUAL.id(), USUAL.signed(), USUAL.tokens(), USUAL.ratings());
+    assert!(matches!(completed, Err(WalletError::NoSuchContract)));
+    let confirmed = wallet.confirmed(&USUAL.id());
+    assert!(matches!(confirmed, Err(WalletError::NoSuchContract)));
+    wallet.begin(&USUAL.draft()).expect("begins");
+    let confirmed = wallet.confirmed(&USUAL.id());
+    assert!(matches!(confirmed, Err(WalletError::NoSuchContract)));
+}
+
+#[test]
+fn adverts_show_whether_a_provider_shows_two() {
+    let place = Place::new();
+    let wallet = place.open();
+    let number = |number| Like { number, ..USUAL };
+    number(1).buy(&wallet);
+    number(2).buy(&wallet);
+    Like {
+        epoch: 4,
+        ..number(3)
+    }
+    .buy(&wallet);
+    Like {
+        provider: 2,
+        ..number(4)
+    }
+    .buy(&wallet);
+    let provider = USUAL.identity().id();
+    let adverts = || wallet.adverts(&provider, Epoch(3)).expect("lists");
+    assert!(adverts() == [USUAL.draft().advert]);
+    let mut tagged = number(5).draft();
+    let mut advert = USUAL.advert();
+    advert.hpke_key = [50; 32];
+    tagged.advert = advert.sign(&USUAL.identity()).expect("signs");
+    wallet.begin(&tagged).expect("begins");
+    assert_eq!(adverts().len(), 2);
+    assert!(adverts().contains(&tagged.advert));
+}
+
+#[test]
+fn only_what_is_expired_and_not_in_use_is_forgotten() {
+    let place = Place::new();
+    let wallet = place.open();
+    let number = |number, until| Like {
+        number,
+        until,
+        ..USUAL
+    };
+    number(1, 2_000).buy(&wallet);
+    number(2, 3_000).buy(&wallet);
+    wallet.begin(&number(3, 2_000).draft()).expect("begins");
+    wallet.begin(&number(4, 3_000).draft()).expect("begins");
+    let forget = |now| wallet.forget_expired(UnixSeconds(now)).expect("forgets");
+    let left = || wallet.contracts(NOW).expect("lists").contracts.len();
+    assert_eq!((forget(1_999), left()), (0, 4));
+
+    let taking = Taking {
+        now: UnixSeconds(1_999),
+        ..call(1)
+    };
+    // The contract that is valid longest comes first; use that up.
+    let longest: Vec<_> = (0..8).map(|_| take(&wallet, 9)).collect();
+    let held = wallet.take(&taking).expect("takes").expect("there is one");
+    for token in longest {
+        token.release().expect("releases");
+    }
+    assert_eq!(
+        (forget(2_000), left()),
+        (1, 3),
+        "a draft went, a token is in use"
+    );
+    assert_eq!(
+        place
+            .open()
+            .forget_expired(UnixSeconds(2_000))
+            .expect("looks"),
+        0
+    );
+    held.spend().expect("spends");
+    assert_eq!((forget(2_000), left()), (1, 2));
+    assert!(!place.file(&number(1, 2_000).id()).exists());
+    assert_eq!((forget(u64::MAX), left()), (2, 0));
+}

@@ -1,0 +1,199 @@
+//! Proof of work for contracts: memory-hard to make, cheap to throw away.
+//!
+//! The work is Argon2id (RFC 9106) over 4 MiB in one pass, until its hash begins
+//! with as many zero bits as the provider asks for. Checking costs one such
+//! hash, some milliseconds; so that a made-up proof does not cost its sender
+//! nothing and the provider that much, a *stamp* of plain SHA-256 hashes over
+//! the proof comes first, which takes the sender longer than the check takes
+//! the provider.
+//!
+//! The challenge is the sealed message itself: work for one proposal is worth
+//! nothing for another, and nothing about earlier visits is in it.
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use dlambda_proto::{ContractEnvelope, Greeting, ProviderId, Work, encode};
+use sha2::{Digest as _, Sha256};
+
+/// Memory of one hash, in KiB.
+const MEMORY_KIB: u32 = 4 << 10;
+const PASSES: u32 = 1;
+/// Zero bits of a stamp: 65,536 hashes on average, some 20 ms.
+const STAMP_BITS: u8 = 16;
+
+/// Does the work, unless `stop` says to give up (asked after every hash).
+///
+/// It takes 2^`effort` hashes of some 4 ms on average; effort is capped at
+/// [`Greeting::MAX_EFFORT`].
+pub fn perform(
+    provider: &ProviderId,
+    envelope: &ContractEnvelope,
+    effort: u8,
+    mut stop: impl FnMut() -> bool,
+) -> Option<Work> {
+    let challenge = challenge(provider, envelope);
+    let effort = effort.min(Greeting::MAX_EFFORT);
+    let mut hasher = Hasher::new()?;
+    for solution in 0_u64.. {
+        let hash = hasher.hash(&challenge, solution)?;
+        if leading_zeros(&hash) >= effort {
+            let stamp = (0_u64..).find(|stamp| is_stamp(&challenge, solution, &hash, *stamp))?;
+            return Some(Work {
+                solution,
+                hash,
+                stamp,
+            });
+        }
+        if stop() {
+            return None;
+        }
+    }
+    None
+}
+
+/// Whether `work` was done on `envelope`, to at least this effort.
+///
+/// Costs a few microseconds if it was made up without a stamp, one hash of
+/// 4 MiB otherwise.
+#[must_use]
+pub fn verify(provider: &ProviderId, envelope: &ContractEnvelope, effort: u8) -> bool {
+    let Some(work) = &envelope.work else {
+        return false;
+    };
+    if leading_zeros(&work.hash) < effort {
+        return false;
+    }
+    let challenge = challenge(provider, envelope);
+    is_stamp(&challenge, work.solution, &work.hash, work.stamp)
+        && Hasher::new().and_then(|mut hasher| hasher.hash(&challenge, work.solution))
+            == Some(work.hash)
+}
+
+fn challenge(provider: &ProviderId, envelope: &ContractEnvelope) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"dlambda/work/v1\0");
+    hash.update(provider.as_bytes());
+    hash.update(encode(&envelope.epoch));
+    hash.update(envelope.encapsulated_key);
+    hash.update(&envelope.ciphertext);
+    hash.finalize().into()
+}
+
+struct Hasher {
+    argon2: Argon2<'static>,
+    memory: Vec<Block>,
+}
+
+impl Hasher {
+    fn new() -> Option<Self> {
+        let params = Params::new(MEMORY_KIB, PASSES, 1, Some(32)).ok()?;
+        let blocks = params.block_count();
+        Some(Self {
+            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            memory: vec![Block::default(); blocks],
+        })
+    }
+
+    fn hash(&mut self, challenge: &[u8; 32], solution: u64) -> Option<[u8; 32]> {
+        let mut out = [0; 32];
+        self.argon2
+            .hash_password_into_with_memory(
+                &solution.to_be_bytes(),
+                challenge,
+                &mut out,
+                &mut self.memory,
+            )
+            .ok()?;
+        Some(out)
+    }
+}
+
+fn is_stamp(challenge: &[u8; 32], solution: u64, hash: &[u8; 32], stamp: u64) -> bool {
+    let mut digest = Sha256::new();
+    digest.update(b"dlambda/stamp/v1\0");
+    digest.update(challenge);
+    digest.update(solution.to_be_bytes());
+    digest.update(hash);
+    digest.update(stamp.to_be_bytes());
+    leading_zeros(&digest.finalize().into()) >= STAMP_BITS
+}
+
+fn leading_zeros(hash: &[u8; 32]) -> u8 {
+    let mut zeros = 0;
+    for byte in hash {
+        let here = byte.leading_zeros();
+        zeros += here;
+        if here < 8 {
+            break;
+        }
+    }
+    u8::try_from(zeros).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::{Epoch, IdentityKey};
+
+    use super::*;
+
+    fn provider() -> ProviderId {
+        IdentityKey::from_seed(&[1; 32]).id()
+    }
+
+    fn envelope() -> ContractEnvelope {
+        ContractEnvelope {
+            epoch: Epoch(1),
+            encapsulated_key: [1; 32],
+            ciphertext: vec![2; 100],
+            work: None,
+        }
+    }
+
+    fn worked(effort: u8) -> ContractEnvelope {
+        let work = perform(&provider(), &envelope(), effort, || false);
+        ContractEnvelope { work, ..envelope() }
+    }
+
+    #[test]
+    fn work_is_good_for_one_message_and_provider() {
+        let done = worked(2);
+        assert!(verify(&provider(), &done, 2));
+        assert!(verify(&provider(), &done, 0));
+        let other = IdentityKey::from_seed(&[2; 32]).id();
+        assert!(!verify(&other, &done, 2));
+        let mut changed = done.clone();
+        changed.ciphertext[0] ^= 1;
+        assert!(!verify(&provider(), &changed, 2));
+        assert!(!verify(&provider(), &envelope(), 0), "none is not enough");
+    }
+
+    #[test]
+    fn too_little_and_made_up_work_is_refused() {
+        let done = worked(1);
+        let zeros = leading_zeros(&done.work.expect("done").hash);
+        assert!(!verify(&provider(), &done, zeros + 1));
+        // A hash that looks like much work, with an honest stamp on it.
+        let challenge = challenge(&provider(), &envelope());
+        let hash = [0; 32];
+        let stamp = (0..).find(|stamp| is_stamp(&challenge, 5, &hash, *stamp));
+        let work = Work {
+            solution: 5,
+            hash,
+            stamp: stamp.expect("found"),
+        };
+        let made_up = ContractEnvelope {
+            work: Some(work),
+            ..envelope()
+        };
+        assert!(!verify(&provider(), &made_up, 1));
+    }
+
+    #[test]
+    fn work_stops_when_told() {
+        let mut asked = 0;
+        let work = perform(&provider(), &envelope(), 16, || {
+            asked += 1;
+            asked == 3
+        });
+        assert!(work.is_none() && asked == 3);
+    }
+}

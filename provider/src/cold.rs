@@ -1,0 +1,197 @@
+//! The cold phase: contracts asked for, granted and confirmed.
+//!
+//! What costs little comes first: work before opening, terms before tokens.
+//! Tokens are issued one proposal at a time, so that calls keep their
+//! processors, and everything is on disk before it is answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dlambda_privacy::negotiation::{consider, grant, is_confirmed};
+use dlambda_privacy::seal::OpenedContractRequest;
+use dlambda_privacy::wire::{read_frame, write_frame};
+use dlambda_privacy::{WireError, work};
+use dlambda_proto::{
+    Admission, ContractAnswer, ContractEnvelope, ContractId, ContractRefusal, ContractRequest,
+    Frame, FrameKind, Proposal, Refusal, decode, encode,
+};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use crate::keyring::Opening;
+use crate::ledger::LedgerError;
+use crate::observe::Tee;
+use crate::service::Shared;
+use crate::status::Ending;
+
+/// Requests on one stream: a proposal, two counter-offers, a confirmation.
+const MAX_REQUESTS: usize = 4;
+/// Proposals that wait for their turn.
+const MAX_WAITING: usize = 16;
+/// A proposal that would wait for longer is refused.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+/// For the next request on a stream.
+const NEXT: Duration = Duration::from_secs(60);
+
+/// The desk where contracts are made.
+pub(crate) struct ContractDesk {
+    waiting: Semaphore,
+    issuing: Arc<Semaphore>,
+}
+
+impl ContractDesk {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: Semaphore::new(MAX_WAITING),
+            issuing: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+/// Serves a stream whose first request is in `frame`; `effort` is what its
+/// greeting asked for.
+///
+/// # Errors
+///
+/// The refusal to send instead of an answer.
+pub(crate) async fn serve(
+    shared: &Arc<Shared>,
+    tee: &mut Tee,
+    frame: Frame,
+    effort: u8,
+) -> Result<Ending, Refusal> {
+    let mut frame = frame;
+    for number in 0..MAX_REQUESTS {
+        // Work is asked for once a stream.
+        let effort = (number == 0).then_some(effort);
+        let answer = answer(shared, tee, frame, effort).await?;
+        let deadlines = &shared.config.deadlines;
+        if write_frame(tee, &answer, deadlines.reply).await.is_err() {
+            return Ok(Ending::Vanished);
+        }
+        let expected = [FrameKind::Contract, FrameKind::Ack];
+        let next = read_frame(tee, &expected, NEXT, &shared.receive_budget).await;
+        frame = match next {
+            Ok((next, _)) if next.kind() == FrameKind::Contract => next,
+            Ok(_) | Err(WireError::Lost(_) | WireError::Deadline) => break,
+            Err(_) => return Err(Refusal::Malformed),
+        };
+    }
+    Ok(Ending::Negotiated)
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    tee: &mut Tee,
+    frame: Frame,
+    effort: Option<u8>,
+) -> Result<Frame, Refusal> {
+    let envelope: ContractEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
+    let now = shared.clock.now();
+    let opening = shared.keyring().opening(envelope.epoch, now)?;
+    let place = shared.contracts.waiting.try_acquire();
+    let _waiting = place.map_err(|_| Refusal::Busy)?;
+    let turn = timeout(MAX_WAIT, shared.contracts.issuing.acquire()).await;
+    let Ok(Ok(_turn)) = turn else {
+        return Err(Refusal::Busy);
+    };
+    let started = Instant::now();
+    let opened = open(opening.clone(), envelope, effort).await?;
+    if let Some(record) = &mut tee.record {
+        record.request = Some(encode(&opened.request));
+        record.reply_secret = Some(opened.answerer.dangerously_reveal());
+    }
+    let for_blocking = Arc::clone(shared);
+    let request = opened.request;
+    let deciding = spawn_blocking(move || decide(&for_blocking, &opening, request));
+    let decided = deciding.await.unwrap_or(Err(Refusal::Busy));
+    shared.spent_on_contracts(started.elapsed());
+    let decided = decided?;
+    shared.counters.count_contract(&decided);
+    if let Some(record) = &mut tee.record {
+        record.reply = Some(encode(&decided));
+    }
+    opened.answerer.seal(&decided).map_err(|_| Refusal::Busy)
+}
+
+/// Checks the work, and opens what is worth opening.
+async fn open(
+    opening: Opening,
+    envelope: ContractEnvelope,
+    effort: Option<u8>,
+) -> Result<OpenedContractRequest, Refusal> {
+    let opened = spawn_blocking(move || {
+        let provider = &opening.advert.provider;
+        let needed = effort.filter(|_| opening.advert.admission == Admission::Pow);
+        if needed.is_some_and(|effort| !work::verify(provider, &envelope, effort)) {
+            return Err(Refusal::TooLittleWork);
+        }
+        let opened = opening.secret.open_contract(&envelope);
+        opened.map_err(|_| Refusal::CannotOpen)
+    });
+    opened.await.unwrap_or(Err(Refusal::Busy))
+}
+
+/// Blocks, on processor and disk.
+fn decide(
+    shared: &Shared,
+    opening: &Opening,
+    request: ContractRequest,
+) -> Result<ContractAnswer, Refusal> {
+    match request {
+        ContractRequest::Propose(proposal) => propose(shared, opening, &proposal),
+        ContractRequest::Confirm {
+            contract,
+            signature,
+        } => confirm(shared, &contract, signature),
+        _ => Ok(ContractAnswer::Refused(ContractRefusal::Malformed)),
+    }
+}
+
+fn propose(
+    shared: &Shared,
+    opening: &Opening,
+    proposal: &Proposal,
+) -> Result<ContractAnswer, Refusal> {
+    let digest = proposal.digest();
+    if let Some(stored) = shared.ledger.grant(&digest).map_err(fault)? {
+        return Ok(ContractAnswer::Granted(stored.grant));
+    }
+    if let Err(answer) = consider(proposal, &opening.advert, &shared.terms) {
+        return Ok(answer);
+    }
+    let offer = shared.keyring().offer();
+    let granted = match grant(proposal, &offer.identity, &opening.issuers) {
+        Ok(granted) => granted,
+        Err(reason) => return Ok(ContractAnswer::Refused(reason)),
+    };
+    let recorded = shared
+        .ledger
+        .record_grant(digest, &proposal.contract, &granted);
+    match recorded {
+        Ok(stored) => Ok(ContractAnswer::Granted(stored.grant)),
+        Err(LedgerError::ContractTaken) => Ok(ContractAnswer::Refused(ContractRefusal::Malformed)),
+        Err(error) => Err(fault(error)),
+    }
+}
+
+fn confirm(
+    shared: &Shared,
+    id: &ContractId,
+    signature: [u8; 64],
+) -> Result<ContractAnswer, Refusal> {
+    let Some((contract, ours)) = shared.ledger.contract(id).map_err(fault)? else {
+        return Ok(ContractAnswer::Refused(ContractRefusal::UnknownContract));
+    };
+    if !is_confirmed(contract, ours, signature) {
+        return Ok(ContractAnswer::Refused(ContractRefusal::BadSignature));
+    }
+    shared.ledger.confirm(id, signature).map_err(fault)?;
+    Ok(ContractAnswer::Confirmed)
+}
+
+fn fault(error: LedgerError) -> Refusal {
+    tracing::error!(%error, "a contract could not be written down");
+    Refusal::Busy
+}

@@ -1,0 +1,225 @@
+//! Epochs: their secrets' other half, and how they begin and end.
+
+use std::fmt;
+
+use dlambda_proto::{Epoch, PlanName, UnixSeconds, Validity, decode, encode};
+use minicbor::{CborLen, Decode, Encode};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use super::error::{Fault, LedgerError};
+use super::job::Outcome;
+use super::store::{last_epoch, meta};
+use super::{Ledger, contract_tables, seeds, spent};
+
+const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");
+
+/// What the ledger keeps of an epoch.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct EpochRecord {
+    /// The secret from which the epoch's token keys are derived. Derive nothing
+    /// from it that must stay secret after the epoch: 32 bytes on a disk
+    /// cannot be erased with certainty.
+    pub(crate) seed: Zeroizing<[u8; 32]>,
+    /// When its tokens are good.
+    pub(crate) validity: Validity,
+    /// The plans that tokens are issued for.
+    pub(crate) plans: Vec<PlanName>,
+}
+
+/// An [`EpochRecord`] in the database; its seed is in [`seeds`].
+#[derive(Encode, Decode, CborLen)]
+#[cbor(array)]
+struct StoredEpoch {
+    #[n(0)]
+    validity: Validity,
+    #[n(1)]
+    plans: Vec<PlanName>,
+    /// Tells a damaged or exchanged seed. A hash of 32 random bytes gives
+    /// nothing away.
+    #[cbor(n(2), with = "minicbor::bytes")]
+    seed_hash: [u8; 32],
+}
+
+impl Ledger {
+    /// Begins an epoch: durable when this returns.
+    ///
+    /// Blocks on the disk: for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::EpochNotNew`] if this epoch or a later one was ever
+    /// begun. After an error of the disk the epoch may be there or not; the
+    /// next one is free in any case.
+    pub(crate) fn begin_epoch(
+        &self,
+        epoch: Epoch,
+        record: &EpochRecord,
+    ) -> Result<(), LedgerError> {
+        let stored = encode(&StoredEpoch {
+            validity: record.validity,
+            plans: record.plans.clone(),
+            seed_hash: seed_hash(&record.seed),
+        });
+        let seed = record.seed.clone();
+        let path = self.store().path().to_owned();
+        self.writer().change(move |transaction| {
+            let mut meta = transaction.open_table(meta())?;
+            if last_epoch(&meta)?.is_some_and(|last| epoch <= last) {
+                return Ok(Outcome::Refused(LedgerError::EpochNotNew));
+            }
+            // The seed first: without a record it is nothing, and erased at
+            // the next start; a record without its seed would be damage.
+            if let Err(error) = seeds::write(&path, epoch, &seed) {
+                return Ok(Outcome::Refused(error));
+            }
+            meta.insert("last epoch", epoch.0)?;
+            let mut epochs = transaction.open_table(EPOCHS)?;
+            epochs.insert(epoch.0, stored.as_slice())?;
+            spent::create_table(transaction, epoch)?;
+            contract_tables::create_epoch(transaction, epoch)?;
+            Ok(Outcome::Changed(()))
+        })
+    }
+
+    /// The epochs that were begun and not ended, the oldest first.
+    ///
+    /// Blocks on the disk: for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Damaged`] if a seed is not there, or not the one that
+    /// was stored.
+    pub(crate) fn epochs(&self) -> Result<Vec<(Epoch, EpochRecord)>, LedgerError> {
+        let mut list = Vec::new();
+        for (epoch, stored) in self.store().read(read_all)? {
+            let path = self.store().path();
+            let seed = match seeds::read(path, epoch)? {
+                Some(seed) if seed_hash(&seed) == stored.seed_hash => seed,
+                // It may have ended since we looked.
+                _ if !self.store().read(known)?.contains(&epoch) => continue,
+                found => {
+                    let reason = found.map_or("the seed is missing", |_| "not the epoch's seed");
+                    return Err(LedgerError::damaged(&seeds::path(path, epoch), reason));
+                }
+            };
+            let StoredEpoch {
+                validity, plans, ..
+            } = stored;
+            let record = EpochRecord {
+                seed,
+                validity,
+                plans,
+            };
+            list.push((epoch, record));
+        }
+        Ok(list)
+    }
+
+    /// Forgets every epoch that is no longer valid at `now`, and says which:
+    /// its secret, its spent tokens, its grants, and the contracts that were
+    /// not confirmed. Contracts signed by both stay for the operator's books,
+    /// the latest [`Ledger::MAX_ENDED_CONTRACTS`] of them.
+    ///
+    /// Without the secret, nothing can ever make or check a token of the epoch
+    /// again, so that its spent tokens may be forgotten. The secret's file is
+    /// overwritten and removed after all else is durable; how far that erases
+    /// it depends on the disk (see the module on seeds). What the database
+    /// held stays in its file, unreachable, until the page is used again.
+    ///
+    /// Blocks on the disk: for a blocking thread. For a million tokens it
+    /// takes a fraction of a second, in which no token is spent.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk. Call it again: what is not yet erased then will be,
+    /// at the next start at the latest.
+    pub(crate) fn end_epochs(&self, now: UnixSeconds) -> Result<Vec<Epoch>, LedgerError> {
+        let ended = self
+            .writer()
+            .change(move |transaction| end_epochs(transaction, now))?;
+        let (known, last) = self.store().read(|transaction| {
+            let last = last_epoch(&transaction.open_table(meta())?)?;
+            Ok((known(transaction)?, last))
+        })?;
+        if let Some(last) = last {
+            seeds::erase_ended(self.store().path(), &known, last)?;
+        }
+        Ok(ended)
+    }
+}
+
+/// The epochs that are there, the oldest first.
+pub(super) fn known(transaction: &ReadTransaction) -> Result<Vec<Epoch>, Fault> {
+    known_in(&transaction.open_table(EPOCHS)?)
+}
+
+/// The epochs that are there in a transaction that writes, the oldest first.
+pub(super) fn known_to_writer(transaction: &WriteTransaction) -> Result<Vec<Epoch>, Fault> {
+    known_in(&transaction.open_table(EPOCHS)?)
+}
+
+pub(super) fn create_table(transaction: &WriteTransaction) -> Result<(), Fault> {
+    transaction.open_table(EPOCHS)?;
+    Ok(())
+}
+
+fn known_in(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Epoch>, Fault> {
+    let mut known = Vec::new();
+    for entry in table.iter()? {
+        known.push(Epoch(entry?.0.value()));
+    }
+    Ok(known)
+}
+
+fn read_all(transaction: &ReadTransaction) -> Result<Vec<(Epoch, StoredEpoch)>, Fault> {
+    read_all_in(&transaction.open_table(EPOCHS)?)
+}
+
+fn read_all_in(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+) -> Result<Vec<(Epoch, StoredEpoch)>, Fault> {
+    let mut list = Vec::new();
+    for entry in table.iter()? {
+        let (epoch, stored) = entry?;
+        let stored = decode(stored.value()).map_err(|_| Fault::Damaged("an epoch's record"))?;
+        list.push((Epoch(epoch.value()), stored));
+    }
+    Ok(list)
+}
+
+fn end_epochs(
+    transaction: &WriteTransaction,
+    now: UnixSeconds,
+) -> Result<Outcome<Vec<Epoch>>, Fault> {
+    let mut epochs = transaction.open_table(EPOCHS)?;
+    let (ended, live): (Vec<_>, Vec<_>) = read_all_in(&epochs)?
+        .into_iter()
+        .partition(|(_, stored)| stored.validity.until <= now);
+    if ended.is_empty() {
+        return Ok(Outcome::Same(Vec::new()));
+    }
+    let ended: Vec<Epoch> = ended.into_iter().map(|(epoch, _)| epoch).collect();
+    for epoch in &ended {
+        contract_tables::end_epoch(transaction, *epoch)?;
+        spent::drop_table(transaction, *epoch)?;
+        epochs.remove(epoch.0)?;
+    }
+    let oldest_live = live.first().map(|(epoch, _)| *epoch);
+    contract_tables::forget_oldest(transaction, oldest_live, Ledger::MAX_ENDED_CONTRACTS)?;
+    Ok(Outcome::Changed(ended))
+}
+
+fn seed_hash(seed: &[u8; 32]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(b"dlambda/ledger-seed/v1\0");
+    hash.update(seed);
+    hash.finalize().into()
+}
+
+impl fmt::Debug for EpochRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EpochRecord([scrubbed])")
+    }
+}

@@ -1,0 +1,157 @@
+//! What the ledger's thread is asked to do, and how it is done: all in one
+//! transaction, or nothing.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use dlambda_proto::{Epoch, RequestDigest};
+use redb::{Database, Durability, WriteTransaction};
+use tokio::sync::oneshot;
+
+use super::error::{Fault, LedgerError};
+use super::spent::{Mark, Spending, SpentTables, Token};
+use super::store::Store;
+
+/// What a change came to. One that is refused must not have written anything.
+pub(super) enum Outcome<T> {
+    /// It is to be committed.
+    Changed(T),
+    /// It was so already.
+    Same(T),
+    /// It cannot be.
+    Refused(LedgerError),
+}
+
+/// One thing to do, and whom to tell.
+pub(super) enum Job {
+    Spend(Spend),
+    Close(Token),
+    Change(Box<dyn Change>),
+}
+
+pub(super) struct Spend {
+    token: Token,
+    mark: Mark,
+    result: Result<Spending, LedgerError>,
+    answer: oneshot::Sender<Result<Spending, LedgerError>>,
+}
+
+pub(super) trait Change: Send {
+    /// Returns whether there is anything to commit. A fault is the whole
+    /// transaction's.
+    fn apply(&mut self, transaction: &WriteTransaction, store: &Store) -> Result<bool, Fault>;
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
+}
+
+struct Asked<F, T> {
+    change: Option<F>,
+    result: Result<T, LedgerError>,
+    answer: SyncSender<Result<T, LedgerError>>,
+}
+
+/// One transaction.
+pub(super) fn write(database: &Database, store: &Store, batch: &mut [Job]) -> Result<(), Fault> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    let mut changed = false;
+    // Changes first: they may drop tables that must not be open then.
+    for job in batch.iter_mut() {
+        if let Job::Change(change) = job {
+            changed |= change.apply(&transaction, store)?;
+        }
+    }
+    let mut tables = SpentTables::open(&transaction)?;
+    for job in batch {
+        match job {
+            Job::Spend(spend) => spend.result = tables.spend(spend.token, spend.mark)?,
+            Job::Close(token) => tables.close(*token)?,
+            Job::Change(_) => {}
+        }
+    }
+    changed |= tables.changed();
+    drop(tables);
+    // What was so already is durable already; it needs no sync.
+    if changed {
+        transaction.commit()?;
+    } else {
+        transaction.abort()?;
+    }
+    Ok(())
+}
+
+impl Job {
+    pub(super) fn spend(
+        epoch: Epoch,
+        nonce: &[u8; 32],
+        request: &RequestDigest,
+    ) -> (Self, oneshot::Receiver<Result<Spending, LedgerError>>) {
+        let (answer, answered) = oneshot::channel();
+        let spend = Spend {
+            token: Token::new(epoch, nonce),
+            mark: Mark::of(request),
+            result: Err(LedgerError::Stopped),
+            answer,
+        };
+        (Self::Spend(spend), answered)
+    }
+
+    pub(super) fn close(epoch: Epoch, nonce: &[u8; 32]) -> Self {
+        Self::Close(Token::new(epoch, nonce))
+    }
+
+    pub(super) fn change<T: Send + 'static>(
+        change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
+    ) -> (Self, Receiver<Result<T, LedgerError>>) {
+        let (answer, answered) = sync_channel(1);
+        let asked = Asked {
+            change: Some(change),
+            result: Err(LedgerError::Stopped),
+            answer,
+        };
+        (Self::Change(Box::new(asked)), answered)
+    }
+
+    /// Whether somebody waits for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Close(_))
+    }
+
+    pub(super) fn answer(self, committed: &Result<(), LedgerError>) {
+        match self {
+            Self::Spend(spend) => {
+                let result = committed.clone().and(spend.result);
+                // Whoever asked may have gone; the token is spent all the same.
+                let _ = spend.answer.send(result);
+            }
+            Self::Close(_) => {}
+            Self::Change(change) => change.answer(committed.clone()),
+        }
+    }
+}
+
+impl<F, T> Change for Asked<F, T>
+where
+    F: FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send,
+    T: Send,
+{
+    fn apply(&mut self, transaction: &WriteTransaction, store: &Store) -> Result<bool, Fault> {
+        let Some(change) = self.change.take() else {
+            return Ok(false);
+        };
+        let (result, changed) = match change(transaction) {
+            Ok(Outcome::Changed(value)) => (Ok(value), true),
+            Ok(Outcome::Same(value)) => (Ok(value), false),
+            Ok(Outcome::Refused(error)) => (Err(error), false),
+            // A record that cannot be read is found before anything is
+            // written, and is nobody else's trouble.
+            Err(fault @ Fault::Damaged(_)) => (Err(fault.at(store.path())), false),
+            Err(fault) => return Err(fault),
+        };
+        self.result = result;
+        Ok(changed)
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
+        let result = committed.and(self.result);
+        let _ = self.answer.send(result);
+    }
+}

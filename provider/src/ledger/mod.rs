@@ -1,0 +1,148 @@
+//! The ledger: what a provider must not forget when it falls over.
+//!
+//! Epochs and their secrets, contracts and what was answered to proposals, and
+//! the tokens that are spent. All of it is on disk before anybody is told.
+//! It holds no request, no answer and no caller: that a contract's calls were
+//! made cannot be read from it, since nothing in it links a token to a
+//! contract. When a token was spent is not in it either.
+//!
+//! ```text
+//! ledger.redb          the database
+//! ledger.redb.seed-7   the secret of epoch 7
+//! ```
+//!
+//! No networking and no cryptography: signatures, proofs and tokens are
+//! checked by whoever calls.
+
+mod contract_tables;
+mod contracts;
+mod epochs;
+mod error;
+mod job;
+mod seeds;
+mod spent;
+mod store;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dlambda_proto::{Epoch, RequestDigest};
+
+pub(crate) use self::contracts::{ContractCounts, ContractSummary, StoredGrant};
+pub(crate) use self::epochs::EpochRecord;
+pub(crate) use self::error::LedgerError;
+pub(crate) use self::spent::Spending;
+use self::store::{Opener, Store};
+use self::writer::Writer;
+
+/// The ledger, open. Clones share it.
+///
+/// The last clone to be dropped writes what was taken on, and closes the file:
+/// that blocks for a commit or two.
+#[derive(Clone)]
+pub(crate) struct Ledger {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped first: its thread uses the store.
+    writer: Writer,
+    store: Arc<Store>,
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`, making it (mode 0600) if there is none. The
+    /// directory is its owner's, and locked by it. After a crash it is
+    /// repaired: all that was ever reported as durable is there.
+    ///
+    /// Blocks on the disk: for a blocking thread. It reads and verifies the
+    /// whole file, and gives the space of past epochs back if that is most of
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError`], naming the file, if it is damaged, no ledger, open to
+    /// others or used by another process. Such a file is never replaced.
+    pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
+        Self::open_with(path, store::file_opener())
+    }
+
+    /// Spends a token on a request. Of several copies, exactly one is told
+    /// [`Spending::First`], and only when the token is spent on disk. That the
+    /// token is good, and of an epoch still valid, is for the caller to check,
+    /// before.
+    ///
+    /// Tokens are told apart by the first half of their nonce. Its owner chose
+    /// it: if two of his begin alike, he has one.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::Busy`] if too many wait, [`LedgerError::UnknownEpoch`]
+    /// if the epoch is not begun or over: the token is not spent. After an
+    /// error of the disk it may be spent or not, but if it is, then on this
+    /// request, which may come again.
+    ///
+    /// # Cancel safety
+    ///
+    /// When dropped, the token may be spent or not, as after an error of the
+    /// disk.
+    pub(crate) async fn spend(
+        &self,
+        epoch: Epoch,
+        nonce: &[u8; 32],
+        request: &RequestDigest,
+    ) -> Result<Spending, LedgerError> {
+        self.writer().spend(epoch, nonce, request).await
+    }
+
+    /// Closes the call that a token has paid for: from now on the token is
+    /// [`Spending::Closed`], for the same request too. What the token was
+    /// spent on is forgotten.
+    ///
+    /// Does not block, and is written with the next commit, or after about a
+    /// second. In a crash, or when too much waits already, it is lost, which
+    /// costs nobody anything: the request could come again.
+    pub(crate) fn close(&self, epoch: Epoch, nonce: &[u8; 32]) {
+        if self.writer().close(epoch, nonce).is_err() {
+            tracing::debug!("a call was left unclosed");
+        }
+    }
+
+    /// How many tokens of an epoch are spent, closed ones included.
+    ///
+    /// Blocks on the disk: for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// [`LedgerError::UnknownEpoch`] if the epoch is not begun or over, or
+    /// those of the disk.
+    pub(crate) fn spent_count(&self, epoch: Epoch) -> Result<u64, LedgerError> {
+        let count = self.store().read(|transaction| {
+            if !epochs::known(transaction)?.contains(&epoch) {
+                return Ok(None);
+            }
+            spent::count(transaction, epoch).map(Some)
+        });
+        count?.ok_or(LedgerError::UnknownEpoch)
+    }
+
+    fn open_with(path: &Path, opener: Opener) -> Result<Self, LedgerError> {
+        let store = Arc::new(Store::open(path, opener)?);
+        let writer = Writer::start(Arc::clone(&store))?;
+        Ok(Self {
+            inner: Arc::new(Inner { writer, store }),
+        })
+    }
+
+    fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+}

@@ -1,0 +1,203 @@
+use super::*;
+
+fn damaged(ledger: &Ledger) -> PathBuf {
+    match ledger.epochs() {
+        Err(LedgerError::Damaged { path, .. }) => path,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn epochs_and_their_secrets_are_there_after_a_restart() {
+    let (_dir, path, mut ledger) = ledger();
+    ledger
+        .begin_epoch(Epoch(9), &record(9, 200))
+        .expect("begins");
+    let all = [(EPOCH, record(7, 100)), (Epoch(9), record(9, 200))];
+    for _ in 0..2 {
+        assert_eq!(ledger.epochs().expect("readable"), all);
+        ledger = reopen(ledger, &path);
+    }
+}
+
+#[test]
+fn an_epochs_number_is_used_once_and_numbers_only_grow() {
+    let (_dir, path, ledger) = ledger();
+    for old in [EPOCH, Epoch(6), Epoch(0)] {
+        let begun = ledger.begin_epoch(old, &record(1, 100));
+        assert_eq!(begun, Err(LedgerError::EpochNotNew));
+    }
+    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    let ledger = reopen(ledger, &path);
+    let begun = ledger.begin_epoch(EPOCH, &record(1, 100));
+    assert_eq!(begun, Err(LedgerError::EpochNotNew), "after it has ended");
+    ledger
+        .begin_epoch(Epoch(8), &record(8, 100))
+        .expect("begins");
+    assert_eq!(
+        ledger.epochs().expect("readable"),
+        [(Epoch(8), record(8, 100))]
+    );
+}
+
+#[test]
+fn an_epoch_ends_when_it_is_no_longer_valid_and_is_forgotten() {
+    let (_dir, path, ledger) = ledger();
+    ledger
+        .begin_epoch(Epoch(8), &record(8, 200))
+        .expect("begins");
+    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    for epoch in [EPOCH, Epoch(8)] {
+        for name in ["confirmed", "unconfirmed"] {
+            let (name, contract) = (format!("{name} {epoch:?}"), contract(epoch, name));
+            let granted = ledger.record_grant(bytes(&name), &contract, &grant(&name));
+            granted.expect("granted");
+            if name.starts_with("confirmed") {
+                ledger.confirm(&contract.id(), [9; 64]).expect("kept");
+            }
+        }
+    }
+    assert_eq!(ledger.end_epochs(UnixSeconds(99)), Ok(vec![]));
+    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![]));
+
+    let ledger = reopen(ledger, &path);
+    let epochs = ledger.epochs().expect("readable");
+    assert_eq!(epochs, [(Epoch(8), record(8, 200))]);
+    for by in ["one", "two"] {
+        let spent = spend(&ledger, "a token", by);
+        assert_eq!(spent, Err(LedgerError::UnknownEpoch), "never again");
+    }
+    let proposal = |name: &str, epoch: Epoch| bytes(&format!("{name} {epoch:?}"));
+    let granted = |epoch| {
+        ledger
+            .grant(&proposal("confirmed", epoch))
+            .expect("readable")
+    };
+    assert!(granted(EPOCH).is_none() && granted(Epoch(8)).is_some());
+    let confirmed = contract(EPOCH, "confirmed");
+    let again = ledger.confirm(&confirmed.id(), [9; 64]);
+    assert_eq!(again, Err(LedgerError::UnknownContract));
+    let late = ledger.record_grant(bytes("late"), &contract(EPOCH, "late"), &grant("late"));
+    assert!(matches!(late, Err(LedgerError::UnknownEpoch)));
+    let counts = ledger.contract_counts().expect("readable");
+    assert!(counts.iter().all(|counts| counts.epoch == Epoch(8)));
+    let mut kept: Vec<_> = ledger
+        .contracts(10)
+        .expect("readable")
+        .into_iter()
+        .map(|contract| (contract.epoch, contract.confirmed))
+        .collect();
+    kept.sort();
+    assert_eq!(
+        kept,
+        [(EPOCH, true), (Epoch(8), false), (Epoch(8), true)],
+        "what both have signed stays"
+    );
+}
+
+/// Both are in one transaction, in either order.
+#[test]
+fn an_epoch_may_end_while_its_tokens_are_spent() {
+    let (_dir, _path, ledger) = ledger();
+    let (release, thread) = hold(&ledger);
+    let (nonces, by) = (["one", "two"].map(bytes), request("one"));
+    let mut first = Box::pin(ledger.spend(EPOCH, &nonces[0], &by));
+    assert!(poll(first.as_mut()).is_pending());
+    let (queued, is_queued) = mpsc::channel();
+    let ending = std::thread::spawn({
+        let ledger = ledger.clone();
+        move || {
+            queued.send(()).expect("awaited");
+            ledger.end_epochs(UnixSeconds(100))
+        }
+    });
+    is_queued.recv().expect("it starts");
+    let mut second = Box::pin(ledger.spend(EPOCH, &nonces[1], &by));
+    assert!(poll(second.as_mut()).is_pending());
+    drop(release);
+    thread.join().expect("no panic");
+    assert_eq!(ending.join().expect("no panic"), Ok(vec![EPOCH]));
+    for spent in [wait(first), wait(second)] {
+        let fine = matches!(spent, Ok(Spending::First) | Err(LedgerError::UnknownEpoch));
+        assert!(fine, "{spent:?}");
+    }
+    let spent = spend(&ledger, "three", "one");
+    assert_eq!(spent, Err(LedgerError::UnknownEpoch));
+}
+
+/// The seed is written before the epoch is in the database.
+#[test]
+fn the_secret_of_an_epoch_that_just_begins_is_not_erased() {
+    let (dir, _path, ledger) = ledger();
+    let beginning = dir.path().join("ledger.redb.seed-8");
+    std::fs::write(&beginning, [1; 32]).expect("written");
+    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    assert!(beginning.exists());
+}
+
+#[test]
+fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
+    let (dir, _path, ledger) = ledger();
+    ledger
+        .begin_epoch(Epoch(8), &record(8, 200))
+        .expect("begins");
+    let holding = |record: &EpochRecord| -> Vec<String> {
+        let seed = &record.seed[..];
+        let files = files::list(dir.path()).into_iter();
+        let holding = files.filter(|(_, bytes)| bytes.windows(32).any(|part| part == seed));
+        holding.map(|(name, _)| name).collect()
+    };
+    assert_eq!(holding(&record(7, 100)), ["ledger.redb.seed-7"]);
+    // A second name shows what became of the bytes themselves.
+    let other_name = dir.path().join("another name");
+    std::fs::hard_link(dir.path().join("ledger.redb.seed-7"), &other_name).expect("linked");
+    ledger.end_epochs(UnixSeconds(100)).expect("ends");
+    assert_eq!(holding(&record(7, 100)), [""; 0]);
+    assert_eq!(std::fs::read(other_name).expect("there"), [0; 32]);
+    assert!(!dir.path().join("ledger.redb.seed-7").exists());
+    assert_eq!(holding(&record(8, 200)), ["ledger.redb.seed-8"]);
+}
+
+#[test]
+fn secrets_that_belong_to_no_epoch_are_erased_at_the_start() {
+    let (dir, path, ledger) = ledger();
+    let stray = ["ledger.redb.seed-8", "ledger.redb.seed-7.new"];
+    for name in stray {
+        std::fs::write(dir.path().join(name), [1; 32]).expect("written");
+    }
+    let others = ["ledger.redb.seed-07", "ledger.redb.seeds", "seed-8"];
+    for name in others {
+        std::fs::write(dir.path().join(name), b"not ours").expect("written");
+    }
+    let ledger = reopen(ledger, &path);
+    for name in stray {
+        assert!(!dir.path().join(name).exists(), "{name}");
+    }
+    for name in others {
+        let left = std::fs::read(dir.path().join(name)).expect("there");
+        assert_eq!(left, b"not ours");
+    }
+    assert_eq!(
+        ledger.epochs().expect("readable"),
+        [(EPOCH, record(7, 100))]
+    );
+}
+
+#[test]
+fn a_secret_that_is_lost_or_changed_is_noticed() {
+    let (dir, _path, ledger) = ledger();
+    let seed = dir.path().join("ledger.redb.seed-7");
+    std::fs::write(&seed, bytes("another")).expect("written");
+    assert_eq!(damaged(&ledger), seed);
+    std::fs::write(&seed, b"short").expect("written");
+    assert_eq!(damaged(&ledger), seed);
+    std::fs::remove_file(&seed).expect("removed");
+    assert_eq!(damaged(&ledger), seed);
+}
+
+#[test]
+fn a_record_says_nothing_in_a_log() {
+    assert_eq!(format!("{:?}", record(7, 100)), "EpochRecord([scrubbed])");
+}

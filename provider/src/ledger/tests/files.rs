@@ -1,0 +1,166 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use dlambda_proto::{ErrorKind, HasKind as _};
+
+use super::*;
+
+/// The files of a directory by name.
+pub(super) fn list(dir: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = std::fs::read_dir(dir).expect("readable");
+    let read = entries.map(|entry| {
+        let entry = entry.expect("readable");
+        let bytes = std::fs::read(entry.path()).expect("readable");
+        (entry.file_name().into_string().expect("a name"), bytes)
+    });
+    let mut files: Vec<_> = read.collect();
+    files.sort();
+    files
+}
+
+fn error(path: &Path) -> LedgerError {
+    match Ledger::open(path) {
+        Ok(_) => panic!("it opened"),
+        Err(error) => error,
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, permissions).expect("our own file");
+}
+
+#[test]
+fn all_files_are_their_owners_alone() {
+    let (dir, _path, _ledger) = ledger();
+    let entries = std::fs::read_dir(dir.path()).expect("readable");
+    let modes: Vec<u32> = entries
+        .map(|entry| {
+            let metadata = entry.expect("readable").metadata().expect("readable");
+            metadata.permissions().mode() & 0o777
+        })
+        .collect();
+    assert_eq!(modes, [0o600, 0o600], "the database and a seed");
+}
+
+#[test]
+fn a_file_that_others_can_read_is_refused() {
+    let (dir, path, ledger) = ledger();
+    let seed = dir.path().join("ledger.redb.seed-7");
+    set_mode(&seed, 0o640);
+    let refused = ledger.epochs();
+    assert!(matches!(refused, Err(LedgerError::Exposed(at)) if at == seed));
+    drop(ledger);
+    set_mode(&path, 0o644);
+    assert!(matches!(error(&path), LedgerError::Exposed(at) if at == path));
+}
+
+#[test]
+fn a_file_is_open_once() {
+    let (_dir, path, ledger) = ledger();
+    assert!(matches!(error(&path), LedgerError::InUse(at) if at == path));
+    let clone = ledger.clone();
+    drop(ledger);
+    assert!(matches!(error(&path), LedgerError::InUse(_)));
+    drop(clone);
+    assert!(Ledger::open(&path).is_ok());
+}
+
+#[test]
+fn what_is_no_ledger_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ledger.redb");
+    for foreign in [&b""[..], b"short", &[0; 8192], &[0xa5; 100_000]] {
+        std::fs::write(&path, foreign).expect("written");
+        set_mode(&path, 0o600);
+        let error = error(&path);
+        assert!(matches!(&error, LedgerError::Damaged { path: at, .. } if *at == path));
+        assert!(error.to_string().contains("ledger.redb"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Local);
+        assert_eq!(std::fs::read(&path).expect("there"), foreign);
+    }
+}
+
+#[test]
+fn a_database_of_something_else_or_another_version_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ledger.redb");
+    let write = |name: &str, format: u64| {
+        let _ = std::fs::remove_file(&path);
+        let database = redb::Database::create(&path).expect("made");
+        set_mode(&path, 0o600);
+        let transaction = database.begin_write().expect("begins");
+        let table = redb::TableDefinition::<&str, u64>::new(name);
+        let mut table = transaction.open_table(table).expect("opens");
+        table.insert("format", format).expect("writes");
+        drop(table);
+        transaction.commit().expect("commits");
+    };
+    for (table, format) in [("other", 1), ("meta", 2)] {
+        write(table, format);
+        assert!(matches!(error(&path), LedgerError::Damaged { path: at, .. } if at == path));
+    }
+}
+
+#[test]
+fn damage_is_an_error_and_never_a_panic() {
+    let (_dir, path, ledger) = ledger();
+    for token in 0..50 {
+        let spent = spend(&ledger, &token.to_string(), "one");
+        assert_eq!(spent, Ok(Spending::First));
+    }
+    drop(ledger);
+    let good = std::fs::read(&path).expect("there");
+    let (mut refused, step) = (0, good.len() / 400);
+    for at in (0..320).step_by(3).chain((320..good.len()).step_by(step)) {
+        let mut bad = good.clone();
+        bad[at] ^= 0x55;
+        std::fs::write(&path, &bad).expect("written");
+        match Ledger::open(&path) {
+            // It hit what nothing hangs on.
+            Ok(ledger) => {
+                assert_eq!(ledger.spent_count(EPOCH), Ok(50), "byte {at}");
+                assert_eq!(ledger.epochs().expect("readable").len(), 1, "byte {at}");
+            }
+            Err(LedgerError::Damaged { path: at, .. }) if at == path => refused += 1,
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+    assert!(refused > 50, "damage was noticed {refused} times");
+}
+
+#[test]
+fn a_half_made_ledger_is_made_anew() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("ledger.redb");
+    std::fs::write(dir.path().join("ledger.redb.new"), b"half").expect("written");
+    let ledger = Ledger::open(&path).expect("opens");
+    assert!(ledger.epochs().expect("readable").is_empty());
+    assert_eq!(list(dir.path()).len(), 1);
+}
+
+#[test]
+fn the_space_of_past_epochs_is_given_back_at_the_start() {
+    const BYTES: usize = 20 << 20;
+    let (_dir, path, ledger) = ledger();
+    let fill = ledger.writer().change(|transaction| {
+        let table = redb::TableDefinition::<&[u8; 32], &[u8]>::new("grants/7");
+        let grants = &mut transaction.open_table(table)?;
+        for i in 0..20 {
+            grants.insert(&[i; 32], [i; BYTES / 20].as_slice())?;
+        }
+        Ok(Outcome::Changed(()))
+    });
+    fill.expect("writes");
+    ledger
+        .begin_epoch(Epoch(8), &record(8, 200))
+        .expect("begins");
+    let spend = |ledger: &Ledger| wait(ledger.spend(Epoch(8), &bytes("a token"), &request("one")));
+    assert_eq!(spend(&ledger), Ok(Spending::First));
+    let size = || path.metadata().expect("there").len();
+    let before = reopen(ledger, &path);
+    assert!(size() > BYTES as u64, "it is in use");
+    before.end_epochs(UnixSeconds(100)).expect("ends");
+    let ledger = reopen(before, &path);
+    assert!(size() < 1 << 20, "{} bytes", size());
+    assert_eq!(spend(&ledger), Ok(Spending::Again));
+}

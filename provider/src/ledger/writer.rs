@@ -1,0 +1,191 @@
+//! The one thread that writes, and its queue.
+//!
+//! A commit costs a sync of the disk, whether it holds one token or a
+//! thousand. So the thread takes all that waits, writes it in one
+//! transaction, commits, and answers everybody.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use dlambda_proto::{Epoch, RequestDigest};
+use redb::WriteTransaction;
+
+use super::error::{Fault, LedgerError};
+use super::job::{Job, Outcome, write};
+use super::spent::Spending;
+use super::store::Store;
+
+/// Jobs that may wait. Beyond, the provider has more to do than it can.
+pub(super) const QUEUE: usize = 4096;
+
+/// Jobs in one transaction: bounds how long the first of them waits for the last.
+const BATCH: usize = 1024;
+
+/// Closed calls wait this long for a commit that somebody needs.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
+/// While the disk is full, it is tried again this often.
+const RETRY_EVERY: Duration = Duration::from_secs(1);
+
+/// Ends the thread when dropped, after what it has taken on: blocks for a commit or two.
+pub(super) struct Writer {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Thread {
+    store: Arc<Store>,
+    queue: Receiver<Job>,
+    disk: Disk,
+}
+
+enum Disk {
+    Works,
+    /// The file is closed, and is opened again then.
+    Full {
+        retry_at: Instant,
+    },
+    /// Nothing more is written: after a failed write, what the kernel says is
+    /// on the disk may not be.
+    Failed,
+}
+
+impl Writer {
+    pub(super) fn start(store: Arc<Store>) -> Result<Self, LedgerError> {
+        let (sender, queue) = sync_channel(QUEUE);
+        let path = store.path().to_owned();
+        let thread = Thread {
+            store,
+            queue,
+            disk: Disk::Works,
+        };
+        let thread = std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || thread.run())
+            .map_err(LedgerError::io(&path))?;
+        Ok(Self {
+            queue: Some(sender),
+            thread: Some(thread),
+        })
+    }
+
+    pub(super) async fn spend(
+        &self,
+        epoch: Epoch,
+        nonce: &[u8; 32],
+        request: &RequestDigest,
+    ) -> Result<Spending, LedgerError> {
+        let (job, answered) = Job::spend(epoch, nonce, request);
+        self.try_send(job)?;
+        answered.await.unwrap_or(Err(LedgerError::Stopped))
+    }
+
+    pub(super) fn close(&self, epoch: Epoch, nonce: &[u8; 32]) -> Result<(), LedgerError> {
+        self.try_send(Job::close(epoch, nonce))
+    }
+
+    /// Has the thread do this in its next transaction, and waits for the
+    /// commit. Blocks.
+    pub(super) fn change<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let (job, answered) = Job::change(change);
+        let queue = self.queue.as_ref().ok_or(LedgerError::Stopped)?;
+        queue.send(job).map_err(|_| LedgerError::Stopped)?;
+        answered.recv().unwrap_or(Err(LedgerError::Stopped))
+    }
+
+    fn try_send(&self, job: Job) -> Result<(), LedgerError> {
+        let queue = self.queue.as_ref().ok_or(LedgerError::Stopped)?;
+        queue.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => LedgerError::Busy,
+            TrySendError::Disconnected(_) => LedgerError::Stopped,
+        })
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was told to everybody who waited for it.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Thread {
+    fn run(mut self) {
+        while let Some(mut batch) = self.next_batch() {
+            let committed = self.write(&mut batch);
+            for job in batch {
+                job.answer(&committed);
+            }
+        }
+    }
+
+    /// All that waits, or nothing when it is time to try the disk again.
+    /// `None` at the end.
+    fn next_batch(&self) -> Option<Vec<Job>> {
+        let first = match self.disk {
+            Disk::Full { retry_at } => match self.queue.recv_timeout(until(retry_at)) {
+                Ok(job) => job,
+                Err(RecvTimeoutError::Timeout) => return Some(Vec::new()),
+                Err(RecvTimeoutError::Disconnected) => return None,
+            },
+            Disk::Works | Disk::Failed => self.queue.recv().ok()?,
+        };
+        let due = Instant::now() + CLOSE_WITHIN;
+        let mut urgent = first.is_urgent();
+        let mut batch = vec![first];
+        while batch.len() < BATCH {
+            let wait = if urgent { Duration::ZERO } else { until(due) };
+            let Ok(job) = self.queue.recv_timeout(wait) else {
+                break;
+            };
+            urgent |= job.is_urgent();
+            batch.push(job);
+        }
+        Some(batch)
+    }
+
+    fn write(&mut self, batch: &mut [Job]) -> Result<(), LedgerError> {
+        if let Disk::Full { retry_at } = self.disk
+            && retry_at <= Instant::now()
+        {
+            let reopened = self.store.reopen();
+            self.disk = Disk::after(&reopened);
+            reopened?;
+            tracing::info!("the ledger can be written again");
+        }
+        let store = &self.store;
+        let written = store.with_database(|database| write(database, store, batch));
+        if let Err(error) = &written
+            && matches!(self.disk, Disk::Works)
+        {
+            tracing::error!(%error, "the ledger cannot be written");
+            self.store.close(error.clone());
+            self.disk = Disk::after(&written);
+        }
+        written
+    }
+}
+
+impl Disk {
+    fn after(result: &Result<(), LedgerError>) -> Self {
+        match result {
+            Ok(()) => Self::Works,
+            Err(LedgerError::DiskFull(_)) => Self::Full {
+                retry_at: Instant::now() + RETRY_EVERY,
+            },
+            Err(_) => Self::Failed,
+        }
+    }
+}
+
+fn until(time: Instant) -> Duration {
+    time.saturating_duration_since(Instant::now())
+}
