@@ -100,6 +100,12 @@ pub enum ReceiptError {
 }
 
 impl OutputCommitment {
+    /// The 32 bytes of the commitment.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Commits to `completion`, salted from `seed`, the request's.
     #[must_use]
     pub fn to(completion: &Completion, seed: &[u8; 32]) -> Self {
@@ -238,16 +244,16 @@ impl SignedReceipt {
         Ok(receipt)
     }
 
-    /// Size in bytes, for whoever counts them.
+    /// What it says, whoever signed it, if it can be read at all.
     #[must_use]
-    pub fn len(&self) -> usize {
-        minicbor::len(self)
+    pub fn unverified(&self) -> Option<Receipt> {
+        decode(&self.receipt).ok()
     }
 
-    /// Never.
+    /// The signature.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        false
+    pub fn signature(&self) -> &[u8; 64] {
+        &self.signature
     }
 }
 

@@ -97,6 +97,9 @@ async fn answer(
         return Err(Refusal::Busy);
     };
     let started = Instant::now();
+    if let Some(record) = &mut tee.record {
+        record.encapsulated_key = Some(envelope.encapsulated_key);
+    }
     let opened = open(opening.clone(), envelope, effort).await?;
     if let Some(record) = &mut tee.record {
         record.request = Some(encode(&opened.request));

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
-use dlambda_proto::{Completion, FunctionSource, Reply, Request, decode, encode};
+use dlambda_proto::{Completion, ContractRequest, FunctionSource, Reply, Request, decode, encode};
 use dlambda_provider::SessionRecord;
 use serde_json::Value;
 
@@ -141,11 +141,37 @@ impl View {
             });
             self.fields.push(("input", request.input));
             self.fields.push(("seed", request.seed.to_vec()));
+            if let Some(token) = request.token {
+                self.fields.push(("token", token.nonce.to_vec()));
+                let authenticator = token.authenticator.to_vec();
+                self.fields.push(("token's authenticator", authenticator));
+            }
+        }
+        if let Some(ContractRequest::Propose(proposal)) =
+            request.and_then(|bytes| decode::<ContractRequest>(bytes).ok())
+        {
+            let contract = &proposal.contract;
+            self.fields.extend([
+                ("contract", contract.id().0.to_vec()),
+                ("contract key", contract.client.as_bytes().to_vec()),
+                ("blinded tokens", proposal.call_request),
+                ("blinded ratings", proposal.rating_request),
+            ]);
         }
         if let Some(reply) = reply.and_then(|bytes| decode::<Reply>(bytes).ok()) {
             if let Completion::Exited { stdout, stderr, .. } = reply.completion {
                 self.fields.push(("output", stdout));
                 self.fields.push(("error output", stderr));
+            }
+            if let Some(receipt) = reply.receipt {
+                let signature = receipt.signature().to_vec();
+                self.fields.push(("receipt's signature", signature));
+                if let Some(receipt) = receipt.unverified() {
+                    let output = receipt.output.as_bytes().to_vec();
+                    self.fields.push(("receipt's output", output));
+                    self.fields
+                        .push(("receipt's input", receipt.request.0.to_vec()));
+                }
             }
             let usage = reply.usage;
             for number in [

@@ -45,7 +45,8 @@ pub(crate) enum LedgerError {
         /// What is wrong with it.
         reason: Arc<str>,
     },
-    /// The disk is full. Nothing is lost; the ledger goes on when there is room.
+    /// The disk is full. Nothing is lost; the ledger goes on, reading too,
+    /// within seconds of there being room.
     #[error("{}: the disk is full", .0.display())]
     DiskFull(PathBuf),
     /// The disk failed. What was to be written may or may not be there.

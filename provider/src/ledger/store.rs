@@ -1,14 +1,19 @@
 //! The ledger's file: how it is made, opened, read, and opened again after the
 //! disk was full.
 //!
-//! Settings, and why: redb's one-phase commit, so that a commit is one
-//! `fdatasync` and not two. After a crash the checksums tell a whole commit
-//! from a torn one, which is then as if it had never been; nobody was told
-//! of it. Two phases defend against somebody who decides in which order this
-//! machine's pages reach its disk, and he has the machine. No quick repair: it
-//! makes every commit dearer, and repairing a million tokens takes a fraction
-//! of a second. Every open verifies all checksums, for redb trusts, and may
-//! panic on, what it does not verify.
+//! Settings, and why:
+//!
+//! - One-phase commit: a commit is one `fdatasync` and not two. After a crash,
+//!   checksums tell a whole commit from a torn one, which is then as if it had
+//!   never been; nobody was told of it. Two phases defend against somebody who
+//!   decides in which order this machine's pages reach its disk; he has the
+//!   machine. What one phase cannot do is to tell a torn commit from one that
+//!   rotted on the disk: if the very last commit before a crash does, its
+//!   tokens can be spent again. All other damage is noticed.
+//! - No quick repair: it makes every commit dearer, and to repair a million
+//!   tokens takes a tenth of a second.
+//! - Every open verifies all checksums, in as long: redb trusts, and may panic
+//!   on, what it does not verify.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -106,10 +106,13 @@ async fn demo() -> Result<()> {
         .as_str()
         .context("the provider's address")?;
 
+    step("agreeing on eight calls: a contract signed by both, and eight tokens");
+    contract(work.path(), network, address).await?;
+
     let mut known = Vec::new();
     for (function, args, input) in CALLS {
         step(&format!(
-            "calling {function}, on a circuit and a key of its own"
+            "calling {function}, with a token, a circuit and a key of its own"
         ));
         known.push(call(work.path(), network, address, function, args, input).await?);
     }
@@ -128,6 +131,27 @@ async fn demo() -> Result<()> {
         "Everything above ran over real Tor relays, and is gone again. {:.0} seconds.",
         started.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+async fn contract(work: &Path, network: &str, address: &str) -> Result<()> {
+    let home = work.join("caller");
+    let home = path(&home)?;
+    let command = [
+        "contract",
+        address,
+        "--calls",
+        "8",
+        "--yes",
+        "--network",
+        network,
+        "--home",
+        home,
+    ];
+    let output = run("dlambda", &command, b"", DEADLINE).await?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
     Ok(())
 }
 
@@ -168,7 +192,8 @@ async fn read_record(path: &Path) -> Result<Vec<View>> {
         let views: Vec<View> = lines
             .filter_map(|line| View::from_json(&line.ok()?))
             .collect();
-        if views.len() >= CALLS.len() {
+        // The contract has a session of its own.
+        if views.len() > CALLS.len() {
             return Ok(views);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -177,22 +202,39 @@ async fn read_record(path: &Path) -> Result<Vec<View>> {
 }
 
 fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
-    println!("Three calls by one caller, to {address}\n(provider {provider_id})\n");
+    println!(
+        "A contract and three calls by one caller, with {address}\n(provider {provider_id})\n"
+    );
     row("WHAT YOU KNOW", "THE PROVIDER'S COMPLETE RECORD");
+    let Some((contract, calls)) = seen.split_first() else {
+        return;
+    };
+    row("", "");
+    row(
+        "contract: 8 calls, signed by both",
+        &format!("circuit         {}", short(&contract.circuit)),
+    );
+    row(
+        "        8 tokens, good for any 8 calls",
+        &format!(
+            "blinded tokens  {}",
+            short(contract.field("blinded tokens"))
+        ),
+    );
     for (i, known) in known.iter().enumerate() {
         row("", "");
         let title = format!("call {}: {}", i + 1, known.command);
-        let Some(view) = seen.get(i) else { continue };
+        let Some(view) = calls.get(i) else { continue };
         row(&title, &format!("circuit         {}", short(&view.circuit)));
         let key = short(view.field("call key"));
         row(
             &format!("input   {}", known.input),
             &format!("one-time key    {key}"),
         );
-        let secret = short(view.field("reply secret"));
+        let token = short(view.field("token"));
         row(
             &format!("output  {}", known.output),
-            &format!("reply secret    {secret}"),
+            &format!("token           {token} (never seen before)"),
         );
         let bytes = (
             view.field("bytes received").len(),
@@ -213,7 +255,7 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
         row("", &format!("input           {input} (it runs it)"));
     }
     println!();
-    let shared = links(seen, known.len());
+    let shared = links(seen, known.len() + 1);
     if shared.is_empty() {
         println!(
             "Strings of 8 or more bytes that any two of these records have in common, beside the\n\

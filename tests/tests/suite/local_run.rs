@@ -448,6 +448,9 @@ async fn a_provider_gives_what_a_local_run_gives() {
     let started = Program::start("dlambda-provider", &args, &log, DEADLINE).await;
     let (provider, ready) = started.expect("a provider");
     let address = ready["address"].as_str().expect("an address");
+    let agree = ["--network", &network, "contract", address, "--yes"];
+    let agreed = desk.dlambda(&agree, b"").await;
+    assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
     let remote = desk.path("remote.json");
     let invoke = [
         "--network",

@@ -15,6 +15,7 @@ async fn the_demo_shows_three_calls_that_share_nothing() {
     for expected in [
         "MEET ME AT THE OLD MILL AT NINE",
         "no log knows me",
+        "contract: 8 calls, signed by both",
         "call 3: args-echo",
         "everybody's calls contain: none.",
         "is gone again",

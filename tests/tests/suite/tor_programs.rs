@@ -88,6 +88,7 @@ async fn from_first_start_to_a_network_that_is_gone() {
     let shell = Shell::new().await;
     let (provider, address) = shell.provider().await;
 
+    contract_and_wallet(&shell, &address).await;
     by_alias_cid_and_path(&shell, &address).await;
     mistakes_have_their_exit_codes(&shell, &address).await;
     several_at_once_from_one_home(&shell, &address).await;
@@ -104,6 +105,34 @@ async fn from_first_start_to_a_network_that_is_gone() {
     let Shell { testnet, dir } = shell;
     testnet.down().await;
     network_down(&dir, &kept).await;
+}
+
+async fn contract_and_wallet(shell: &Shell, address: &str) {
+    let none = shell.dlambda(&["invoke", address, "upper"], b"hello").await;
+    assert_eq!(code(&none), 4, "{}", stderr(&none));
+    assert!(stderr(&none).contains("dlambda contract"));
+    let asked = shell.dlambda(&["contract", address], b"").await;
+    assert_eq!(code(&asked), 2, "nobody to ask: {}", stderr(&asked));
+    let nine = shell
+        .dlambda(&["contract", address, "--calls", "9"], b"")
+        .await;
+    assert_eq!(code(&nine), 2, "{}", stderr(&nine));
+    let agree = ["contract", address, "--calls", "32", "--yes"];
+    let agreed = shell
+        .dlambda(&[&agree[..], &["--format", "json"]].concat(), b"")
+        .await;
+    assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
+    assert!(stderr(&agreed).contains("32 calls on plan small"));
+    let contract: Value = serde_json::from_slice(&agreed.stdout).expect("JSON");
+    assert_eq!(contract["confirmed"], true);
+    let wallet = shell.dlambda(&["wallet", "--format", "json"], b"").await;
+    let wallet: Value = serde_json::from_slice(&wallet.stdout).expect("JSON");
+    let listed = &wallet["contracts"][0];
+    assert_eq!(listed["contract"], contract["contract"]);
+    assert_eq!(
+        (&listed["fresh"], &listed["ratings"]),
+        (&32.into(), &4.into())
+    );
 }
 
 async fn by_alias_cid_and_path(shell: &Shell, address: &str) {

@@ -1,6 +1,7 @@
 //! The command line, and nothing else.
 
 mod args;
+mod contracts;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
+pub(crate) use contracts::{ContractArgs, RefillArgs, WalletArgs, WalletCommand};
 
 /// Invoke WebAssembly functions on strangers' machines, anonymously.
 ///
@@ -42,7 +44,7 @@ pub(crate) struct Common {
     #[arg(long, global = true, value_name = "FILE", env = "DLAMBDA_NETWORK")]
     pub(crate) network: Option<PathBuf>,
 
-    /// Where Tor's guards and directory cache are kept, and compiled functions
+    /// Where Tor's guards and directory cache are kept, the wallet, and compiled functions
     #[arg(long, global = true, value_name = "DIR", env = "DLAMBDA_HOME")]
     pub(crate) home: Option<PathBuf>,
 
@@ -57,6 +59,12 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Agree on a number of calls with a provider, and get tokens for them
+    ///
+    /// Both sides sign the contract. The calls are paid with tokens that cannot
+    /// be tied to it, nor to each other.
+    #[command(after_help = contracts::CONTRACT_EXAMPLES)]
+    Contract(ContractArgs),
     /// Find out what is wrong and what to do
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
@@ -69,11 +77,15 @@ pub(crate) enum Command {
     /// Run a function here, with the engine and the limits of a provider
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Show contracts and the calls that are left, and keep them filled
+    #[command(after_help = contracts::WALLET_EXAMPLES)]
+    Wallet(WalletArgs),
 }
 
 const INVOKE_EXAMPLES: &str = "\
 Examples:
-  # A function that the provider publishes
+  # A function that the provider publishes, paid with a token from the wallet
+  # (dlambda contract 2gzy...wid.onion)
   echo hello | dlambda invoke 2gzy...wid.onion upper
 
   # A function of your own: it travels sealed to the provider if it lacks it
@@ -84,8 +96,9 @@ Examples:
   dlambda invoke 2gzy...wid.onion ./hello-http.wasm --http 'POST /echo' \\
       --header 'Content-Type: application/json' < in.json
 
-  # Where did the time go?
-  dlambda invoke 2gzy...wid.onion upper --report report.json < in.txt";
+  # Where did the time go? And proof of what the provider says
+  dlambda invoke 2gzy...wid.onion upper --report report.json --receipt upper.receipt < in.txt
+  dlambda receipt show upper.receipt";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlambda_client::{Querier, Wallet};
 use dlambda_executor::CodeCacheConfig;
+use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::network::Network;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{self, TorDirectories, Transport};
@@ -45,6 +47,41 @@ pub(crate) fn directories(common: &Common, network: &Network) -> Result<TorDirec
         make_private(path)?;
     }
     Ok(directories)
+}
+
+/// The wallet for this network.
+pub(crate) fn wallet(common: &Common) -> Result<Wallet, Report> {
+    let network = network(common)?;
+    let (state, _) = roots(common)?;
+    make_private(&state)?;
+    // The dot keeps it apart from the directories of networks.
+    let wallets = state.join("wallets.d");
+    make_private(&wallets)?;
+    Ok(Wallet::open(&wallets.join(&network.name))?)
+}
+
+/// Held by the one process that waits to refill the wallet.
+pub(crate) fn refill_lock(common: &Common) -> Result<File, Report> {
+    let network = network(common)?;
+    let (state, _) = roots(common)?;
+    let path = state.join(format!("refill-{}.lock", network.name));
+    let mut options = File::options();
+    let opened = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path);
+    opened.map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
+}
+
+/// A querier on the network that was asked for, with its wallet.
+pub(crate) async fn querier(common: &Common) -> Result<Querier, Report> {
+    let network = network(common)?;
+    let wallet = wallet(common)?;
+    let spinner = Spinner::new(common.quiet);
+    let transport = connect(common, &network, &spinner).await?;
+    Ok(Querier::new(transport, Arc::new(SystemClock::default())).with_wallet(wallet))
 }
 
 /// Where compiled functions are kept, and the secret that authenticates them.

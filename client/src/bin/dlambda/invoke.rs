@@ -5,16 +5,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_client::{Answer, Call, CallError, FunctionName, Progress, Querier};
+use dlambda_client::{Answer, Call, CallError, Ended, FunctionName, Progress, Querier};
 use dlambda_privacy::clock::SystemClock;
-use dlambda_proto::{ErrorKind, Report, Start};
+use dlambda_proto::{BatchSize, ErrorKind, Evidence, ReceiptEvidence, Report, Start, encode};
 use serde_json::{Value, json};
 
 use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
 use crate::output::{
-    Spinner, millis, print_error, print_stderr_of_function, write_output, write_report,
+    Spinner, millis, print_error, print_stderr_of_function, say, write_output, write_report,
 };
-use crate::{home, http, input};
+use crate::{home, http, input, wallet};
+
+/// Calls of a contract that is made along the way.
+const AUTO_CALLS: BatchSize = BatchSize::Calls8;
+/// Time that passes between such a contract and its first call.
+const LEAST_WAIT: Duration = Duration::from_secs(10);
+const MOST_WAIT: Duration = Duration::from_secs(90);
 
 pub(crate) async fn run(
     args: InvokeArgs,
@@ -27,23 +33,80 @@ pub(crate) async fn run(
     let spinner = Spinner::new(common.quiet);
     let transport = home::connect(common, &network, &spinner).await?;
     let bootstrap = started.elapsed();
-    let querier = Querier::new(transport, Arc::new(SystemClock::default()));
+    let wallet = home::wallet(common)?;
+    let clock = Arc::new(SystemClock::default());
+    let querier = Querier::new(transport, clock).with_wallet(wallet.clone());
     let left = common.max_time.saturating_sub(bootstrap);
     if left.is_zero() {
         let message = "nothing was left of --max-time after reading the input and starting Tor";
         return Err(Report::new(ErrorKind::Deadline, message));
     }
-    let outcome = querier
-        .call(&call, left, |step| spinner.say(words(step)))
-        .await;
+    let ended = Box::pin(perform(&querier, &call, &args, left, &spinner)).await;
     drop(spinner);
+    let evidence = ended.as_ref().ok().and_then(|ended| ended.evidence.clone());
+    let outcome = ended.and_then(dlambda_client::Ended::into_answer);
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
+    }
+    if let Some(path) = &args.receipt {
+        write_receipt(path, evidence)?;
     }
     let code = finish(outcome, &args.http, format);
     // The output is out; nobody waits for this but the shell.
     querier.settle().await;
+    if args.auto_contract {
+        wallet::refill_later(common, &wallet, &args.provider);
+    }
     code
+}
+
+/// Calls; with an empty wallet, and if that is allowed, gets a contract first
+/// and then lets some time pass.
+async fn perform(
+    querier: &Querier,
+    call: &Call,
+    args: &InvokeArgs,
+    max_time: Duration,
+    spinner: &Spinner,
+) -> Result<Ended, CallError> {
+    let started = Instant::now();
+    let ended = querier
+        .perform(call, max_time, |step| spinner.say(words(step)))
+        .await;
+    let Err(CallError::NoToken(plan)) = &ended else {
+        return ended;
+    };
+    if !args.auto_contract {
+        return ended;
+    }
+    spinner.say("making a contract".to_owned());
+    let plan = Some(plan.clone());
+    let left = |started: Instant| max_time.saturating_sub(started.elapsed());
+    let bought = wallet::buy(querier, &args.provider, plan, AUTO_CALLS, left(started));
+    if let Err(error) = bought.await {
+        spinner.pause(|| say(&format!("no contract: {}", error.message)));
+        return ended;
+    }
+    let most = MOST_WAIT.min(left(started) / 2);
+    let wait = wallet::random_wait(LEAST_WAIT.min(most), most);
+    let seconds = wait.as_secs();
+    spinner.say(format!(
+        "waiting {seconds} s, so that the call cannot be tied to the contract"
+    ));
+    tokio::time::sleep(wait).await;
+    querier
+        .perform(call, left(started), |step| spinner.say(words(step)))
+        .await
+}
+
+fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), Report> {
+    let Some(evidence) = evidence else {
+        say("there is no receipt: the function did not run");
+        return Ok(());
+    };
+    let bytes = encode(&Evidence::Receipt(evidence));
+    std::fs::write(path, bytes)
+        .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
 }
 
 async fn describe(args: &InvokeArgs, max_time: Duration) -> Result<Call, Report> {
@@ -106,10 +169,29 @@ fn finish(
                 CallError::FunctionStopped { stderr, .. } => print_stderr_of_function(stderr),
                 _ => {}
             }
-            let report = Report::from(error);
+            let report = advise(error);
             print_error(format, &report);
             Ok(ExitCode::from(report.kind.exit_code()))
         }
+    }
+}
+
+/// An error, with what to do about it.
+fn advise(error: CallError) -> Report {
+    let hint = match &error {
+        CallError::NoToken(_) => {
+            Some("make a contract with `dlambda contract`, or let --auto-contract do it")
+        }
+        CallError::Unpaid(_) => {
+            Some("the token is struck out: run the command again with the next one")
+        }
+        CallError::Equivocation(_) => Some("do not use this provider"),
+        _ => None,
+    };
+    let report = Report::from(error);
+    match hint {
+        Some(hint) => report.with_hint(hint),
+        None => report,
     }
 }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod contract;
 mod doctor;
 mod home;
 mod http;
@@ -13,6 +14,7 @@ mod local;
 mod output;
 mod plans;
 mod run;
+mod wallet;
 
 use std::process::ExitCode;
 
@@ -49,11 +51,13 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode, Report> {
     match cli.command {
+        Command::Contract(args) => contract::run(args, &cli.common, cli.format).await,
         Command::Doctor(args) => doctor::run(args, &cli.common, cli.format).await,
         Command::Function(FunctionCommand::Inspect(args)) => {
             inspect::run(args, &cli.common, cli.format).await
         }
         Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
         Command::Run(args) => run::run(args, &cli.common).await,
+        Command::Wallet(args) => wallet::run(args, &cli.common, cli.format).await,
     }
 }

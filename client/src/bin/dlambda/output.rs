@@ -92,6 +92,11 @@ impl Spinner {
     pub(crate) fn say(&self, message: String) {
         self.0.set_message(message);
     }
+
+    /// Gives the terminal to somebody else for a while.
+    pub(crate) fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.suspend(work)
+    }
 }
 
 impl Drop for Spinner {

@@ -41,6 +41,8 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         refused,
         vanished,
         faults,
+        contracts_granted,
+        contracts_refused,
         execution,
         ..
     } = snapshot;
@@ -53,6 +55,17 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         plans += &format!(
             "plan:       {}: {} running, {} waiting, {} refused\n",
             queue.plan, queue.running, queue.waiting, queue.refused
+        );
+    }
+    for totals in &snapshot.contracts {
+        plans += &format!(
+            "contracts:  {}, epoch {}: {} granted, {} signed by both; {} calls and {} ratings issued\n",
+            totals.plan,
+            totals.epoch.0,
+            totals.granted,
+            totals.confirmed,
+            totals.calls_issued,
+            totals.ratings_issued
         );
     }
     let mut functions = String::new();
@@ -71,6 +84,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
          now:        {open_sessions} callers connected, {running_calls} calls running\n\
          calls:      {succeeded} succeeded, {failed} failed, {refused} refused, {faults} my own fault\n\
+         contracts:  {contracts_granted} granted since the start, {contracts_refused} refused\n\
          callers:    {vanished} left before an answer\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\

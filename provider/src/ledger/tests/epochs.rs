@@ -167,7 +167,7 @@ fn secrets_that_belong_to_no_epoch_are_erased_at_the_start() {
     for name in stray {
         std::fs::write(dir.path().join(name), [1; 32]).expect("written");
     }
-    let others = ["ledger.redb.seed-07", "ledger.redb.seeds", "seed-8"];
+    let others = ["ledger.redb.seed-08", "ledger.redb.seeds", "seed-8"];
     for name in others {
         std::fs::write(dir.path().join(name), b"not ours").expect("written");
     }

@@ -40,6 +40,20 @@ pub(crate) struct InvokeArgs {
     /// Write a report of the call (times, bytes, fuel) to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
+
+    /// Write the provider's receipt to this file: proof of what it says of the
+    /// call, which reveals neither input nor output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) receipt: Option<PathBuf>,
+
+    /// Make a contract when the wallet has none, or runs low, if it costs
+    /// nothing
+    ///
+    /// A call right after its contract could be tied to it by the time: so with
+    /// an empty wallet, this waits up to a minute and a half before it calls;
+    /// and a wallet that runs low is filled later, at a random time.
+    #[arg(long)]
+    pub(crate) auto_contract: bool,
 }
 
 /// What to run here.
@@ -127,12 +141,12 @@ pub(crate) struct InspectArgs {
     pub(crate) file: PathBuf,
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
     text.parse()
         .map_err(|error: dlambda_proto::IdError| error.to_string())
 }
 
-fn plan(text: &str) -> Result<PlanName, String> {
+pub(super) fn plan(text: &str) -> Result<PlanName, String> {
     text.parse()
         .map_err(|error: dlambda_proto::IdError| error.to_string())
 }

@@ -1,0 +1,150 @@
+//! What the commands around contracts take.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use dlambda_proto::{BatchSize, Endpoint, PlanName};
+
+use super::args::{endpoint, plan};
+use super::seconds;
+
+pub(crate) const CONTRACT_EXAMPLES: &str = "\
+Examples:
+  # See the terms, and say yes or no
+  dlambda contract 2gzy...wid.onion --plan small --calls 32
+
+  # Agree to them beforehand
+  dlambda contract 2gzy...wid.onion --yes --format json
+
+  # A provider that gives contracts to those it invited
+  dlambda contract 2gzy...wid.onion --invitation secret.txt";
+
+pub(crate) const WALLET_EXAMPLES: &str = "\
+Examples:
+  dlambda wallet
+  dlambda wallet --format json
+
+  # Buy what runs low, at a random time within the next hour
+  dlambda wallet refill --within 3600
+
+  # Finish contracts that were interrupted
+  dlambda wallet settle";
+
+pub(crate) const AUDIT_EXAMPLES: &str = "\
+Examples:
+  # One call like any other, run again here to see whether the answer is right
+  echo hello | dlambda audit 2gzy...wid.onion ./upper.wasm
+
+  # Ten, with functions of a directory and random inputs
+  dlambda audit 2gzy...wid.onion --functions ./functions --count 10
+
+  # What to do with a proof
+  dlambda arbiter verify fraud.proof";
+
+/// What to agree on.
+#[derive(Debug, Args)]
+pub(crate) struct ContractArgs {
+    /// The provider's onion address
+    #[arg(value_parser = endpoint)]
+    pub(crate) provider: Endpoint,
+
+    /// The plan; without one, the provider's first
+    #[arg(long, value_parser = plan)]
+    pub(crate) plan: Option<PlanName>,
+
+    /// How many calls: 8, 32 or 128
+    #[arg(long, value_name = "N", default_value = "8", value_parser = calls)]
+    pub(crate) calls: BatchSize,
+
+    /// Ask for a promise that calls start within so many milliseconds; without
+    /// it, the provider's usual promise
+    #[arg(long, value_name = "MS")]
+    pub(crate) start_within: Option<u32>,
+
+    /// Take no plan whose calls cannot be checked by running them again
+    #[arg(long)]
+    pub(crate) deterministic: bool,
+
+    /// A file with the secret of an invitation; spaces around it do not count
+    #[arg(long, value_name = "FILE")]
+    pub(crate) invitation: Option<PathBuf>,
+
+    /// Agree to the terms, whatever they are
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+/// What to do with the wallet; without anything, list it.
+#[derive(Debug, Args)]
+pub(crate) struct WalletArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<WalletCommand>,
+}
+
+/// What to do with the wallet.
+#[derive(Debug, Subcommand)]
+pub(crate) enum WalletCommand {
+    /// Wait for a random time, then renew contracts that run low
+    ///
+    /// A contract made just before a call would give away that the two belong
+    /// together; hence the random time. Contracts that ask for money or an
+    /// invitation are not renewed.
+    Refill(RefillArgs),
+    /// Finish contracts that were interrupted, and forget those that are over
+    Settle,
+}
+
+/// When to refill.
+#[derive(Debug, Args)]
+pub(crate) struct RefillArgs {
+    /// Longest time to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "1800", value_parser = seconds)]
+    pub(crate) within: Duration,
+}
+
+/// What to audit.
+#[derive(Debug, Args)]
+pub(crate) struct AuditArgs {
+    /// The provider's onion address
+    #[arg(value_parser = endpoint)]
+    pub(crate) provider: Endpoint,
+
+    /// The function to audit with, a path to a .wasm file; its input is
+    /// standard input
+    #[arg(required_unless_present = "functions")]
+    pub(crate) function: Option<PathBuf>,
+
+    /// The function's arguments
+    #[arg(last = true, requires = "function")]
+    pub(crate) args: Vec<String>,
+
+    /// Audit with functions of this directory, chosen at random, and random
+    /// inputs
+    #[arg(long, value_name = "DIR", conflicts_with = "function")]
+    pub(crate) functions: Option<PathBuf>,
+
+    /// How many calls to check
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) count: u32,
+
+    /// The plan; without one, the provider's first
+    #[arg(long, value_parser = plan)]
+    pub(crate) plan: Option<PlanName>,
+
+    /// Where to write the proof, if there is one
+    #[arg(long, value_name = "FILE", default_value = "fraud.proof")]
+    pub(crate) proof: PathBuf,
+
+    /// Run functions in this very process: only the WebAssembly engine is then
+    /// between them and all that you may do
+    #[arg(long)]
+    pub(crate) no_process_isolation: bool,
+}
+
+fn calls(text: &str) -> Result<BatchSize, String> {
+    text.parse()
+        .ok()
+        .and_then(BatchSize::of_calls)
+        .ok_or_else(|| "give 8, 32 or 128".to_owned())
+}

@@ -1,0 +1,278 @@
+//! `dlambda wallet`: what is in it, and how it is kept filled.
+
+use std::collections::HashMap;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use dlambda_client::wallet::{ContractStage, ContractSummary, Listing};
+use dlambda_client::{Offered, Querier, Wallet};
+use dlambda_privacy::clock::{Clock as _, SystemClock};
+use dlambda_privacy::negotiation::Wish;
+use dlambda_privacy::os_rng;
+use dlambda_proto::{BatchSize, Contract, Endpoint, PlanName, Report, UnixSeconds};
+use rand_core::Rng as _;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::cli::{Common, Format, RefillArgs, WalletArgs, WalletCommand};
+use crate::home;
+use crate::output::{print, say};
+
+/// Shortest wait before a contract is renewed: less would be a habit to know us by.
+const LEAST_WAIT: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(
+    args: WalletArgs,
+    common: &Common,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    match args.command {
+        None => list(common, format),
+        Some(WalletCommand::Settle) => settle(common, format).await,
+        Some(WalletCommand::Refill(args)) => refill(&args, common, format).await,
+    }
+}
+
+fn list(common: &Common, format: Format) -> Result<ExitCode, Report> {
+    let listing = home::wallet(common)?.contracts(now())?;
+    match format {
+        Format::Json => print(&to_json(&listing).to_string()),
+        Format::Text => print(&for_people(&listing)),
+    }
+    for damaged in &listing.damaged {
+        say(&format!("passed over: {damaged}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Finishes what was interrupted, and forgets what is over.
+async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
+    let querier = home::querier(common).await?;
+    let settled = Box::pin(querier.settle_contracts(common.max_time)).await?;
+    let wallet = home::wallet(common)?;
+    let forgotten = spawn_blocking(move || wallet.forget_expired(now())).await;
+    let forgotten = forgotten.map_or(Ok(0), |forgotten| forgotten)?;
+    match format {
+        Format::Json => print(
+            &json!({
+                "schema": "dlambda.settled/1",
+                "granted": settled.granted,
+                "confirmed": settled.confirmed,
+                "lapsed": settled.lapsed,
+                "left": settled.left,
+                "forgotten": forgotten,
+            })
+            .to_string(),
+        ),
+        Format::Text => print(&format!(
+            "{} contracts granted after all, {} confirmed, {} came to nothing, {} left for later, \
+             {forgotten} over and forgotten",
+            settled.granted, settled.confirmed, settled.lapsed, settled.left
+        )),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a random time, then buys what runs low.
+async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<ExitCode, Report> {
+    let wallet = home::wallet(common)?;
+    let lock = home::refill_lock(common)?;
+    if lock.try_lock().is_err() {
+        say("another refill is waiting already");
+        return Ok(ExitCode::SUCCESS);
+    }
+    tokio::time::sleep(random_wait(LEAST_WAIT.min(args.within), args.within)).await;
+    let low = spawn_blocking(move || low(&wallet)).await;
+    let low = low.map_or_else(|_| Ok(Vec::new()), |low| low)?;
+    let mut bought = 0;
+    if !low.is_empty() {
+        let querier = home::querier(common).await?;
+        for (endpoint, plan, calls) in low {
+            let buying = buy(&querier, &endpoint, plan, calls, common.max_time);
+            bought += usize::from(Box::pin(buying).await.is_ok());
+            // One after the other at once would say that they have one owner.
+            tokio::time::sleep(random_wait(Duration::ZERO, LEAST_WAIT)).await;
+        }
+    }
+    match format {
+        Format::Json => {
+            print(&json!({ "schema": "dlambda.refilled/1", "contracts": bought }).to_string());
+        }
+        Format::Text => print(&format!("{bought} contracts renewed")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Buys a contract that costs nothing, without asking: the caller has agreed
+/// to that by `--auto-contract` or `refill`.
+pub(crate) async fn buy(
+    querier: &Querier,
+    endpoint: &Endpoint,
+    plan: Option<PlanName>,
+    calls: BatchSize,
+    max_time: Duration,
+) -> Result<(), Report> {
+    let wish = Wish {
+        plan,
+        calls,
+        service: None,
+        deterministic: false,
+        invitation: None,
+    };
+    let gratis = |contract: &Contract| contract.payment.total == 0;
+    let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
+    match offered.await.map_err(crate::contract::report)? {
+        Offered::Countered(counter) if counter.calls < calls => {
+            let wish = Wish {
+                calls: counter.calls,
+                service: Some(counter.service),
+                ..wish
+            };
+            let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
+            offered.await.map_err(crate::contract::report)?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts a refill in the background, if the plan runs low.
+pub(crate) fn refill_later(common: &Common, wallet: &Wallet, endpoint: &Endpoint) {
+    let runs_low = low(wallet).is_ok_and(|low| low.iter().any(|(it, ..)| it == endpoint));
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    if !runs_low {
+        return;
+    }
+    let mut refill = Command::new(program);
+    refill.args(["wallet", "refill", "--quiet"]);
+    if let Some(network) = &common.network {
+        refill.arg("--network").arg(network);
+    }
+    if let Some(home) = &common.home {
+        refill.arg("--home").arg(home);
+    }
+    let quiet = refill
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    // It outlives this command, and does not hang up with its terminal.
+    std::os::unix::process::CommandExt::process_group(quiet, 0);
+    if quiet.spawn().is_err() {
+        say("the wallet runs low; refill it with `dlambda wallet refill`");
+    }
+}
+
+/// A random wait between `least` and `most`, uniform.
+pub(crate) fn random_wait(least: Duration, most: Duration) -> Duration {
+    let span = most.saturating_sub(least);
+    let part = f64::from(os_rng().next_u32()) / f64::from(u32::MAX);
+    least + span.mul_f64(part)
+}
+
+/// Whether the provider is known to have our signature.
+pub(crate) fn is_confirmed(wallet: &Wallet, contract: &Contract) -> bool {
+    wallet.contracts(now()).is_ok_and(|listing| {
+        let id = contract.id();
+        let confirmed = |it: &ContractSummary| it.id == id && it.stage == ContractStage::Confirmed;
+        listing.contracts.iter().any(confirmed)
+    })
+}
+
+fn now() -> UnixSeconds {
+    SystemClock::default().now()
+}
+
+/// Plans with less than a quarter of their latest contract left, as often as
+/// there is somebody to buy from.
+fn low(wallet: &Wallet) -> Result<Vec<(Endpoint, Option<PlanName>, BatchSize)>, Report> {
+    let mut plans: HashMap<(String, PlanName), (Endpoint, usize, ContractSummary)> = HashMap::new();
+    for contract in wallet.contracts(now())?.contracts {
+        if contract.stage == ContractStage::Draft {
+            continue;
+        }
+        let fresh = if contract.expired { 0 } else { contract.fresh };
+        let key = (contract.endpoint.unredacted(), contract.plan.clone());
+        let entry = plans
+            .entry(key)
+            .or_insert_with(|| (contract.endpoint, 0, contract.clone()));
+        entry.1 += fresh;
+        if contract.validity.until > entry.2.validity.until {
+            entry.2 = contract;
+        }
+    }
+    let low = plans.into_values().filter_map(|(endpoint, fresh, latest)| {
+        let calls = BatchSize::of_calls(latest.calls.into())?;
+        (fresh < usize::from(calls.calls()) / 4).then_some((endpoint, Some(latest.plan), calls))
+    });
+    Ok(low.collect())
+}
+
+fn for_people(listing: &Listing) -> String {
+    if listing.contracts.is_empty() {
+        return "the wallet is empty: make a contract with `dlambda contract`".to_owned();
+    }
+    let mut lines = Vec::new();
+    for contract in &listing.contracts {
+        let state = match (contract.expired, contract.stage) {
+            (true, _) => "over",
+            (false, ContractStage::Draft) => "proposed, no answer yet: `dlambda wallet settle`",
+            (false, ContractStage::Unconfirmed) => "signed; not confirmed: `dlambda wallet settle`",
+            _ => "signed by both",
+        };
+        lines.push(format!(
+            "provider:   {}\n\
+             contract:   {} calls on plan {}, epoch {}, good until {} (Unix time); {state}\n\
+             calls:      {} left, {} in use, {} interrupted, {} spent; {} ratings left",
+            contract.endpoint.unredacted(),
+            contract.calls,
+            contract.plan,
+            contract.epoch.0,
+            contract.validity.until.0,
+            contract.fresh,
+            contract.in_use,
+            contract.interrupted,
+            contract.spent,
+            contract.ratings,
+        ));
+        if contract.interrupted > 0 {
+            lines.push(
+                "            (an interrupted call keeps its token: run the same command again)"
+                    .to_owned(),
+            );
+        }
+    }
+    lines.join("\n")
+}
+
+fn to_json(listing: &Listing) -> Value {
+    let contracts = listing.contracts.iter().map(|contract| {
+        let stage = match contract.stage {
+            ContractStage::Confirmed => "confirmed",
+            ContractStage::Draft => "draft",
+            _ => "unconfirmed",
+        };
+        json!({
+            "contract": hex::encode(contract.id.0),
+            "address": contract.endpoint.unredacted(),
+            "provider": contract.provider.unredacted(),
+            "plan": contract.plan,
+            "epoch": contract.epoch,
+            "calls": contract.calls,
+            "fresh": contract.fresh,
+            "in_use": contract.in_use,
+            "interrupted": contract.interrupted,
+            "spent": contract.spent,
+            "ratings": contract.ratings,
+            "validity": contract.validity,
+            "expired": contract.expired,
+            "stage": stage,
+        })
+    });
+    json!({
+        "schema": "dlambda.wallet/1",
+        "contracts": contracts.collect::<Vec<_>>(),
+        "damaged": listing.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
