@@ -31,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod arbiter;
 mod call;
 mod contracts;
 mod ended;
@@ -40,6 +41,7 @@ mod querier;
 pub mod wallet;
 
 pub use answer::{Answer, Stages, Traffic};
+pub use arbiter::{Arbiter, Judgement};
 pub use call::{Call, FunctionName};
 pub use contracts::{ContractProgress, Offered, Settled};
 pub use ended::Ended;

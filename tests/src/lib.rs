@@ -3,7 +3,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod adversary;
 pub mod bench;
+pub mod crowd;
 pub mod local;
 pub mod program;
 pub mod testnet;

@@ -11,6 +11,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod adversary;
 mod arrows;
 mod calls;
 mod cases;
@@ -24,6 +25,7 @@ mod local_run;
 mod real_programs;
 mod support;
 mod tor;
+mod tor_contracts;
 mod tor_demo;
 mod tor_programs;
 mod tor_readme;

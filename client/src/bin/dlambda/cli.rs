@@ -2,6 +2,7 @@
 
 mod args;
 mod contracts;
+mod evidence;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
-pub(crate) use contracts::{ContractArgs, RefillArgs, WalletArgs, WalletCommand};
+pub(crate) use contracts::{AuditArgs, ContractArgs, RefillArgs, WalletArgs, WalletCommand};
+pub(crate) use evidence::{ArbiterCommand, ReceiptCommand, ShowArgs, VerifyArgs};
 
 /// Invoke WebAssembly functions on strangers' machines, anonymously.
 ///
@@ -59,6 +61,15 @@ pub(crate) struct Common {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Judge whether a provider cheated: anybody can, offline
+    #[command(subcommand)]
+    Arbiter(ArbiterCommand),
+    /// Make calls whose answers are checked by running them again here
+    ///
+    /// To the provider they are calls like any other. A wrong answer leaves a
+    /// proof that convinces everybody. Exits with 7 then.
+    #[command(after_help = contracts::AUDIT_EXAMPLES)]
+    Audit(AuditArgs),
     /// Agree on a number of calls with a provider, and get tokens for them
     ///
     /// Both sides sign the contract. The calls are paid with tokens that cannot
@@ -74,6 +85,9 @@ pub(crate) enum Command {
     /// Call a function: standard input in, standard output out
     #[command(after_help = INVOKE_EXAMPLES)]
     Invoke(InvokeArgs),
+    /// Look at receipts
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Run a function here, with the engine and the limits of a provider
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),

@@ -13,7 +13,7 @@ use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::network::Network;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{self, TorDirectories, Transport};
-use dlambda_proto::{ErrorKind, Report};
+use dlambda_proto::{ArbiterKey, ErrorKind, Report};
 use fs_mistrust::Mistrust;
 use rand_core::Rng as _;
 
@@ -60,6 +60,14 @@ pub(crate) fn wallet(common: &Common) -> Result<Wallet, Report> {
     Ok(Wallet::open(&wallets.join(&network.name))?)
 }
 
+/// The key that an arbiter signs with, made at first use.
+pub(crate) fn arbiter_key(path: &Path) -> Result<ArbiterKey, Report> {
+    Ok(ArbiterKey::from_seed(&secret_file(
+        path,
+        "give another file: verdicts of one arbiter are known by its key",
+    )?))
+}
+
 /// Held by the one process that waits to refill the wallet.
 pub(crate) fn refill_lock(common: &Common) -> Result<File, Report> {
     let network = network(common)?;
@@ -104,10 +112,15 @@ pub(crate) fn code_cache(common: &Common) -> Result<CodeCacheConfig, Report> {
 /// Made at first use. If two commands make it at the same time, one of them
 /// has its code compiled again later.
 fn code_cache_key(path: &Path) -> Result<[u8; 32], Report> {
+    let hint = "remove the file: another is made, and functions are compiled again";
+    secret_file(path, hint)
+}
+
+/// 32 secret bytes in a file, made at first use.
+fn secret_file(path: &Path, hint: &str) -> Result<[u8; 32], Report> {
     let wrong = |error: String| {
         let message = format!("{}: {error}", path.display());
-        Report::new(ErrorKind::Local, message)
-            .with_hint("remove the file: another is made, and functions are compiled again")
+        Report::new(ErrorKind::Local, message).with_hint(hint)
     };
     // A file that others could read would be open to them after a careless copy.
     match mistrust()?.verifier().require_file().check(path) {

@@ -4,17 +4,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dlambda_executor::{
-    Abi, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError, Isolation,
-    Limits, Start, Wall, executor_program,
+    Abi, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError, Isolation, Start,
+    Wall, executor_program, protocol,
 };
 use dlambda_proto::{ErrorKind, Plan, Report};
 
 use crate::cli::{Common, RunArgs};
 use crate::home;
 use crate::output::say;
-
-/// Standard error that a provider keeps, in bytes.
-const STDERR_BYTES: usize = 16 << 10;
 
 /// An executor that is ready, with a function in it.
 pub(crate) struct Local {
@@ -36,11 +33,10 @@ pub(crate) async fn prepare(
     wasm: Bytes,
 ) -> Result<Local, Report> {
     let started = Instant::now();
-    let largest = menu.iter().map(|plan| plan.memory_bytes).max();
     let config = ExecutorConfig {
         max_concurrent: 1,
         // As a provider with this menu has it.
-        max_memory_bytes: usize::try_from(largest.unwrap_or(0)).unwrap_or(usize::MAX),
+        max_memory_bytes: protocol::max_memory_bytes(menu),
         code_cache: Some(home::code_cache(common)?),
         ..ExecutorConfig::new(isolation(args)?)
     };
@@ -74,18 +70,6 @@ fn isolation(args: &RunArgs) -> Result<Isolation, Report> {
         program,
         workers: 1,
     })
-}
-
-/// The limits that a provider sets for a plan.
-pub(crate) fn limits(plan: &Plan) -> Limits {
-    Limits {
-        memory_bytes: plan.memory_bytes,
-        fuel: plan.fuel,
-        wall_time: Duration::from_millis(plan.wall_ms.into()),
-        output_bytes: plan.output_bytes as usize,
-        stderr_bytes: STDERR_BYTES,
-        deterministic: plan.deterministic,
-    }
 }
 
 /// What stood in the way, by what a provider would have made of it.

@@ -2,9 +2,11 @@
 
 #![forbid(unsafe_code)]
 
+mod audit;
 mod cli;
 mod contract;
 mod doctor;
+mod evidence;
 mod home;
 mod http;
 mod input;
@@ -51,12 +53,15 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<ExitCode, Report> {
     match cli.command {
+        Command::Arbiter(command) => evidence::arbiter(command, &cli.common, cli.format).await,
+        Command::Audit(args) => audit::run(args, &cli.common, cli.format).await,
         Command::Contract(args) => contract::run(args, &cli.common, cli.format).await,
         Command::Doctor(args) => doctor::run(args, &cli.common, cli.format).await,
         Command::Function(FunctionCommand::Inspect(args)) => {
             inspect::run(args, &cli.common, cli.format).await
         }
         Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
+        Command::Receipt(command) => evidence::receipt(command, cli.format),
         Command::Run(args) => run::run(args, &cli.common).await,
         Command::Wallet(args) => wallet::run(args, &cli.common, cli.format).await,
     }

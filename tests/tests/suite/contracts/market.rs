@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use dlambda_client::{Call, Offered, Querier, Wallet};
 use dlambda_privacy::clock::{Clock, FakeClock};
-use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
-use dlambda_privacy::negotiation::{Agreement, Negotiation, Step, Wish};
+use dlambda_privacy::exchange::{
+    Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
+};
+use dlambda_privacy::negotiation::{Agreement, Negotiation, Proposed, Step, Wish};
 use dlambda_privacy::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};
-use dlambda_privacy::{ExchangeError, os_rng};
+use dlambda_privacy::{ExchangeError, WireError, os_rng};
 use dlambda_proto::{
     Advert, BatchSize, CallToken, Completion, ContractAnswer, ContractRequest, Endpoint, Epoch,
-    FRAME_HEADER_LEN, Frame, FrameKind, FunctionSource, PlanName, Proposal, Refusal, Reply,
-    Request, SignedContract, TokenProblem, decode,
+    FRAME_HEADER_LEN, Frame, FrameKind, FunctionId, FunctionSource, Proposal, Refusal, Request,
+    SignedContract, TokenProblem, Verified, decode,
 };
 use dlambda_provider::{ProviderConfig, SessionRecord, Snapshot, query_status};
 use dlambda_tests::local::LocalProvider;
@@ -34,6 +36,7 @@ pub(crate) struct Market {
     pub(crate) network: MemoryNetwork,
     pub(crate) clock: Arc<FakeClock>,
     config: ProviderConfig,
+    upper: FunctionId,
     provider: Option<LocalProvider>,
     dir: TempDir,
 }
@@ -48,11 +51,13 @@ impl Market {
         let published = dir.path().join("functions");
         std::fs::create_dir(&published).expect("created");
         let upper = functions().join("upper.wasm");
-        std::fs::copy(upper, published.join("upper.wasm")).expect("copied");
+        let upper = std::fs::read(upper).expect("an example");
+        std::fs::write(published.join("upper.wasm"), &upper).expect("written");
         let mut market = Self {
             network: MemoryNetwork::new(Duration::from_millis(1)),
             clock: Arc::new(FakeClock::at(NOW)),
             config,
+            upper: FunctionId::of(&upper),
             provider: None,
             dir,
         };
@@ -190,21 +195,234 @@ impl Market {
         calls
     }
 
-    /// A call of `upper` sealed by hand.
-    pub(crate) fn seal(&self, advert: &Advert, request: &Request) -> SealedCall {
-        self.seal_for(advert, request, &advert.plans[0].name)
+    /// A request for `upper` by hand.
+    pub(crate) fn request(&self, token: CallToken, input: &[u8]) -> Request {
+        Request {
+            function: FunctionSource::Known(self.upper),
+            args: vec![],
+            input: input.to_vec(),
+            seed: seed(),
+            http: None,
+            token: Some(token),
+        }
     }
 
-    pub(crate) fn seal_for(
-        &self,
-        advert: &Advert,
-        request: &Request,
-        plan: &PlanName,
-    ) -> SealedCall {
-        // Sealing takes an advert only from whom it has verified it.
-        let signed = advert.sign(&self.identity()).expect("signs");
-        let verified = signed.verify(self.clock.now(), &self.endpoint());
-        let verified = verified.expect("verifies");
-        SealedCall::seal(&verified, plan, request, &mut os_rng()).expect("seals")
+    /// Sends a request for the default plan, under a fresh key and on a stream
+    /// of its own, on which the reply was read and not acknowledged.
+    pub(crate) async fn ask_for(&self, request: &Request) -> (BoxStream, Completion) {
+        let (mut stream, welcome) = self.greet().await;
+        let sealed = seal(&welcome.advert, request);
+        let exchanged = exchange(&mut *stream, sealed, LONG).await;
+        (stream, exchanged.expect("a reply").reply.completion)
     }
+
+    /// The same, hanging up afterwards.
+    pub(crate) async fn try_for(&self, request: &Request) -> Outcome {
+        Outcome::of(&self.ask_for(request).await.1)
+    }
+
+    /// Sends a frame on a stream of its own.
+    pub(crate) async fn deliver(&self, frame: &Frame) -> (BoxStream, Frame) {
+        let (mut stream, _) = self.greet().await;
+        send(&mut stream, frame).await;
+        let answer = receive(&mut stream).await.expect("an answer");
+        (stream, answer)
+    }
+
+    /// Asserts that the provider still sells and serves.
+    pub(crate) async fn assert_alive(&self) {
+        let token = self.tokens(BatchSize::Calls8).await.pop();
+        let request = self.request(token.expect("a token"), b"alive");
+        let (stream, completion) = self.ask_for(&request).await;
+        assert_eq!(Outcome::of(&completion), Outcome::Ran(b"ALIVE".to_vec()));
+        acknowledge(stream).await;
+    }
+}
+
+/// What a reply comes down to; unlike a completion it can be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Ran(Vec<u8>),
+    Unpaid(TokenProblem),
+    Other(String),
+}
+
+pub(crate) const SPENT: Outcome = Outcome::Unpaid(TokenProblem::Spent);
+
+impl Outcome {
+    pub(crate) fn of(completion: &Completion) -> Self {
+        match completion {
+            Completion::Exited {
+                status: 0, stdout, ..
+            } => Self::Ran(stdout.clone()),
+            Completion::Unpaid(problem) => Self::Unpaid(*problem),
+            other => Self::Other(format!("{other:?}")),
+        }
+    }
+}
+
+pub(crate) fn wish(calls: BatchSize) -> Wish {
+    Wish {
+        plan: None,
+        calls,
+        service: None,
+        deterministic: false,
+        invitation: None,
+    }
+}
+
+/// 32 fresh bytes.
+pub(crate) fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    os_rng().fill_bytes(&mut seed);
+    seed
+}
+
+pub(crate) fn draw_up(advert: &Advert, calls: BatchSize, seed: [u8; 32]) -> (Proposal, Proposed) {
+    let negotiation = Negotiation::begin(advert, &wish(calls), seed.into());
+    negotiation.expect("begins").propose().expect("proposes")
+}
+
+pub(crate) fn seal(advert: &Verified<Advert>, request: &Request) -> SealedCall {
+    let plan = &advert.plans[0].name;
+    SealedCall::seal(advert, plan, request, &mut os_rng()).expect("seals")
+}
+
+/// One request of the cold phase, without any work.
+pub(crate) async fn ask(
+    stream: &mut BoxStream,
+    advert: &Advert,
+    request: &ContractRequest,
+) -> Result<ContractAnswer, ExchangeError> {
+    let sealed = SealedContractRequest::seal(advert, request, &mut os_rng()).expect("seals");
+    exchange_contract(&mut **stream, sealed, LONG).await
+}
+
+pub(crate) async fn send(stream: &mut BoxStream, frame: &Frame) {
+    write_frame(&mut **stream, frame, LONG).await.expect("sent");
+}
+
+/// Any answer; nothing if the provider closes the stream.
+pub(crate) async fn receive(stream: &mut BoxStream) -> Option<Frame> {
+    let budget = ReceiveBudget::new(66 << 20);
+    let expected = [
+        FrameKind::ContractAnswer,
+        FrameKind::Refusal,
+        FrameKind::Reply,
+    ];
+    match read_frame(&mut **stream, &expected, LONG, &budget).await {
+        Ok((frame, _)) => Some(frame),
+        Err(WireError::Lost(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+pub(crate) fn refusal(frame: &Frame) -> Option<Refusal> {
+    let is_refusal = frame.kind() == FrameKind::Refusal;
+    is_refusal.then(|| decode(frame.body()).expect("readable"))
+}
+
+/// Stands between customers and the provider, and cuts streams as it is told.
+pub(crate) struct Relay {
+    network: MemoryNetwork,
+    clock: Arc<FakeClock>,
+    cuts: Arc<Mutex<VecDeque<Cut>>>,
+    task: JoinHandle<()>,
+}
+
+/// Ends a stream after so many whole exchanges on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// The next request does not arrive.
+    Request { after: usize },
+    /// The next request arrives, and the stream ends while it is served.
+    Stream { after: usize },
+    /// The next request is answered, and the answer does not arrive.
+    Answer { after: usize },
+}
+
+impl Relay {
+    /// The first streams are cut like this, one each; the others are left alone.
+    pub(crate) async fn start(market: &Market, cuts: impl IntoIterator<Item = Cut>) -> Self {
+        let network = MemoryNetwork::new(Duration::ZERO);
+        let far = market.network.transport([2; 32]);
+        let endpoint = market.endpoint();
+        let mut listener = network.transport([1; 32]).listen().await.expect("listens");
+        let cuts = Arc::new(Mutex::new(cuts.into_iter().collect::<VecDeque<Cut>>()));
+        let queue = Arc::clone(&cuts);
+        let task = tokio::spawn(async move {
+            while let Some(incoming) = listener.accept().await {
+                let cut = queue.lock().expect("not poisoned").pop_front();
+                let far = far.dial(&endpoint).await.expect("reachable");
+                tokio::spawn(pass(incoming.stream, far, cut));
+            }
+        });
+        Self {
+            network,
+            clock: Arc::clone(&market.clock),
+            cuts,
+            task,
+        }
+    }
+
+    pub(crate) fn customer(&self, wallet: Wallet) -> Querier {
+        querier(&self.network, &self.clock).with_wallet(wallet)
+    }
+
+    /// Cuts the next stream that has not come yet.
+    pub(crate) fn cut(&self, cut: Cut) {
+        self.cuts.lock().expect("not poisoned").push_back(cut);
+    }
+
+    /// Cuts that no stream has come for yet.
+    pub(crate) fn cuts_left(&self) -> usize {
+        self.cuts.lock().expect("not poisoned").len()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn pass(mut near: BoxStream, mut far: BoxStream, cut: Option<Cut>) {
+    let _ = match cut {
+        Some(cut) => pass_until(cut, &mut near, &mut far).await,
+        None => tokio::io::copy_bidirectional(&mut near, &mut far)
+            .await
+            .map(|_| ()),
+    };
+}
+
+async fn pass_until(cut: Cut, near: &mut BoxStream, far: &mut BoxStream) -> std::io::Result<()> {
+    let (Cut::Request { after } | Cut::Stream { after } | Cut::Answer { after }) = cut;
+    pass_frame(far, near).await?;
+    for _ in 0..after {
+        pass_frame(near, far).await?;
+        pass_frame(far, near).await?;
+    }
+    let request = read_whole(near).await?;
+    if matches!(cut, Cut::Request { .. }) {
+        return Ok(());
+    }
+    far.write_all(&request).await?;
+    if matches!(cut, Cut::Answer { .. }) {
+        read_whole(far).await?;
+    }
+    Ok(())
+}
+
+async fn pass_frame(from: &mut BoxStream, to: &mut BoxStream) -> std::io::Result<()> {
+    let frame = read_whole(from).await?;
+    to.write_all(&frame).await
+}
+
+async fn read_whole(stream: &mut BoxStream) -> std::io::Result<Vec<u8>> {
+    let mut frame = vec![0; FRAME_HEADER_LEN];
+    stream.read_exact(&mut frame).await?;
+    let length = u32::from_be_bytes([frame[2], frame[3], frame[4], frame[5]]);
+    frame.resize(FRAME_HEADER_LEN + length as usize, 0);
+    stream.read_exact(&mut frame[FRAME_HEADER_LEN..]).await?;
+    Ok(frame)
 }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use dlambda_executor::protocol;
 use dlambda_executor::{Outcome, Start};
 use dlambda_proto::{ErrorKind, PlanName, Report};
 
@@ -83,7 +84,7 @@ pub(super) async fn perform(
 
 async fn run_once(job: &Job, local: &Local, start: Start) -> Result<Run, Report> {
     let called = Instant::now();
-    let limits = local::limits(&job.plan);
+    let limits = protocol::limits(&job.plan);
     let running = local
         .executor
         .run(&local.function, job.invocation.clone(), &limits);

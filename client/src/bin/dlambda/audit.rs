@@ -1,0 +1,230 @@
+//! `dlambda audit`: calls like any other, whose answers are run again here.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
+use dlambda_privacy::os_rng;
+use dlambda_proto::{
+    ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
+};
+use rand_core::Rng as _;
+use serde_json::json;
+
+use crate::cli::{AuditArgs, Common, Format};
+use crate::output::{Spinner, print, say};
+use crate::{evidence, home, input, local};
+
+/// Longest random input, in bytes.
+const MOST_INPUT: u32 = 4096;
+
+/// What the audits came to.
+#[derive(Default)]
+struct Tally {
+    right: u32,
+    undecidable: u32,
+    failed: u32,
+    wrong: Option<String>,
+}
+
+/// One call to make: the function's bytes, its arguments and input.
+struct Sample {
+    wasm: Arc<[u8]>,
+    args: Vec<String>,
+    input: Vec<u8>,
+}
+
+pub(crate) async fn run(
+    args: AuditArgs,
+    common: &Common,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let given = match &args.function {
+        Some(_) => input::read_input(common.max_time).await?,
+        None => Vec::new(),
+    };
+    let isolation = evidence::isolation(args.no_process_isolation)?;
+    let mut arbiter = Arbiter::new(isolation, common.max_time);
+    let querier = home::querier(common).await?;
+    let spinner = Spinner::new(common.quiet);
+    let mut tally = Tally::default();
+    for number in 1..=args.count {
+        spinner.say(format!("audit {number} of {}", args.count));
+        let sample = sample(&args, &given)?;
+        Box::pin(audit(
+            &querier,
+            &mut arbiter,
+            &args,
+            common,
+            sample,
+            &mut tally,
+        ))
+        .await?;
+        if tally.wrong.is_some() {
+            break;
+        }
+    }
+    drop(spinner);
+    querier.settle().await;
+    conclude(&tally, &args, format)
+}
+
+async fn audit(
+    querier: &Querier,
+    arbiter: &mut Arbiter,
+    args: &AuditArgs,
+    common: &Common,
+    sample: Sample,
+    tally: &mut Tally,
+) -> Result<(), Report> {
+    let function = FunctionName::Wasm(Arc::clone(&sample.wasm));
+    let mut call = Call::new(args.provider, function)
+        .args(sample.args.clone())
+        .input(sample.input.clone());
+    if let Some(plan) = &args.plan {
+        call = call.plan(plan.clone());
+    }
+    let ended = match querier.perform(&call, common.max_time, |_| {}).await {
+        Ok(ended) => ended,
+        Err(CallError::Equivocation(proof)) => {
+            let evidence = Evidence::Equivocation(*proof);
+            return caught(
+                args,
+                tally,
+                &evidence,
+                "it showed two adverts for one epoch",
+            );
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(evidence) = proof(&ended, sample) else {
+        // Turned away: nothing is claimed of it.
+        tally.failed += 1;
+        return Ok(());
+    };
+    let judgement = arbiter.judge(&evidence).await.map_err(local::report)?;
+    match judgement.finding {
+        Finding::ClaimUnfounded => tally.right += 1,
+        Finding::NotDecidable => {
+            say(&format!("not decidable: {}", judgement.reason));
+            tally.undecidable += 1;
+        }
+        Finding::ProviderAtFault => return caught(args, tally, &evidence, &judgement.reason),
+    }
+    Ok(())
+}
+
+/// What would prove fraud, if the answer was wrong.
+fn proof(ended: &Ended, sample: Sample) -> Option<Evidence> {
+    Some(Evidence::Fraud(FraudProof {
+        evidence: ended.evidence.clone()?,
+        request: Request {
+            function: FunctionSource::Attached(sample.wasm.to_vec()),
+            args: sample.args,
+            input: sample.input,
+            seed: ended.seed,
+            http: None,
+            token: None,
+        },
+    }))
+}
+
+fn caught(
+    args: &AuditArgs,
+    tally: &mut Tally,
+    evidence: &Evidence,
+    reason: &str,
+) -> Result<(), Report> {
+    std::fs::write(&args.proof, encode(evidence)).map_err(|error| {
+        let message = format!("{}: {error}", args.proof.display());
+        Report::new(ErrorKind::Local, message)
+    })?;
+    tally.wrong = Some(reason.to_owned());
+    Ok(())
+}
+
+fn conclude(tally: &Tally, args: &AuditArgs, format: Format) -> Result<ExitCode, Report> {
+    let Tally {
+        right,
+        undecidable,
+        failed,
+        wrong,
+    } = tally;
+    match format {
+        Format::Json => print(
+            &json!({
+                "schema": "dlambda.audit/1",
+                "right": right,
+                "not_decidable": undecidable,
+                "turned_away": failed,
+                "at_fault": wrong,
+                "proof": wrong.as_ref().map(|_| &args.proof),
+            })
+            .to_string(),
+        ),
+        Format::Text => print(&format!(
+            "{right} answers were right, {undecidable} not decidable, {failed} calls turned away"
+        )),
+    }
+    match wrong {
+        None => Ok(ExitCode::SUCCESS),
+        Some(reason) => Err(Report::new(
+            ErrorKind::ProviderMisbehaved,
+            format!("the provider is at fault: {reason}"),
+        )
+        .with_hint(format!(
+            "the proof is in {}: anybody can check it with `dlambda arbiter verify`; it holds the \
+             function and the input",
+            args.proof.display()
+        ))),
+    }
+}
+
+fn sample(args: &AuditArgs, given: &[u8]) -> Result<Sample, Report> {
+    if let Some(path) = &args.function {
+        return Ok(Sample {
+            wasm: input::read_function(path)?.into(),
+            args: args.args.clone(),
+            input: given.to_vec(),
+        });
+    }
+    let directory = args.functions.as_deref().unwrap_or(Path::new("."));
+    let functions = functions(directory)?;
+    let index = os_rng().next_u32() as usize % functions.len();
+    Ok(Sample {
+        wasm: input::read_function(&functions[index])?.into(),
+        args: Vec::new(),
+        input: text(),
+    })
+}
+
+fn functions(directory: &Path) -> Result<Vec<PathBuf>, Report> {
+    let wrong = |error: String| {
+        let message = format!("{}: {error}", directory.display());
+        Report::new(ErrorKind::Local, message)
+    };
+    let entries = std::fs::read_dir(directory).map_err(|error| wrong(error.to_string()))?;
+    let functions = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    let functions = functions.filter(|path| path.extension().is_some_and(|it| it == "wasm"));
+    let functions: Vec<PathBuf> = functions.collect();
+    if functions.is_empty() {
+        return Err(wrong("there is no *.wasm file".to_owned()));
+    }
+    Ok(functions)
+}
+
+/// Some words: what callers send.
+fn text() -> Vec<u8> {
+    let mut rng = os_rng();
+    let length = rng.next_u32() % MOST_INPUT;
+    let letters = (0..length).map(|_| {
+        let letter = u8::try_from(rng.next_u32() % 32).unwrap_or(0);
+        if letter < 26 {
+            b'a' + letter
+        } else {
+            b" \n,.0:"[usize::from(letter - 26)]
+        }
+    });
+    letters.collect()
+}
