@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use data_encoding::HEXLOWER;
 use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::negotiation::Terms;
@@ -31,9 +32,12 @@ use crate::effort::Effort;
 use crate::keyring::{EpochKeys, Keyring, Offer};
 use crate::ledger::Ledger;
 use crate::redeem::Desk;
-use crate::status::{ContractTotals, Counters, Queue, Snapshot, Work};
+use crate::status::{ContractLine, ContractTotals, Counters, Queue, Snapshot, Work};
 use crate::store::FunctionStore;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
+
+/// Contracts that are shown to the operator.
+const LATEST_CONTRACTS: usize = 100;
 
 /// How often the age of the epoch is looked at.
 const ROTATION_CHECK: Duration = Duration::from_secs(1);
@@ -296,6 +300,8 @@ impl Shared {
             published_functions,
             uploaded_functions,
             contracts: self.contract_totals(),
+            tokens_redeemed: self.tokens_redeemed(),
+            latest_contracts: self.latest_contracts(),
             queues: self.queues(),
             functions: self.work.functions(),
             execution: self.work.execution(&self.executor),
@@ -319,6 +325,26 @@ impl Shared {
             ratings_issued: count.ratings,
         });
         totals.collect()
+    }
+
+    fn tokens_redeemed(&self) -> u64 {
+        let epochs = self.ledger.epochs().unwrap_or_default();
+        let counts = epochs
+            .iter()
+            .map(|(epoch, _)| self.ledger.spent_count(*epoch).unwrap_or(0));
+        counts.sum()
+    }
+
+    fn latest_contracts(&self) -> Vec<ContractLine> {
+        let contracts = self.ledger.contracts(LATEST_CONTRACTS).unwrap_or_default();
+        let lines = contracts.into_iter().map(|contract| ContractLine {
+            id: HEXLOWER.encode(&contract.id.0),
+            plan: contract.plan.to_string(),
+            calls: contract.calls.calls(),
+            epoch: contract.epoch,
+            confirmed: contract.confirmed,
+        });
+        lines.collect()
     }
 
     fn queues(&self) -> Vec<Queue> {

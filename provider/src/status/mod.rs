@@ -6,6 +6,7 @@ mod work;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -56,6 +57,10 @@ pub struct Snapshot {
     pub contracts_refused: u64,
     /// Contracts and tokens of the epochs whose tokens can still be spent.
     pub contracts: Vec<ContractTotals>,
+    /// Call tokens that were redeemed, of those epochs.
+    pub tokens_redeemed: u64,
+    /// The latest contracts, at most 100. No call can be tied to one.
+    pub latest_contracts: Vec<ContractLine>,
     /// Who waits, by plan.
     pub queues: Vec<Queue>,
     /// What each published function did. Those that callers brought have no
@@ -81,6 +86,22 @@ pub struct ContractTotals {
     pub calls_issued: u64,
     /// Rating tokens issued.
     pub ratings_issued: u64,
+}
+
+/// One contract, for the operator's books.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ContractLine {
+    /// The contract's name between its parties, in hexadecimal.
+    pub id: String,
+    /// The plan.
+    pub plan: String,
+    /// Calls sold.
+    pub calls: u16,
+    /// The epoch whose keys issued the tokens.
+    pub epoch: Epoch,
+    /// Whether both sides have signed.
+    pub confirmed: bool,
 }
 
 /// How a session ended.
@@ -184,6 +205,8 @@ impl Counters {
             contracts_granted: read(&self.granted),
             contracts_refused: read(&self.not_granted),
             contracts: Vec::new(),
+            tokens_redeemed: 0,
+            latest_contracts: Vec::new(),
             queues: Vec::new(),
             functions: Vec::new(),
             execution: ExecutionStatus::default(),
@@ -232,7 +255,7 @@ pub async fn query_status(data: &Path) -> Result<Snapshot, StatusError> {
         .await
         .map_err(|_| StatusError::NotRunning(data.to_owned()))?;
     let mut text = Vec::new();
-    let mut bounded = (&mut socket).take(64 << 10);
+    let mut bounded = (&mut socket).take(512 << 10);
     timeout(DEADLINE, bounded.read_to_end(&mut text))
         .await
         .map_err(|_| StatusError::NoAnswer(io::ErrorKind::TimedOut.into()))?
@@ -242,7 +265,8 @@ pub async fn query_status(data: &Path) -> Result<Snapshot, StatusError> {
 
 /// Answers every connection with a snapshot. The directory is the owner's
 /// alone, so nobody else can connect.
-pub(crate) async fn answer(data: PathBuf, snapshot: impl Fn() -> Snapshot) {
+pub(crate) async fn answer(data: PathBuf, snapshot: impl Fn() -> Snapshot + Send + Sync + 'static) {
+    let snapshot = Arc::new(snapshot);
     let path = data.join(SOCKET);
     // Left by a provider that was killed; we hold the directory's lock.
     let _ = std::fs::remove_file(&path);
@@ -255,7 +279,10 @@ pub(crate) async fn answer(data: PathBuf, snapshot: impl Fn() -> Snapshot) {
     };
     loop {
         if let Ok((mut socket, _)) = listener.accept().await {
-            let text = serde_json::to_vec(&snapshot()).unwrap_or_default();
+            // It looks into the ledger, on disk.
+            let snapshot = Arc::clone(&snapshot);
+            let taken = tokio::task::spawn_blocking(move || serde_json::to_vec(&snapshot()));
+            let text = taken.await.ok().and_then(Result::ok).unwrap_or_default();
             let _ = timeout(DEADLINE, socket.write_all(&text)).await;
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -325,6 +325,9 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
 
 async fn killed_in_mid_call(shell: &Shell, address: &str, provider: Program) {
     let endless = shell.write("endless.wasm", &wat::parse_str(LOOP).expect("good WAT"));
+    let agree = ["contract", address, "--plan", "large", "--yes"];
+    let agreed = shell.dlambda(&agree, b"").await;
+    assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
     let args = [
         "invoke",
         address,

@@ -44,7 +44,7 @@ pub(crate) async fn run(
     let ended = Box::pin(perform(&querier, &call, &args, left, &spinner)).await;
     drop(spinner);
     let evidence = ended.as_ref().ok().and_then(|ended| ended.evidence.clone());
-    let outcome = ended.and_then(dlambda_client::Ended::into_answer);
+    let outcome = ended.and_then(Ended::into_answer);
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
     }

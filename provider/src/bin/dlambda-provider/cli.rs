@@ -35,6 +35,11 @@ pub(crate) enum Command {
     /// Print a configuration file with every setting explained
     #[command(after_help = CONFIG_EXAMPLES)]
     Config,
+    /// The latest contracts of the provider on this data directory
+    ///
+    /// Which calls belong to which contract, nobody can tell.
+    #[command(after_help = CONTRACTS_EXAMPLES)]
+    Contracts,
     /// What the provider on this data directory is doing, and what is wrong
     #[command(after_help = STATUS_EXAMPLES)]
     Status,
@@ -52,6 +57,11 @@ const CONFIG_EXAMPLES: &str = "\
 Examples:
   dlambda-provider config > provider.toml
   dlambda-provider run --functions ./functions --config provider.toml";
+
+const CONTRACTS_EXAMPLES: &str = "\
+Examples:
+  dlambda-provider contracts
+  dlambda-provider contracts --data /var/lib/dlambda --format json";
 
 const STATUS_EXAMPLES: &str = "\
 Examples:

@@ -30,6 +30,7 @@ fn main() -> ExitCode {
                 match cli.command {
                     Command::Run(args) => Box::pin(run::run(args, cli.data, format)).await,
                     Command::Config => Ok(config()),
+                    Command::Contracts => status::contracts(cli.data, format).await,
                     Command::Status => status::run(cli.data, format).await,
                 }
             });

@@ -27,6 +27,35 @@ pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
+/// `dlambda-provider contracts`.
+pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<ExitCode, Report> {
+    let data = data_directory(data)?;
+    let snapshot = query_status(&data).await.map_err(|error| {
+        Report::from(error)
+            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
+    })?;
+    let contracts = &snapshot.latest_contracts;
+    match format {
+        Format::Json => {
+            print(&json!({ "schema": "dlambda.contracts/1", "contracts": contracts }).to_string())
+        }
+        Format::Text => {
+            for contract in contracts {
+                let signed = if contract.confirmed {
+                    "signed by both"
+                } else {
+                    "not confirmed by the caller"
+                };
+                print(&format!(
+                    "{}  {} calls on plan {}, epoch {}; {signed}",
+                    contract.id, contract.calls, contract.plan, contract.epoch.0
+                ));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     let Snapshot {
         state,
@@ -43,6 +72,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         faults,
         contracts_granted,
         contracts_refused,
+        tokens_redeemed,
         execution,
         ..
     } = snapshot;
@@ -85,6 +115,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          now:        {open_sessions} callers connected, {running_calls} calls running\n\
          calls:      {succeeded} succeeded, {failed} failed, {refused} refused, {faults} my own fault\n\
          contracts:  {contracts_granted} granted since the start, {contracts_refused} refused\n\
+         tokens:     {tokens_redeemed} redeemed\n\
          callers:    {vanished} left before an answer\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
