@@ -100,9 +100,8 @@ impl Arbiter {
             wall_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
             ..plan.clone()
         };
-        let executor = match self.executor(&advert).await? {
-            Some(executor) => executor,
-            None => return Ok(undecidable("its plans need more memory than we run")),
+        let Some(executor) = self.executor(&advert).await? else {
+            return Ok(undecidable("its plans need more memory than we run"));
         };
         match protocol::replay(&executor, &proof.request, &longer).await {
             Ok(replayed) => Ok(compare(&receipt, proof, &replayed)),

@@ -84,15 +84,20 @@ impl Payment {
         self.sent = true;
     }
 
-    /// Other adverts of this epoch that the wallet has contracts under.
+    /// Another advert of this epoch that the wallet has a contract under; it
+    /// looks no further if the token itself was bought under this one.
     pub(crate) async fn contradiction(
         &self,
         advert: &Advert,
         signed: &SignedAdvert,
     ) -> Result<Option<SignedAdvert>, CallError> {
+        let same = |held: &HeldToken| held.advert() == signed;
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
         };
+        if self.held.as_ref().is_some_and(same) {
+            return Ok(None);
+        }
         let (provider, epoch) = (advert.provider, advert.epoch);
         let known = blocking(move || wallet.adverts(&provider, epoch)).await?;
         Ok(known.into_iter().find(|other| other != signed))

@@ -160,7 +160,7 @@ mod tests {
         assert!(verify(&provider(), &done, 0));
         let other = IdentityKey::from_seed(&[2; 32]).id();
         assert!(!verify(&other, &done, 2));
-        let mut changed = done.clone();
+        let mut changed = done;
         changed.ciphertext[0] ^= 1;
         assert!(!verify(&provider(), &changed, 2));
         assert!(!verify(&provider(), &envelope(), 0), "none is not enough");

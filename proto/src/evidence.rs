@@ -64,7 +64,7 @@ pub enum Evidence {
     Receipt(#[n(0)] ReceiptEvidence),
     /// A claim of fraud.
     #[n(1)]
-    Fraud(#[n(0)] FraudProof),
+    Fraud(#[n(0)] Box<FraudProof>),
     /// A claim of equivocation.
     #[n(2)]
     Equivocation(#[n(0)] EquivocationProof),

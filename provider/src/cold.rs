@@ -98,6 +98,7 @@ async fn answer(
     };
     let started = Instant::now();
     if let Some(record) = &mut tee.record {
+        record.begin_request();
         record.encapsulated_key = Some(envelope.encapsulated_key);
     }
     let opened = open(opening.clone(), envelope, effort).await?;

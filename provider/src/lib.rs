@@ -32,7 +32,7 @@ mod store;
 pub use config::{ConfigError, Execution, ProviderConfig};
 pub use data::DataDir;
 pub use error::ProviderError;
-pub use observe::{Observer, SessionRecord};
+pub use observe::{Observer, OpenedRecord, SessionRecord};
 pub use service::{Provider, Stop};
 pub use status::{
     ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError, query_status,

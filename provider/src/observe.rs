@@ -42,6 +42,23 @@ pub struct SessionRecord {
     pub request: Option<Vec<u8>>,
     /// The reply, before sealing.
     pub reply: Option<Vec<u8>>,
+    /// What was opened before on the same stream: a negotiation has several
+    /// requests.
+    pub earlier: Vec<OpenedRecord>,
+}
+
+/// A request of a negotiation, and its answer.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct OpenedRecord {
+    /// The caller's one-time key.
+    pub encapsulated_key: Option<[u8; 32]>,
+    /// The secret that the answer's key is made of.
+    pub reply_secret: Option<[u8; 32]>,
+    /// The opened request, as sealed.
+    pub request: Option<Vec<u8>>,
+    /// The answer, before sealing.
+    pub reply: Option<Vec<u8>>,
 }
 
 impl SessionRecord {
@@ -57,6 +74,19 @@ impl SessionRecord {
             reply_secret: None,
             request: None,
             reply: None,
+            earlier: Vec::new(),
+        }
+    }
+
+    /// Makes room for the next request on the stream.
+    pub(crate) fn begin_request(&mut self) {
+        if self.encapsulated_key.is_some() {
+            self.earlier.push(OpenedRecord {
+                encapsulated_key: self.encapsulated_key.take(),
+                reply_secret: self.reply_secret.take(),
+                request: self.request.take(),
+                reply: self.reply.take(),
+            });
         }
     }
 }
@@ -101,6 +131,12 @@ impl AsyncWrite for Tee {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for OpenedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenedRecord([scrubbed])")
     }
 }
 

@@ -20,6 +20,12 @@
 //! [`Score::chance`] is its exact tail. A test that accepts nothing below
 //! 10^-6 divided by the number of guesses is wrong once in a million runs.
 //!
+//! With twenty calls each and some fifty guesses, that limit is between 36 and
+//! 38 right of 40. A value that says whose a call is gives all 40. A fainter
+//! hint, by which 19 of 20 calls are told, is noticed in two runs of three; one
+//! by which three of four are told, hardly ever: one run proves that there is
+//! no leash, not that there is no draught.
+//!
 //! # What it cannot try
 //!
 //! The issuer's key is no help: for every token and every blinded element
@@ -124,14 +130,16 @@ impl Adversary {
             for (window, field) in seen.marks(&self.public) {
                 let holds = |contract: &ContractSeen| contract.strings.contains(&window);
                 let holders = self.contracts.iter().enumerate();
-                found.extend(holders.filter(|(_, contract)| holds(contract)).map(
-                    |(with, _)| Shared {
-                        call,
-                        with,
-                        field,
-                        bytes: window,
-                    },
-                ));
+                found.extend(
+                    holders
+                        .filter(|(_, contract)| holds(contract))
+                        .map(|(with, _)| Shared {
+                            call,
+                            with,
+                            field,
+                            bytes: window,
+                        }),
+                );
             }
         }
         found
@@ -238,9 +246,7 @@ pub fn chance(calls: usize, actual: usize, guessed: usize, right: usize) -> f64 
         let agreed = 2 * both + calls - actual - guessed;
         agreed.max(calls - agreed) >= right
     });
-    let ways = likely.map(|both| {
-        binomial(actual, both) * binomial(calls - actual, guessed - both)
-    });
+    let ways = likely.map(|both| binomial(actual, both) * binomial(calls - actual, guessed - both));
     ways.sum::<f64>() / binomial(calls, guessed)
 }
 

@@ -237,23 +237,23 @@ impl Belief {
         if self.spent.len() <= self.size && self.spent.last().is_some_and(|last| *last > 1e-9) {
             self.spent.push(0.0);
         }
-        for count in (0..self.spent.len()).rev() {
-            let from_below = match count {
-                0 => 0.0,
-                1 => hazard * self.spent[0],
-                _ => rate * self.spent[count - 1],
-            };
-            let moved = ours * from_below / intensity;
-            self.spent[count] = (1.0 - ours) * self.spent[count] + moved;
+        let (stays, moves) = (1.0 - ours, ours * rate / intensity);
+        for count in (2..self.spent.len()).rev() {
+            self.spent[count] = stays * self.spent[count] + moves * self.spent[count - 1];
         }
-        self.normalise();
+        let first = ours * hazard / intensity * self.spent[0];
+        if let Some(one) = self.spent.get_mut(1) {
+            *one = stays * *one + first;
+        }
+        self.spent[0] *= stays;
     }
 
     fn normalise(&mut self) {
         let total: f64 = self.spent.iter().sum();
         if total > 0.0 {
+            let factor = total.recip();
             for probability in &mut self.spent {
-                *probability /= total;
+                *probability *= factor;
             }
         } else {
             // The first call must have come and was taken for another's.

@@ -90,7 +90,7 @@ impl View {
             let nanos = u64::try_from(since.as_nanos()).unwrap_or(0);
             nanos.to_be_bytes().to_vec()
         };
-        Self {
+        let view = Self {
             circuit: record.circuit.label.to_vec(),
             fields: vec![
                 ("circuit label", record.circuit.label.to_vec()),
@@ -103,7 +103,14 @@ impl View {
                 ("reply secret", key(&record.reply_secret)),
             ],
         }
-        .with_plaintext(record.request.as_deref(), record.reply.as_deref())
+        .with_plaintext(record.request.as_deref(), record.reply.as_deref());
+        record.earlier.iter().fold(view, |mut view, earlier| {
+            view.fields
+                .push(("earlier key", key(&earlier.encapsulated_key)));
+            view.fields
+                .push(("earlier secret", key(&earlier.reply_secret)));
+            view.with_plaintext(earlier.request.as_deref(), earlier.reply.as_deref())
+        })
     }
 
     /// The view in a line of the file that `--dangerously-record-calls` writes.
@@ -126,7 +133,13 @@ impl View {
             ],
         });
         let (request, reply) = (base64("request"), base64("reply"));
-        wire.map(|view| view.with_plaintext(request.as_deref(), reply.as_deref()))
+        let view = wire?.with_plaintext(request.as_deref(), reply.as_deref());
+        let earlier = line["earlier"].as_array().map(Vec::as_slice);
+        Some(earlier.unwrap_or_default().iter().fold(view, |view, line| {
+            let base64 = |name: &str| BASE64.decode(line[name].as_str()?.as_bytes()).ok();
+            let (request, reply) = (base64("request"), base64("reply"));
+            view.with_plaintext(request.as_deref(), reply.as_deref())
+        }))
     }
 
     /// Adds what was sealed, value by value: the encoding around the values is

@@ -134,7 +134,7 @@ impl Court {
     }
 
     async fn judge(&mut self, proof: FraudProof) -> Judgement {
-        let evidence = Evidence::Fraud(proof);
+        let evidence = Evidence::Fraud(Box::new(proof));
         self.arbiter.judge(&evidence).await.expect("it can run")
     }
 

@@ -5,13 +5,15 @@ use std::fmt;
 use dlambda_proto::{
     Admission, Advert, BatchSize, CallToken, Contract, ContractAnswer, ContractKey,
     ContractRefusal, ContractRequest, Grant, Payment, PaymentMethod, PlanName, Proposal,
-    RatingToken, ServiceTerms, SignedContract, Technology,
+    ServiceTerms, SignedContract, Technology,
 };
 use zeroize::Zeroizing;
 
 use super::provider::invitation;
 use crate::NegotiationError;
-use crate::tokens::{BlindedCalls, BlindedRatings, call_key_id, contract_key_seed, rating_key_id};
+use crate::tokens::{
+    BlindedCalls, BlindedRatings, BoundRating, call_key_id, contract_key_seed, rating_key_id,
+};
 
 /// What a caller wants.
 #[derive(Clone, Debug)]
@@ -72,7 +74,7 @@ pub struct Agreement {
     /// A token for every call.
     pub calls: Vec<CallToken>,
     /// A token for every eighth call, with the seed of the key it is bound to.
-    pub ratings: Vec<(RatingToken, Zeroizing<[u8; 32]>)>,
+    pub ratings: Vec<BoundRating>,
 }
 
 impl Negotiation {

@@ -116,7 +116,7 @@ fn what_was_lost_is_proposed_again_and_gives_the_same() {
     let first = agreed(first.receive(granted.clone()));
     let second = agreed(second.receive(granted));
     assert_eq!(first.calls, second.calls);
-    let other = Negotiation::resume(shop.advert.clone(), contract, seed(5), None);
+    let other = Negotiation::resume(shop.advert, contract, seed(5), None);
     assert!(other.is_err(), "another seed is another contract");
 }
 
@@ -242,7 +242,7 @@ fn a_provider_that_cheats_gets_no_confirmation() {
     unsigned.signature = proposal.contract.sign(&stranger);
     let mut other_tokens = good.clone();
     other_tokens.call_response[20] ^= 1;
-    let mut other_ratings = good.clone();
+    let mut other_ratings = good;
     other_ratings.rating_response[20] ^= 1;
     let bad_tokens = NegotiationError::Tokens(TokenError::Proof);
     for (grant, error) in [

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub use call::{BlindedCalls, CallIssuer, call_key_id};
-pub use rating::{BlindedRatings, RatingIssuer, rating_key_id, verify_rating};
+pub use rating::{BlindedRatings, BoundRating, RatingIssuer, rating_key_id, verify_rating};
 
 /// Bytes of an RSA-2048 signature.
 const RSA: usize = public_tokens::NK;

@@ -26,6 +26,9 @@ use crate::TokenError;
 
 type KeyPair = GenericKeyPair<Sha384, PSS, Deterministic>;
 
+/// A rating token, and the seed of the one-time key that it is bound to.
+pub type BoundRating = (RatingToken, Zeroizing<[u8; 32]>);
+
 /// Bytes of a `TokenRequest`: type, truncated key id, blinded message.
 const REQUEST: usize = 2 + 1 + RSA;
 
@@ -181,10 +184,7 @@ impl BlindedRatings {
     /// # Errors
     ///
     /// [`TokenError::Proof`] if one is not the advertised key's.
-    pub fn unblind(
-        self,
-        response: &[u8],
-    ) -> Result<Vec<(RatingToken, Zeroizing<[u8; 32]>)>, TokenError> {
+    pub fn unblind(self, response: &[u8]) -> Result<Vec<BoundRating>, TokenError> {
         if response.len() != self.states.len() * RSA {
             return Err(TokenError::Proof);
         }

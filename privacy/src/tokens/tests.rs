@@ -228,7 +228,7 @@ fn rating_tokens_can_be_checked_by_everybody() {
         };
         assert!(!verify_rating(issuer.key(), &provider(), &later));
     }
-    let mut spoilt = response.clone();
+    let mut spoilt = response;
     spoilt[300] ^= 1;
     assert_eq!(blind().unblind(&spoilt).err(), Some(TokenError::Proof));
     let short = issuer.issue(&blind().request()[1..], batch);

@@ -111,16 +111,17 @@ pub fn completion(outcome: Outcome, plan: &Plan) -> Completion {
 #[must_use]
 pub fn is_reproducible(completion: &Completion) -> bool {
     match completion {
-        Completion::Exited { .. } => true,
-        Completion::Stopped { kind, .. } => match kind {
-            StopKind::Fuel
-            | StopKind::Memory
-            | StopKind::NoResponse
-            | StopKind::Output
-            | StopKind::Trap => true,
-            // Deadline, Machine, and what a later version may add.
-            _ => false,
-        },
+        Completion::Exited { .. }
+        | Completion::Stopped {
+            kind:
+                StopKind::Fuel
+                | StopKind::Memory
+                | StopKind::NoResponse
+                | StopKind::Output
+                | StopKind::Trap,
+            ..
+        } => true,
+        // Deadline, Machine, and what a later version may add.
         _ => false,
     }
 }

@@ -1,6 +1,8 @@
 //! Contracts: what was granted, to which proposal, and what was confirmed.
 
-use dlambda_proto::{BatchSize, Contract, ContractId, Epoch, Grant, PlanName, SignedContract};
+#[cfg(test)]
+use dlambda_proto::SignedContract;
+use dlambda_proto::{BatchSize, Contract, ContractId, Epoch, Grant, PlanName};
 
 use super::contract_tables as tables;
 use super::{Ledger, LedgerError};
@@ -114,6 +116,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of the disk.
+    #[cfg(test)]
     pub(crate) fn signed_contract(
         &self,
         id: &ContractId,

@@ -32,7 +32,8 @@ use std::sync::Arc;
 
 use dlambda_proto::{Epoch, RequestDigest};
 
-pub(crate) use self::contracts::{ContractCounts, ContractSummary, StoredGrant};
+#[cfg(test)]
+pub(crate) use self::contracts::{ContractCounts, StoredGrant};
 pub(crate) use self::epochs::EpochRecord;
 pub(crate) use self::error::LedgerError;
 pub(crate) use self::spent::Spending;

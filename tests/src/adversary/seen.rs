@@ -69,9 +69,9 @@ pub(super) fn opened_contract(record: &SessionRecord) -> Option<(ContractId, Has
     strings.push(request.clone());
     strings.extend(record.reply.clone());
     strings.extend(record.reply_secret.map(Vec::from));
-    let texts = strings.iter().flat_map(|bytes| {
-        [HEXLOWER, HEXUPPER, BASE64].map(|text| text.encode(bytes).into_bytes())
-    });
+    let texts = strings
+        .iter()
+        .flat_map(|bytes| [HEXLOWER, HEXUPPER, BASE64].map(|text| text.encode(bytes).into_bytes()));
     let texts: Vec<Vec<u8>> = texts.collect();
     strings.extend(texts);
     strings.push(record.circuit.label.to_vec());

@@ -109,7 +109,7 @@ fn small_plans() -> ProviderConfig {
 }
 
 fn claim(ended: &Ended, wasm: &[u8], input: &[u8]) -> Option<Evidence> {
-    Some(Evidence::Fraud(FraudProof {
+    Some(Evidence::Fraud(Box::new(FraudProof {
         evidence: ended.evidence.clone()?,
         request: Request {
             function: FunctionSource::Attached(wasm.to_vec()),
@@ -119,7 +119,7 @@ fn claim(ended: &Ended, wasm: &[u8], input: &[u8]) -> Option<Evidence> {
             http: None,
             token: None,
         },
-    }))
+    })))
 }
 
 #[tokio::test(flavor = "multi_thread")]

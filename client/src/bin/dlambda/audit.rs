@@ -117,7 +117,7 @@ async fn audit(
 
 /// What would prove fraud, if the answer was wrong.
 fn proof(ended: &Ended, sample: Sample) -> Option<Evidence> {
-    Some(Evidence::Fraud(FraudProof {
+    Some(Evidence::Fraud(Box::new(FraudProof {
         evidence: ended.evidence.clone()?,
         request: Request {
             function: FunctionSource::Attached(sample.wasm.to_vec()),
@@ -127,7 +127,7 @@ fn proof(ended: &Ended, sample: Sample) -> Option<Evidence> {
             http: None,
             token: None,
         },
-    }))
+    })))
 }
 
 fn caught(
@@ -189,7 +189,7 @@ fn sample(args: &AuditArgs, given: &[u8]) -> Result<Sample, Report> {
             input: given.to_vec(),
         });
     }
-    let directory = args.functions.as_deref().unwrap_or(Path::new("."));
+    let directory = args.functions.as_deref().unwrap_or_else(|| Path::new("."));
     let functions = functions(directory)?;
     let index = os_rng().next_u32() as usize % functions.len();
     Ok(Sample {

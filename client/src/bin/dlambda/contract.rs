@@ -5,8 +5,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use dlambda_client::{ContractError, ContractProgress, Offered, Querier};
+use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::negotiation::{Counter, Wish};
-use dlambda_proto::{Contract, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract};
+use dlambda_proto::{
+    Contract, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
+};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -135,7 +138,7 @@ pub(crate) fn terms(contract: &Contract) -> String {
         "contract:   {} calls on plan {}, {price}\n\
          a call:     {} MiB of memory, {} fuel, {} ms, {} KiB in, {} KiB out; {checked}\n\
          promise:    a call starts within {} ms, or is told that the provider is busy\n\
-         good until: {} (Unix time), epoch {}",
+         good for:   {}, epoch {}",
         contract.calls.calls(),
         plan.name,
         plan.memory_bytes >> 20,
@@ -144,9 +147,20 @@ pub(crate) fn terms(contract: &Contract) -> String {
         plan.input_bytes >> 10,
         plan.output_bytes >> 10,
         contract.service.start_within_ms,
-        contract.validity.until.0,
+        good_for(contract.validity),
         contract.epoch.0,
     )
+}
+
+/// How long something is still good, in words.
+pub(crate) fn good_for(validity: Validity) -> String {
+    let now = SystemClock::default().now();
+    let seconds = validity.until.0.saturating_sub(now.0);
+    match (seconds / 3600, seconds / 60) {
+        (0, 0) => format!("{seconds} seconds"),
+        (0, minutes) => format!("{minutes} minutes"),
+        (hours, _) => format!("{hours} hours"),
+    }
 }
 
 fn conclude(querier: &Querier, signed: &SignedContract, format: Format) {

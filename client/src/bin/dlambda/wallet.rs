@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::cli::{Common, Format, RefillArgs, WalletArgs, WalletCommand};
+use crate::contract::good_for;
 use crate::home;
 use crate::output::{print, say};
 
@@ -51,7 +52,7 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
     let settled = Box::pin(querier.settle_contracts(common.max_time)).await?;
     let wallet = home::wallet(common)?;
     let forgotten = spawn_blocking(move || wallet.forget_expired(now())).await;
-    let forgotten = forgotten.map_or(Ok(0), |forgotten| forgotten)?;
+    let forgotten = forgotten.unwrap_or(Ok(0))?;
     match format {
         Format::Json => print(
             &json!({
@@ -83,7 +84,7 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
     }
     tokio::time::sleep(random_wait(LEAST_WAIT.min(args.within), args.within)).await;
     let low = spawn_blocking(move || low(&wallet)).await;
-    let low = low.map_or_else(|_| Ok(Vec::new()), |low| low)?;
+    let low = low.unwrap_or_else(|_| Ok(Vec::new()))?;
     let mut bought = 0;
     if !low.is_empty() {
         let querier = home::querier(common).await?;
@@ -223,13 +224,13 @@ fn for_people(listing: &Listing) -> String {
         };
         lines.push(format!(
             "provider:   {}\n\
-             contract:   {} calls on plan {}, epoch {}, good until {} (Unix time); {state}\n\
+             contract:   {} calls on plan {}, epoch {}, good for {}; {state}\n\
              calls:      {} left, {} in use, {} interrupted, {} spent; {} ratings left",
             contract.endpoint.unredacted(),
             contract.calls,
             contract.plan,
             contract.epoch.0,
-            contract.validity.until.0,
+            good_for(contract.validity),
             contract.fresh,
             contract.in_use,
             contract.interrupted,

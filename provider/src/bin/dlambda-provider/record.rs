@@ -60,6 +60,12 @@ fn to_json(record: &SessionRecord) -> Value {
         "sent": base64(&record.sent),
         "request": record.request.as_ref().map(base64),
         "reply": record.reply.as_ref().map(base64),
+        "earlier": record.earlier.iter().map(|earlier| json!({
+            "encapsulated_key": earlier.encapsulated_key.as_ref().map(hex),
+            "reply_secret": earlier.reply_secret.as_ref().map(hex),
+            "request": earlier.request.as_ref().map(base64),
+            "reply": earlier.reply.as_ref().map(base64),
+        })).collect::<Vec<_>>(),
     })
 }
 

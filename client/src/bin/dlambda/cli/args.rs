@@ -49,9 +49,10 @@ pub(crate) struct InvokeArgs {
     /// Make a contract when the wallet has none, or runs low, if it costs
     /// nothing
     ///
-    /// A call right after its contract could be tied to it by the time: so with
-    /// an empty wallet, this waits up to a minute and a half before it calls;
-    /// and a wallet that runs low is filled later, at a random time.
+    /// A call soon after its contract can be tied to it by the time. With an
+    /// empty wallet this waits up to a minute and a half before it calls, which
+    /// hides little unless many others call: better make contracts hours ahead.
+    /// A wallet that runs low is filled later, at a random time.
     #[arg(long)]
     pub(crate) auto_contract: bool,
 }
