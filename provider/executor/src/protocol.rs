@@ -375,7 +375,10 @@ mod tests {
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        assert_eq!(digest, "PINNED");
+        assert_eq!(
+            digest,
+            "d39704de54ee62fb7cf68ef53332dbc2b6c8580c52fba4940a2a57a4720d8259"
+        );
     }
 
     /// Writes what is on standard input, and a random byte.

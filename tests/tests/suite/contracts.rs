@@ -17,8 +17,8 @@ use dlambda_privacy::negotiation::{Counter, Negotiation, Wish, invitation};
 use dlambda_privacy::seal::SealedContractRequest;
 use dlambda_privacy::{ExchangeError, NegotiationError, os_rng, work};
 use dlambda_proto::{
-    Admission, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind, HasKind as _,
-    PaymentMethod, Refusal, Request, ServiceTerms, Verified, Advert, decode,
+    Admission, Advert, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
+    HasKind as _, PaymentMethod, Refusal, Request, ServiceTerms, Verified, Work, decode,
 };
 use dlambda_provider::ProviderConfig;
 
@@ -218,7 +218,9 @@ async fn work_is_done_where_it_is_asked_for() {
     };
     let endpoint = market.endpoint();
     let wish = wish(BatchSize::Calls8);
-    let offered = querier.contract(&endpoint, &wish, LONG, |_| true, note).await;
+    let offered = querier
+        .contract(&endpoint, &wish, LONG, |_| true, note)
+        .await;
     assert!(matches!(offered, Ok(Offered::Signed(_))), "{offered:?}");
     assert_eq!(efforts, [3], "once, and not for the confirmation");
     let called = querier.call(&market.call("a call"), LONG, |_| {}).await;
@@ -233,7 +235,7 @@ async fn too_little_work_is_not_enough() {
     let perform = |sealed: &SealedContractRequest, effort| {
         work::perform(&provider, sealed.envelope(), effort, || false).expect("done")
     };
-    let zeros = |work: &dlambda_proto::Work| work.hash[0].leading_zeros();
+    let zeros = |work: &Work| work.hash[0].leading_zeros();
     let none = fresh_proposal(&advert);
     // Two bits too few, and not more by chance.
     let (little, work) = loop {
@@ -266,7 +268,10 @@ async fn too_little_work_is_not_enough() {
     let work = perform(&enough, 3);
     let (mut stream, _) = market.greet().await;
     let granted = exchange_contract(&mut *stream, enough.with_work(work), LONG).await;
-    assert!(matches!(granted, Ok(ContractAnswer::Granted(_))), "{granted:?}");
+    assert!(
+        matches!(granted, Ok(ContractAnswer::Granted(_))),
+        "{granted:?}"
+    );
     assert_eq!(market.contracts().await, (1, 0));
 }
 
@@ -317,7 +322,10 @@ async fn an_invitation_is_needed_where_it_is_asked_for() {
         panic!("{offered:?}");
     };
     let payment = contract.contract.payment;
-    assert_eq!((payment.total, payment.method), (24, PaymentMethod::Invitation));
+    assert_eq!(
+        (payment.total, payment.method),
+        (24, PaymentMethod::Invitation)
+    );
     let called = querier.call(&market.call("paid"), LONG, |_| {}).await;
     assert!(called.is_ok());
 }

@@ -13,11 +13,14 @@
 
 mod adversary;
 mod arrows;
+mod audits;
 mod calls;
 mod cases;
 mod code_cache;
+mod contracts;
 mod determinism;
 mod hostile_callers;
+mod hostile_contracts;
 mod hostile_functions;
 mod hostile_providers;
 mod http_functions;

@@ -13,9 +13,9 @@ use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame};
 use dlambda_proto::{
-    Advert, ContractAnswer, ContractEnvelope, ContractRequest, Endpoint, Epoch, ErrorKind, Frame,
-    FrameKind, FunctionId, Greeting, HasKind as _, IdentityKey, BatchSize, Plan, PublishedFunction,
-    ReceiptKey, UnixSeconds, Validity, decode, encode,
+    Advert, BatchSize, ContractAnswer, ContractEnvelope, ContractRequest, Endpoint, Epoch,
+    ErrorKind, Frame, FrameKind, FunctionId, Greeting, HasKind as _, IdentityKey, Plan,
+    PublishedFunction, ReceiptKey, UnixSeconds, Validity, decode, encode,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
@@ -192,8 +192,7 @@ async fn a_token_never_leaves_for_another_advert() {
         // Who remembers the advert, and who finds it in the wallet.
         for caller in [&buyer, &provider.customer()] {
             let calling = caller.call(&call, LONG, |_| {});
-            let (called, received) =
-                tokio::join!(calling, provider.lure(&mut listener, &other));
+            let (called, received) = tokio::join!(calling, provider.lure(&mut listener, &other));
             assert_eq!(received, b"", "no byte has left");
             let error = called.expect_err("equivocation");
             assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);

@@ -56,13 +56,7 @@ async fn a_grant_that_was_lost_is_fetched_later() {
     assert_eq!(market.contracts().await, (1, 0));
     let querier = market.customer("anne");
     let settled = settle(&querier).await;
-    assert_eq!(
-        settled,
-        Settled {
-            granted: 1,
-            ..Settled::default()
-        }
-    );
+    assert_eq!((settled.granted, settled.lapsed, settled.left), (1, 0, 0));
     assert_eq!(in_wallet(&market, &querier), (0, 0, 32));
     assert_eq!(market.contracts().await, (1, 1), "it is one contract");
     let totals = market.status().await.contracts;
@@ -70,6 +64,17 @@ async fn a_grant_that_was_lost_is_fetched_later() {
     let called = querier.call(&market.call("paid"), LONG, |_| {}).await;
     assert!(called.is_ok(), "{called:?}");
     assert_eq!(settle(&querier).await, Settled::default());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_may_fetch_it_at_once() {
+    let market = Market::open().await;
+    lose_a_proposal(&market, ANSWER).await;
+    let (one, other) = (market.customer("anne"), market.customer("anne"));
+    let (settled, too) = tokio::join!(settle(&one), settle(&other));
+    assert!(settled.granted + too.granted >= 1 && settled.left + too.left == 0);
+    assert_eq!(in_wallet(&market, &one), (0, 0, 32));
+    assert_eq!(market.contracts().await, (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +141,9 @@ async fn a_lost_confirmation_is_sent_again() {
     ] {
         let relay = Relay::start(&market, [cut]).await;
         let querier = relay.customer(market.wallet(name));
-        let offered = market.propose_to_buy(&querier, &wish(BatchSize::Calls8)).await;
+        let offered = market
+            .propose_to_buy(&querier, &wish(BatchSize::Calls8))
+            .await;
         assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
         assert_eq!(relay.cuts_left(), 0);
         assert_eq!(in_wallet(&market, &querier), (0, 1, 8), "{name}");

@@ -1,13 +1,16 @@
 //! What a token pays for: one request, once, however often it comes.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use dlambda_client::{Call, CallError};
 use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::{acknowledge, exchange};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::seal::SealedCall;
-use dlambda_proto::{BatchSize, Completion, FunctionSource, Request, TokenProblem, decode};
+use dlambda_proto::{
+    BatchSize, Completion, FunctionId, FunctionSource, Request, TokenProblem, decode,
+};
 use dlambda_provider::{ProviderConfig, SessionRecord};
 use futures::future::join_all;
 
@@ -20,14 +23,17 @@ const LOST: Cut = Cut::Answer { after: 0 };
 async fn a_lost_answer_is_given_again() {
     let market = Market::open().await;
     let relay = Relay::start(&market, []).await;
-    for cut in [LOST, Cut::Stream { after: 0 }, Cut::Request { after: 0 }] {
-        let name = format!("{cut:?}");
-        let querier = relay.customer(market.wallet(&name));
+    for (name, cut) in [
+        ("answer", LOST),
+        ("stream", Cut::Stream { after: 0 }),
+        ("request", Cut::Request { after: 0 }),
+    ] {
+        let querier = relay.customer(market.wallet(name));
         let wallet = querier.wallet().expect("a wallet");
         market.buy(&querier, BatchSize::Calls8).await;
         let runs = market.runs().await;
         relay.cut(cut);
-        let called = querier.call(&market.call(name.clone()), LONG, |_| {}).await;
+        let called = querier.call(&market.call(name), LONG, |_| {}).await;
         let answer = called.expect("an answer");
         assert_eq!((answer.attempts, relay.cuts_left()), (2, 0));
         assert_eq!(answer.stdout, name.to_uppercase().into_bytes());
@@ -47,7 +53,13 @@ async fn a_lost_answer_is_given_again() {
     // answered with the same words.
     let records = market.provider().recorder.records();
     let lost = calls(&records);
-    assert_eq!(lost.iter().map(|(it, _)| &it.seed).collect::<HashSet<_>>().len(), 3);
+    assert_eq!(
+        lost.iter()
+            .map(|(it, _)| &it.seed)
+            .collect::<HashSet<_>>()
+            .len(),
+        3
+    );
     for (request, reply) in &lost {
         for (other, other_reply) in &lost {
             let same = request.seed == other.seed;
@@ -114,6 +126,31 @@ async fn a_call_that_failed_is_taken_up_with_its_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_failed_is_taken_up_after_a_restart_of_both() {
+    let mut market = Market::open().await;
+    market
+        .buy(&market.customer("anne"), BatchSize::Calls8)
+        .await;
+    let relay = Relay::start(&market, [LOST; 3]).await;
+    let querier = relay.customer(market.wallet("anne"));
+    let failed = querier.call(&market.call("once"), LONG, |_| {}).await;
+    assert!(matches!(failed, Err(CallError::Exchange(_))), "{failed:?}");
+    drop((querier, relay));
+    let before = market.provider().recorder.records();
+    market.restart().await;
+    let querier = market.customer("anne");
+    let called = querier.call(&market.call("once"), LONG, |_| {}).await;
+    assert_eq!(called.expect("an answer").stdout, b"ONCE");
+    querier.settle().await;
+    let records = [before, market.records(1).await].concat();
+    let tokens = calls(&records).into_iter().map(|(it, _)| it.token);
+    let tokens: HashSet<_> = tokens.map(|token| token.map(|it| it.nonce)).collect();
+    assert_eq!(tokens.len(), 1);
+    let wallet = querier.wallet().expect("a wallet");
+    assert_eq!(market.tokens_left(wallet), 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_sealed_call_has_one_sealed_reply() {
     let market = Market::open().await;
     let token = market.tokens(BatchSize::Calls8).await[0];
@@ -146,7 +183,10 @@ async fn one_sealed_call_has_one_sealed_reply() {
 async fn a_fresh_call_that_comes_twenty_times_at_once_runs_once() {
     let market = Market::open().await;
     let token = market.tokens(BatchSize::Calls8).await[0];
-    let sealed = seal(&market.greet().await.1.advert, &market.request(token, b"once"));
+    let sealed = seal(
+        &market.greet().await.1.advert,
+        &market.request(token, b"once"),
+    );
     let copies = join_all((0..20).map(|_| market.deliver(sealed.frame()))).await;
     for (_, copy) in &copies {
         assert_eq!(copies[0].1.body(), copy.body());
@@ -158,7 +198,10 @@ async fn a_fresh_call_that_comes_twenty_times_at_once_runs_once() {
 async fn a_token_pays_for_one_request() {
     let market = Market::open().await;
     let token = market.tokens(BatchSize::Calls8).await[0];
-    let (one, other) = (market.request(token, b"one"), market.request(token, b"other"));
+    let (one, other) = (
+        market.request(token, b"one"),
+        market.request(token, b"other"),
+    );
     let ran = Outcome::Ran(b"ONE".to_vec());
     assert_eq!(market.try_for(&one).await, ran);
     assert_eq!(market.try_for(&other).await, SPENT);
@@ -228,11 +271,18 @@ async fn a_token_is_good_for_its_plan_and_as_it_was_made() {
     let (mut stream, welcome) = market.greet().await;
     let medium = &welcome.advert.plans[1].name;
     let sealed = SealedCall::seal(&welcome.advert, medium, &good, &mut os_rng()).expect("seals");
-    let reply = exchange(&mut *stream, sealed, LONG).await.expect("a reply").reply;
+    let reply = exchange(&mut *stream, sealed, LONG)
+        .await
+        .expect("a reply")
+        .reply;
     let invalid = Outcome::Unpaid(TokenProblem::Invalid);
     assert_eq!(Outcome::of(&reply.completion), invalid);
     assert_eq!(market.runs().await, 0);
-    assert_eq!(market.try_for(&good).await, Outcome::Ran(b"GOOD".to_vec()), "not spent");
+    assert_eq!(
+        market.try_for(&good).await,
+        Outcome::Ran(b"GOOD".to_vec()),
+        "not spent"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -241,8 +291,8 @@ async fn a_missing_function_follows_with_the_same_token() {
     let querier = market.customer("anne");
     let wallet = querier.wallet().expect("a wallet");
     market.buy(&querier, BatchSize::Calls8).await;
-    let nothing = wat("(module (func (export \"_start\")))");
-    let call = Call::new(market.endpoint(), nothing).input("to nobody");
+    let new = wat("(module (memory 1) (func (export \"_start\")))");
+    let call = Call::new(market.endpoint(), new).input("to nobody");
     let answer = querier.call(&call, LONG, |_| {}).await.expect("an answer");
     assert!(answer.attached && answer.attempts == 2);
     assert_eq!(market.tokens_left(wallet), 7);
@@ -267,7 +317,7 @@ async fn a_token_whose_function_is_missing_is_not_spent() {
     let market = Market::open().await;
     let token = market.tokens(BatchSize::Calls8).await[0];
     let missing = Request {
-        function: FunctionSource::Known(dlambda_proto::FunctionId::of(b"nothing")),
+        function: FunctionSource::Known(FunctionId::of(b"nothing")),
         ..market.request(token, b"")
     };
     let (stream, completion) = market.ask_for(&missing).await;
@@ -299,7 +349,10 @@ async fn tokens_survive_a_restart_and_the_spent_stay_spent() {
     assert_eq!(market.runs().await, 0);
     assert_eq!(market.try_for(&open).await, ran, "it was not acknowledged");
     let fresh = market.request(tokens[2], b"fresh");
-    assert_eq!(market.try_for(&fresh).await, Outcome::Ran(b"FRESH".to_vec()));
+    assert_eq!(
+        market.try_for(&fresh).await,
+        Outcome::Ran(b"FRESH".to_vec())
+    );
     for _ in 0..8 {
         let called = querier.call(&market.call("a call"), LONG, |_| {}).await;
         assert!(called.is_ok(), "{called:?}");
@@ -311,8 +364,8 @@ async fn tokens_survive_a_restart_and_the_spent_stay_spent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_outlive_their_epoch_but_not_their_validity() {
     let mut config = ProviderConfig::default();
-    config.epoch = std::time::Duration::from_secs(1000);
-    config.overlap = std::time::Duration::from_secs(100);
+    config.epoch = Duration::from_secs(1000);
+    config.overlap = Duration::from_secs(100);
     let market = Market::with(config).await;
     let tokens = market.tokens(BatchSize::Calls8).await;
     let querier = market.customer("anne");
@@ -331,7 +384,11 @@ async fn tokens_outlive_their_epoch_but_not_their_validity() {
     let late = market.request(tokens[1], b"late");
     assert_eq!(market.try_for(&late).await, ran(b"LATE"));
     let other = market.request(tokens[0], b"other");
-    assert_eq!(market.try_for(&other).await, SPENT, "also in the next epoch");
+    assert_eq!(
+        market.try_for(&other).await,
+        SPENT,
+        "also in the next epoch"
+    );
     market.clock.advance(1);
     let expired = Outcome::Unpaid(TokenProblem::Expired);
     for token in &tokens[..3] {
@@ -343,7 +400,12 @@ async fn tokens_outlive_their_epoch_but_not_their_validity() {
     assert!(matches!(called, Err(CallError::NoToken(_))), "{called:?}");
     // What is bought now is good now.
     market.buy(&querier, BatchSize::Calls8).await;
-    assert!(querier.call(&market.call("new"), LONG, |_| {}).await.is_ok());
+    assert!(
+        querier
+            .call(&market.call("new"), LONG, |_| {})
+            .await
+            .is_ok()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 
 use dlambda_client::{Call, Ended, FunctionName};
 use dlambda_proto::{
-    BatchSize, CallEnding, Completion, FunctionId, FunctionSource, OutputCommitment, Reply, Request,
-    StopKind, decode, encode,
+    BatchSize, CallEnding, Completion, FunctionId, FunctionSource, OutputCommitment, Reply,
+    Request, StopKind, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 
@@ -33,7 +33,9 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
         (wat(TRAP), stopped(StopKind::Trap)),
         (wat(LOOP), stopped(StopKind::Fuel)),
     ] {
-        let call = Call::new(market.endpoint(), function).input(INPUT).args(["an argument"]);
+        let call = Call::new(market.endpoint(), function)
+            .input(INPUT)
+            .args(["an argument"]);
         let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");
         check(&ended, ending);
     }
@@ -48,7 +50,10 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
     let replies = records.iter().filter_map(|record| record.reply.as_ref());
     let replies = replies.filter_map(|reply| decode::<Reply>(reply).ok());
     let with_receipts = replies.filter(|reply| {
-        assert_eq!(reply.receipt.is_some(), CallEnding::of(&reply.completion).is_some());
+        assert_eq!(
+            reply.receipt.is_some(),
+            CallEnding::of(&reply.completion).is_some()
+        );
         reply.receipt.is_some()
     });
     assert_eq!(with_receipts.count(), 4);
@@ -72,11 +77,17 @@ fn check(ended: &Ended, ending: CallEnding) {
         http: None,
         token: None,
     };
-    assert!(request.digest(&ended.function) == receipt.request, "it opens");
+    assert!(
+        request.digest(&ended.function) == receipt.request,
+        "it opens"
+    );
     request.input.push(0);
     assert!(request.digest(&ended.function) != receipt.request);
     let completion = &ended.reply.completion;
-    assert!(OutputCommitment::to(completion, &ended.seed) == receipt.output, "it opens");
+    assert!(
+        OutputCommitment::to(completion, &ended.seed) == receipt.output,
+        "it opens"
+    );
     assert!(OutputCommitment::to(completion, &[0; 32]) != receipt.output);
     let other = Completion::Exited {
         status: 0,
@@ -111,5 +122,6 @@ async fn a_receipt_shows_neither_input_nor_output() {
 
 /// Whether eight bytes in a row occur in both.
 fn shares(one: &[u8], other: &[u8]) -> bool {
-    one.windows(8).any(|here| other.windows(8).any(|there| here == there))
+    one.windows(8)
+        .any(|here| other.windows(8).any(|there| here == there))
 }
