@@ -39,7 +39,7 @@ pub enum ContractProgress {
     },
     /// Doing the work that the provider asks for.
     Working {
-        /// Twice as much for each one more: 2^effort hashes of some 4 ms.
+        /// Twice as much for each one more: 2^effort hashes of about a millisecond.
         effort: u8,
     },
     /// The proposal is on its way.

@@ -2,7 +2,7 @@
 //!
 //! The work is Argon2id (RFC 9106) over 4 MiB in one pass, until its hash begins
 //! with as many zero bits as the provider asks for. Checking costs one such
-//! hash, some milliseconds; so that a made-up proof does not cost its sender
+//! hash, about a millisecond; so that a made-up proof does not cost its sender
 //! nothing and the provider that much, a *stamp* of plain SHA-256 hashes over
 //! the proof comes first, which takes the sender longer than the check takes
 //! the provider.
@@ -17,12 +17,12 @@ use sha2::{Digest as _, Sha256};
 /// Memory of one hash, in KiB.
 const MEMORY_KIB: u32 = 4 << 10;
 const PASSES: u32 = 1;
-/// Zero bits of a stamp: 65,536 hashes on average, some 20 ms.
+/// Zero bits of a stamp: 65,536 hashes on average, some 7 ms.
 const STAMP_BITS: u8 = 16;
 
 /// Does the work, unless `stop` says to give up (asked after every hash).
 ///
-/// It takes 2^`effort` hashes of some 4 ms on average; effort is capped at
+/// It takes 2^`effort` hashes of about a millisecond on average; effort is capped at
 /// [`Greeting::MAX_EFFORT`].
 pub fn perform(
     provider: &ProviderId,

@@ -49,6 +49,14 @@ impl ContractDesk {
     }
 }
 
+/// What a stream has come to. One work pays for one contract.
+struct Visit {
+    /// Work that the next request must show.
+    effort: Option<u8>,
+    /// The proposal that was granted.
+    granted: Option<[u8; 32]>,
+}
+
 /// Serves a stream whose first request is in `frame`; `effort` is what its
 /// greeting asked for.
 ///
@@ -62,10 +70,12 @@ pub(crate) async fn serve(
     effort: u8,
 ) -> Result<Ending, Refusal> {
     let mut frame = frame;
-    for number in 0..MAX_REQUESTS {
-        // Work is asked for once a stream.
-        let effort = (number == 0).then_some(effort);
-        let answer = answer(shared, tee, frame, effort).await?;
+    let mut visit = Visit {
+        effort: Some(effort),
+        granted: None,
+    };
+    for _ in 0..MAX_REQUESTS {
+        let answer = answer(shared, tee, frame, &mut visit).await?;
         let deadlines = &shared.config.deadlines;
         if write_frame(tee, &answer, deadlines.reply).await.is_err() {
             return Ok(Ending::Vanished);
@@ -85,7 +95,7 @@ async fn answer(
     shared: &Arc<Shared>,
     tee: &mut Tee,
     frame: Frame,
-    effort: Option<u8>,
+    visit: &mut Visit,
 ) -> Result<Frame, Refusal> {
     let envelope: ContractEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
     let now = shared.clock.now();
@@ -101,18 +111,30 @@ async fn answer(
         record.begin_request();
         record.encapsulated_key = Some(envelope.encapsulated_key);
     }
-    let opened = open(opening.clone(), envelope, effort).await?;
+    let opened = open(opening.clone(), envelope, visit.effort.take()).await?;
     if let Some(record) = &mut tee.record {
         record.request = Some(encode(&opened.request));
         record.reply_secret = Some(opened.answerer.dangerously_reveal());
     }
     let for_blocking = Arc::clone(shared);
     let request = opened.request;
+    let proposed = match &request {
+        ContractRequest::Propose(proposal) => Some(proposal.digest()),
+        _ => None,
+    };
+    let is_another = proposed.is_some() && visit.granted.is_some() && proposed != visit.granted;
+    if is_another {
+        return Err(Refusal::Malformed);
+    }
     let deciding = spawn_blocking(move || decide(&for_blocking, &opening, request));
     let decided = deciding.await.unwrap_or(Err(Refusal::Busy));
     shared.spent_on_contracts(started.elapsed());
     let decided = decided?;
-    shared.counters.count_contract(&decided);
+    match &decided {
+        ContractAnswer::Granted(_) => visit.granted = proposed,
+        ContractAnswer::Confirmed => {}
+        _ => shared.counters.count_not_granted(),
+    }
     if let Some(record) = &mut tee.record {
         record.reply = Some(encode(&decided));
     }
@@ -174,7 +196,10 @@ fn propose(
         .ledger
         .record_grant(digest, &proposal.contract, &granted);
     match recorded {
-        Ok(stored) => Ok(ContractAnswer::Granted(stored.grant)),
+        Ok(stored) => {
+            shared.counters.count_granted();
+            Ok(ContractAnswer::Granted(stored.grant))
+        }
         Err(LedgerError::ContractTaken) => Ok(ContractAnswer::Refused(ContractRefusal::Malformed)),
         Err(error) => Err(fault(error)),
     }

@@ -42,7 +42,11 @@ pub(crate) async fn run(
     arrived: Instant,
 ) -> Reply {
     let mut usage = Usage::default();
-    let (asked, request) = match check(shared, request, plan).await {
+    let checked = match pays(shared, &request, plan) {
+        Ok(()) => check(shared, request, plan).await,
+        Err(problem) => Err(Completion::Unpaid(problem)),
+    };
+    let (asked, request) = match checked {
         Ok(checked) => checked,
         Err(completion) => return reply(completion, usage),
     };
@@ -62,9 +66,6 @@ pub(crate) async fn run(
         }
         fresh
     };
-    if let Some(turn) = turn {
-        shared.desk.end(turn);
-    }
     answer.receipt = asked.receipt(&answer, plan, keys);
     answer
 }
@@ -123,29 +124,33 @@ async fn check(
     .await
 }
 
-/// A turn for the call's token, on a plan that needs one. Nothing is spent yet.
+/// Whether the token is one of ours, on a plan that needs one. It may be spent.
+fn pays(shared: &Shared, request: &Request, plan: &Plan) -> Result<(), TokenProblem> {
+    if !plan.needs_token {
+        return Ok(());
+    }
+    let token = request.token.ok_or(TokenProblem::Missing)?;
+    let now = shared.clock.now();
+    let issuers = shared.keyring().token_issuers(token.epoch, now);
+    let issuers = issuers.ok_or(TokenProblem::Expired)?;
+    let issuer = issuers.calls.get(&plan.name);
+    if issuer.is_some_and(|issuer| issuer.recognises(&token)) {
+        Ok(())
+    } else {
+        Err(TokenProblem::Invalid)
+    }
+}
+
+/// A turn for the call's token, which [`pays`]. Nothing is spent yet.
 async fn take_token(
     shared: &Arc<Shared>,
     request: &Request,
     asked: &Asked,
     plan: &Plan,
 ) -> Result<Option<Turn>, Completion> {
-    if !plan.needs_token {
+    let Some(token) = request.token.filter(|_| plan.needs_token) else {
         return Ok(None);
-    }
-    let unpaid = |problem| Err(Completion::Unpaid(problem));
-    let Some(token) = request.token else {
-        return unpaid(TokenProblem::Missing);
     };
-    let now = shared.clock.now();
-    let issuers = shared.keyring().token_issuers(token.epoch, now);
-    let Some(issuers) = issuers else {
-        return unpaid(TokenProblem::Expired);
-    };
-    let issuer = issuers.calls.get(&plan.name);
-    if !issuer.is_some_and(|issuer| issuer.recognises(&token)) {
-        return unpaid(TokenProblem::Invalid);
-    }
     let turn = shared.desk.receive(token, asked.digest).await;
     turn.map(Some).map_err(not_now)
 }

@@ -35,14 +35,21 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(crate) struct Desk {
     ledger: Arc<Ledger>,
     kept: Arc<AtomicUsize>,
-    tickets: Mutex<Tickets>,
+    tickets: Arc<Mutex<Tickets>>,
 }
 
 /// A request with its token, being served. Others with the same token wait
-/// until it is dropped.
+/// until it is dropped; a token that was not spent by then is forgotten.
 pub(crate) struct Turn {
-    ticket: Arc<Ticket>,
+    // Given back before the claim, which looks at it.
     serving: OwnedMutexGuard<Serving>,
+    claim: Claim,
+}
+
+/// Someone's interest in a ticket.
+struct Claim {
+    ticket: Arc<Ticket>,
+    among: Arc<Mutex<Tickets>>,
 }
 
 /// Why a token does not pay now.
@@ -85,7 +92,7 @@ impl Desk {
         Self {
             ledger,
             kept: Arc::default(),
-            tickets: Mutex::default(),
+            tickets: Arc::default(),
         }
     }
 
@@ -104,15 +111,18 @@ impl Desk {
         token: CallToken,
         request: RequestDigest,
     ) -> Result<Turn, NotNow> {
-        let ticket = self.ticket(token, request)?;
-        if ticket.request != request {
+        let claim = Claim {
+            ticket: self.ticket(token, request)?,
+            among: Arc::clone(&self.tickets),
+        };
+        if claim.ticket.request != request {
             return Err(NotNow::Unpaid(TokenProblem::Spent));
         }
-        let serving = Arc::clone(&ticket.serving).lock_owned().await;
+        let serving = Arc::clone(&claim.ticket.serving).lock_owned().await;
         if serving.closed {
             return Err(NotNow::Unpaid(TokenProblem::Spent));
         }
-        Ok(Turn { ticket, serving })
+        Ok(Turn { serving, claim })
     }
 
     /// Spends the token: durably, before this returns. Before anything costly.
@@ -125,12 +135,12 @@ impl Desk {
     ///
     /// The token may then be spent or not; the same request can come again.
     pub(crate) async fn spend(&self, turn: &mut Turn) -> Result<(), NotNow> {
-        let Turn { ticket, serving } = turn;
+        let Turn { serving, claim } = turn;
         if serving.runs >= MAX_RUNS {
             return Err(NotNow::Unpaid(TokenProblem::Spent));
         }
         if !serving.spent {
-            let Ticket { token, request, .. } = &**ticket;
+            let Ticket { token, request, .. } = &*claim.ticket;
             match self.ledger.spend(token.epoch, &token.nonce, request).await {
                 Ok(Spending::First | Spending::Again) => serving.spent = true,
                 Ok(Spending::Other | Spending::Closed) => {
@@ -168,22 +178,9 @@ impl Desk {
         }
     }
 
-    /// The turn is over: a token that was not spent is forgotten.
-    pub(crate) fn end(&self, turn: Turn) {
-        let (spent, nonce) = (turn.serving.spent, turn.ticket.token.nonce);
-        drop(turn);
-        if !spent {
-            let mut tickets = self.tickets();
-            let unused = tickets.by_nonce.get(&nonce).is_some_and(Ticket::is_unused);
-            if unused {
-                tickets.by_nonce.remove(&nonce);
-            }
-        }
-    }
-
     /// The caller has its answer: the token is closed for good.
     pub(crate) async fn close(&self, token: &CallToken) {
-        let ticket = self.tickets().by_nonce.remove(&token.nonce);
+        let ticket = Tickets::lock(&self.tickets).by_nonce.remove(&token.nonce);
         if let Some(ticket) = ticket {
             // Who still waits with this very request comes too late.
             let mut serving = ticket.serving.lock().await;
@@ -193,7 +190,7 @@ impl Desk {
     }
 
     fn ticket(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Ticket>, NotNow> {
-        let mut tickets = self.tickets();
+        let mut tickets = Tickets::lock(&self.tickets);
         tickets.sweep(&self.ledger);
         if let Some(ticket) = tickets.by_nonce.get(&token.nonce) {
             return Ok(Arc::clone(ticket));
@@ -210,11 +207,6 @@ impl Desk {
         tickets.by_nonce.insert(token.nonce, Arc::clone(&ticket));
         Ok(ticket)
     }
-
-    fn tickets(&self) -> MutexGuard<'_, Tickets> {
-        // Whole between any two operations on it.
-        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Turn {
@@ -225,7 +217,24 @@ impl Turn {
     }
 }
 
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut tickets = Tickets::lock(&self.among);
+        // Beside the list's own and ours.
+        let is_last = Arc::strong_count(&self.ticket) == 2;
+        let unspent = self.ticket.serving.try_lock().is_ok_and(|it| !it.spent);
+        if is_last && unspent {
+            tickets.by_nonce.remove(&self.ticket.token.nonce);
+        }
+    }
+}
+
 impl Tickets {
+    fn lock(tickets: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        // Whole between any two operations on it.
+        tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets requests whose answers nobody fetched, and closes them.
     fn sweep(&mut self, ledger: &Ledger) {
         let now = Instant::now();
@@ -260,13 +269,6 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Ticket {
-    fn is_unused(ticket: &Arc<Self>) -> bool {
-        // Beside the list's own.
-        Arc::strong_count(ticket) == 1
     }
 }
 
@@ -331,13 +333,7 @@ mod tests {
 
     async fn serve(desk: &Desk, nonce: u8, number: u8) -> Result<Turn, NotNow> {
         let mut turn = desk.receive(token(nonce), request(number)).await?;
-        match desk.spend(&mut turn).await {
-            Ok(()) => Ok(turn),
-            Err(error) => {
-                desk.end(turn);
-                Err(error)
-            }
-        }
+        desk.spend(&mut turn).await.map(|()| turn)
     }
 
     const SPENT: Option<NotNow> = Some(NotNow::Unpaid(TokenProblem::Spent));
@@ -348,7 +344,7 @@ mod tests {
         let desk = desk(dir.path());
         let mut turn = serve(&desk, 1, 1).await.expect("pays");
         desk.keep(&mut turn, &answer(5));
-        desk.end(turn);
+        drop(turn);
         let again = desk.receive(token(1), request(1)).await.expect("pays");
         assert!(again.answer().is_some_and(|kept| *kept == answer(5)));
         drop(again);
@@ -380,7 +376,7 @@ mod tests {
         for _ in 0..10 {
             let mut turn = serve(&desk, 1, 1).await.expect("pays");
             desk.keep(&mut turn, &busy);
-            desk.end(turn);
+            drop(turn);
         }
     }
 
@@ -389,7 +385,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let desk = desk(dir.path());
         let turn = desk.receive(token(1), request(1)).await.expect("pays");
-        desk.end(turn);
+        let waiting = desk.receive(token(1), request(1));
+        let waited = tokio::time::timeout(Duration::from_millis(20), waiting).await;
+        assert!(waited.is_err(), "one at a time");
+        drop(turn);
         assert!(serve(&desk, 1, 2).await.is_ok());
     }
 
@@ -419,7 +418,7 @@ mod tests {
                 }
                 desk.spend(&mut turn).await.expect("pays");
                 desk.keep(&mut turn, &answer(1));
-                desk.end(turn);
+                drop(turn);
                 1
             })
         });
@@ -438,7 +437,7 @@ mod tests {
         desk.keep(&mut turn, &answer(KEEP_ONE + 1));
         assert!(turn.answer().is_none());
         desk.keep(&mut turn, &answer(1));
-        desk.end(turn);
+        drop(turn);
         assert_eq!(desk.kept.load(Ordering::Relaxed), 1);
         desk.close(&token(1)).await;
         assert_eq!(desk.kept.load(Ordering::Relaxed), 0);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlambda_proto::{Completion, ContractAnswer, Epoch, ErrorKind, HasKind, Reply};
+use dlambda_proto::{Completion, Epoch, ErrorKind, HasKind, Reply};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -156,14 +156,14 @@ impl Counters {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts what was answered in the cold phase.
-    pub(crate) fn count_contract(&self, answer: &ContractAnswer) {
-        let counter = match answer {
-            ContractAnswer::Granted(_) => &self.granted,
-            ContractAnswer::Confirmed => return,
-            _ => &self.not_granted,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+    /// Counts a contract; one that was granted before does not count again.
+    pub(crate) fn count_granted(&self) {
+        self.granted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a proposal or confirmation that got something else.
+    pub(crate) fn count_not_granted(&self) {
+        self.not_granted.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn start_call(&self) -> Running<'_> {

@@ -148,14 +148,34 @@ async fn agree(market: &Market, advert: &Advert) -> SignedContract {
 async fn a_stream_takes_four_requests() {
     let market = Market::open().await;
     let (mut stream, welcome) = market.greet().await;
+    let proposal = proposal(&welcome.advert, BatchSize::Calls8);
+    let request = ContractRequest::Propose(Box::new(proposal));
     for number in 0..6 {
-        let frame = sealed_proposal(&welcome.advert).frame().expect("a frame");
+        let frame = sealed(&welcome.advert, &request).frame().expect("a frame");
         send(&mut stream, &frame).await;
         let answer = receive(&mut stream).await;
         let is_answered = answer.is_some_and(|it| it.kind() == FrameKind::ContractAnswer);
         assert_eq!(is_answered, number < 4, "request {number}");
     }
-    assert_eq!(market.contracts().await, (4, 0));
+    assert_eq!(market.contracts().await, (1, 0));
+    let status = market.status().await;
+    assert_eq!(status.contracts_granted, 1, "the same was granted again");
+    market.assert_alive().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_good_for_one_contract() {
+    let market = Market::open().await;
+    let (mut stream, welcome) = market.greet().await;
+    let frame = sealed_proposal(&welcome.advert).frame().expect("a frame");
+    send(&mut stream, &frame).await;
+    let granted = receive(&mut stream).await.expect("an answer");
+    assert_eq!(granted.kind(), FrameKind::ContractAnswer);
+    let another = sealed_proposal(&welcome.advert).frame().expect("a frame");
+    send(&mut stream, &another).await;
+    let answer = receive(&mut stream).await.expect("an answer");
+    assert_eq!(refusal(&answer), Some(Refusal::Malformed));
+    assert_eq!(market.contracts().await, (1, 0));
     market.assert_alive().await;
 }
 
