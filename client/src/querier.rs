@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting};
-use dlambda_privacy::os_rng;
 use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
+use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
     Advert, CallEnding, Completion, Epoch, EquivocationProof, FunctionId, FunctionSource, Plan,
     PlanName, ProviderId, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
@@ -229,6 +229,10 @@ impl Querier {
         let digest = request.digest(&function);
         let sealed = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())?;
         drop(request);
+        let largest = self.transport.largest_frame();
+        if sealed.frame().body().len() > largest {
+            return Err(TransportError::TooLarge(largest).into());
+        }
         progress(Progress::Running { attached: attach });
         payment.is_about_to_leave();
         let exchanged = exchange(&mut *stream, sealed, deadline).await?;

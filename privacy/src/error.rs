@@ -29,6 +29,9 @@ pub enum TransportError {
     /// No answer in time.
     #[error("no {0} in time")]
     Deadline(&'static str),
+    /// More than its streams carry, in bytes.
+    #[error("the call is larger than the {0} bytes that this transport carries; Tor carries more")]
+    TooLarge(usize),
 }
 
 /// A frame that could not be sent or received.
@@ -150,6 +153,7 @@ impl HasKind for TransportError {
             Self::NetworkDown(_) => ErrorKind::NetworkDown,
             Self::Local(_) => ErrorKind::Local,
             Self::Deadline(_) => ErrorKind::Deadline,
+            Self::TooLarge(_) => ErrorKind::Refused,
         }
     }
 }

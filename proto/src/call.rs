@@ -303,6 +303,10 @@ pub enum Refusal {
     /// A contract takes more work than was done.
     #[n(9)]
     TooLittleWork,
+    /// The answer is larger than the transport carries. The same call over
+    /// another transport gets it, and is not paid again.
+    #[n(10)]
+    AnswerTooLarge,
 }
 
 impl Refusal {
@@ -331,6 +335,9 @@ impl fmt::Display for Refusal {
             Self::Replayed => "the provider has seen this very call before",
             Self::Busy => "the provider has too much to do",
             Self::TooSlow => "the call did not reach the provider in time",
+            Self::AnswerTooLarge => {
+                "the answer is larger than this transport carries; the same call over Tor gets it"
+            }
             Self::TooLittleWork => "the provider asks for more work before it makes a contract",
         })
     }

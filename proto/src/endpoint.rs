@@ -8,7 +8,7 @@ use data_encoding::BASE32_NOPAD;
 use minicbor::{CborLen, Decode, Encode};
 use sha3::{Digest as _, Sha3_256};
 
-use crate::IdError;
+use crate::{IdError, NymAddress};
 
 /// The virtual port on which every provider's onion service answers. One port
 /// for all: a port of one's own would be a mark.
@@ -24,9 +24,16 @@ pub struct OnionAddress([u8; 32]);
 pub enum Endpoint {
     /// A plain loopback socket: no anonymity at all. For tests.
     DangerouslyDirect(SocketAddr),
+    /// A client of the Nym mixnet.
+    Nym(NymAddress),
     /// An onion service.
     Onion(OnionAddress),
 }
+
+/// The places where one provider is reached: one to eight, as people write
+/// them with commas between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoints(Vec<Endpoint>);
 
 impl OnionAddress {
     /// The address of the onion service with this Ed25519 public key.
@@ -94,6 +101,7 @@ impl Endpoint {
     pub fn unredacted(&self) -> String {
         match self {
             Self::DangerouslyDirect(address) => address.to_string(),
+            Self::Nym(address) => address.unredacted(),
             Self::Onion(address) => address.unredacted(),
         }
     }
@@ -106,8 +114,54 @@ impl FromStr for Endpoint {
         match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Ok(Self::DangerouslyDirect(address)),
             Ok(_) => Err(IdError::NotLoopback),
+            Err(_) if text.contains('@') => text.parse().map(Self::Nym),
             Err(_) => text.parse().map(Self::Onion),
         }
+    }
+}
+
+impl Endpoints {
+    /// The most that an advert names.
+    pub const MAX: usize = 8;
+
+    /// The preferred one.
+    #[must_use]
+    pub fn first(&self) -> Endpoint {
+        // There is one, or it would not have been made.
+        self.0[0]
+    }
+
+    /// All of them; at least one.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Endpoint] {
+        &self.0
+    }
+
+    /// As people write them.
+    #[must_use]
+    pub fn unredacted(&self) -> String {
+        let each: Vec<String> = self.0.iter().map(Endpoint::unredacted).collect();
+        each.join(",")
+    }
+}
+
+impl TryFrom<Vec<Endpoint>> for Endpoints {
+    type Error = IdError;
+
+    fn try_from(endpoints: Vec<Endpoint>) -> Result<Self, IdError> {
+        match endpoints.len() {
+            1..=Self::MAX => Ok(Self(endpoints)),
+            _ => Err(IdError::Endpoints),
+        }
+    }
+}
+
+impl FromStr for Endpoints {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let each = text.split(',').take(Self::MAX + 1).map(str::parse);
+        each.collect::<Result<Vec<_>, _>>()?.try_into()
     }
 }
 
@@ -145,6 +199,7 @@ impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DangerouslyDirect(_) => f.write_str("DangerouslyDirect([scrubbed])"),
+            Self::Nym(_) => f.write_str("Nym([scrubbed])"),
             Self::Onion(_) => f.write_str("Onion([scrubbed])"),
         }
     }
@@ -177,6 +232,16 @@ mod tests {
             &format!("{}.onion", "é".repeat(28)),
         ] {
             assert!(text.parse::<OnionAddress>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn one_provider_has_one_to_eight_places() {
+        let both: Endpoints = format!("{TOR},127.0.0.1:9").parse().expect("two");
+        assert_eq!(both.as_slice().len(), 2);
+        assert_eq!(both.unredacted().parse(), Ok(both));
+        for text in ["", ",", &format!("{TOR},"), &[TOR; 9].join(",")] {
+            assert!(text.parse::<Endpoints>().is_err(), "{text}");
         }
     }
 

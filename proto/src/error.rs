@@ -51,6 +51,12 @@ pub enum IdError {
     /// Not a version 3 onion address.
     #[error("not an onion address: {0}")]
     Onion(&'static str),
+    /// None, or more than eight.
+    #[error("a provider has one to eight addresses, with commas between")]
+    Endpoints,
+    /// Not a Nym address.
+    #[error("not a Nym address: {0}")]
+    Nym(&'static str),
     /// Not a function id.
     #[error("not a function id: {0}")]
     Function(&'static str),

@@ -23,6 +23,7 @@ mod http;
 mod ids;
 mod keys;
 mod kind;
+mod nym_address;
 mod plan;
 mod receipt;
 mod report;
@@ -40,7 +41,7 @@ pub use contract::{
     ContractRequest, Grant, Greeting, Payment, PaymentMethod, Proposal, ServiceTerms,
     SignedContract, Technology, Work, read_signed_contract,
 };
-pub use endpoint::{Endpoint, ONION_PORT, OnionAddress};
+pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
 pub use error::{AdvertError, DecodeError, FrameError, IdError};
 pub use evidence::{
     EquivocationProof, Evidence, EvidenceError, Finding, FraudProof, ReceiptEvidence, SignedVerdict,
@@ -55,6 +56,7 @@ pub use keys::{
     ForVerdicts, PublicKey, Purpose, RatingKey, RatingKeyId, ReceiptKey, ReceiptKeyId, SecretKey,
 };
 pub use kind::{ErrorKind, HasKind, Retry};
+pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;

@@ -83,6 +83,19 @@ impl DataDir {
         TorDirectories::new(tor.join("state"), tor.join("cache"))
     }
 
+    /// Where the Nym client's keys are kept for the network of this name: they
+    /// are the provider's address. Made if it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Data`] if it cannot be made, or others could read it.
+    pub fn nym(&self, network: &str) -> Result<PathBuf, ProviderError> {
+        let path = self.path().join("nym").join(network);
+        let made = self.mistrust.make_directory(&path);
+        made.map_err(|error| ProviderError::data(path.clone(), error))?;
+        Ok(path)
+    }
+
     /// The provider's identity, made at first use.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 use dlambda_privacy::negotiation::Issuers;
 use dlambda_privacy::seal::EpochSecret;
 use dlambda_proto::{
-    Admission, Advert, CallEnvelope, Endpoint, Epoch, Frame, FrameKind, Greeting, IdentityKey,
+    Admission, Advert, CallEnvelope, Endpoints, Epoch, Frame, FrameKind, Greeting, IdentityKey,
     Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms, SignedAdvert, Specs,
     UnixSeconds, Validity, encode,
 };
@@ -30,7 +30,7 @@ const CLOCK_TOLERANCE: u64 = 3600;
 /// What every advert of a provider says, whatever the epoch.
 pub(crate) struct Offer {
     pub(crate) identity: IdentityKey,
-    pub(crate) endpoint: Endpoint,
+    pub(crate) endpoints: Endpoints,
     pub(crate) specs: Specs,
     pub(crate) plans: Vec<Plan>,
     pub(crate) functions: Vec<PublishedFunction>,
@@ -312,7 +312,7 @@ impl Offer {
         let spendable = advertised.plus(self.epoch.as_secs().max(self.overlap.as_secs()));
         let paid = self.paid_plans();
         Advert {
-            endpoints: vec![self.endpoint],
+            endpoints: self.endpoints.as_slice().to_vec(),
             specs: self.specs.clone(),
             plans: self.plans.clone(),
             functions: self.functions.clone(),
@@ -341,7 +341,7 @@ impl Offer {
                 },
                 secret.public_key(),
                 receipts.id(),
-                self.endpoint,
+                self.endpoints.first(),
             )
         }
     }
@@ -351,7 +351,9 @@ impl Offer {
 mod tests {
     use dlambda_privacy::os_rng;
     use dlambda_privacy::seal::SealedCall;
-    use dlambda_proto::{Cpu, FunctionId, FunctionSource, OnionAddress, Request, Verified, decode};
+    use dlambda_proto::{
+        Cpu, Endpoint, FunctionId, FunctionSource, OnionAddress, Request, Verified, decode,
+    };
 
     use super::*;
 
@@ -364,7 +366,7 @@ mod tests {
     fn offer() -> Offer {
         Offer {
             identity: IdentityKey::from_seed(&[1; 32]),
-            endpoint: here(),
+            endpoints: vec![here()].try_into().expect("one"),
             specs: Specs {
                 cpu: Cpu {
                     cores: 1,

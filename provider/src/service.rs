@@ -16,7 +16,7 @@ use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::ReceiveBudget;
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    BatchSize, CallToken, Cpu, Endpoint, PlanName, ProviderId, PublishedFunction, Specs,
+    BatchSize, CallToken, Cpu, Endpoint, Endpoints, PlanName, ProviderId, PublishedFunction, Specs,
     UnixSeconds,
 };
 use rand_core::Rng as _;
@@ -111,9 +111,11 @@ impl Provider {
         let identity = data.identity()?;
         let id = identity.id();
         let listener = transport.listen().await?;
+        let endpoints = Endpoints::try_from(listener.endpoints());
+        let endpoints = endpoints.map_err(|error| TransportError::Local(error.into()))?;
         let offer = Offer {
             identity,
-            endpoint: listener.endpoint(),
+            endpoints,
             specs: machine(),
             plans: config.plans.clone(),
             functions: store.published(),
@@ -161,10 +163,16 @@ impl Provider {
         self.id
     }
 
-    /// Where the provider can be reached.
+    /// Where the provider can be reached; the first of several places.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
         self.listener.endpoint()
+    }
+
+    /// Everywhere that the provider can be reached.
+    #[must_use]
+    pub fn endpoints(&self) -> Vec<Endpoint> {
+        self.listener.endpoints()
     }
 
     /// The functions in the provider's advert.
@@ -194,14 +202,16 @@ impl Provider {
         ready: impl FnOnce(),
     ) -> Result<(), ProviderError> {
         let shared = Arc::clone(&self.shared);
-        let endpoint = self.listener.endpoint();
+        let endpoints = self.listener.endpoints();
         let transport = Arc::clone(&self.transport);
         let become_ready = async {
             let clock = Arc::clone(&shared.clock);
             let mint = || shared.own_token();
-            let testing =
-                self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within, mint);
-            testing.await?;
+            for endpoint in endpoints {
+                let testing =
+                    self_test::call_ourselves(&*transport, endpoint, &*clock, ready_within, mint);
+                testing.await?;
+            }
             shared.counters.reset();
             shared.work.reset();
             if let Some(observer) = observer {

@@ -33,7 +33,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
             .is_some()
             .then(|| SessionRecord::new(incoming.circuit)),
     };
-    let ending = converse(shared, &mut tee).await;
+    let ending = converse(shared, &mut tee, incoming.largest_frame).await;
     shared.counters.count(ending);
     if let (Some(observer), Some(mut record)) = (observer, tee.record) {
         record.ended = std::time::SystemTime::now();
@@ -43,7 +43,7 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
 
 /// The whole conversation. What the caller did wrong is answered with a
 /// refusal where that makes sense; a caller that vanished is let go.
-async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
+async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize) -> Ending {
     let deadlines = shared.config.deadlines;
     let effort = shared.effort();
     let greeting = shared.keyring().greeting(effort);
@@ -69,7 +69,7 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
     let served = if frame.kind() == FrameKind::Contract {
         Box::pin(cold::serve(shared, tee, frame, effort)).await
     } else {
-        Box::pin(call(shared, tee, frame)).await
+        Box::pin(call(shared, tee, frame, largest)).await
     };
     match served {
         Ok(ending) => ending,
@@ -77,8 +77,13 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee) -> Ending {
     }
 }
 
-/// Serves a call, whose frame is here.
-async fn call(shared: &Arc<Shared>, tee: &mut Tee, frame: Frame) -> Result<Ending, Refusal> {
+/// Serves a call, whose frame is here. The transport carries frames of `largest` bytes.
+async fn call(
+    shared: &Arc<Shared>,
+    tee: &mut Tee,
+    frame: Frame,
+    largest: usize,
+) -> Result<Ending, Refusal> {
     let deadlines = &shared.config.deadlines;
     let _running = shared.counters.start_call();
     let arrived = Instant::now();
@@ -109,6 +114,9 @@ async fn call(shared: &Arc<Shared>, tee: &mut Tee, frame: Frame) -> Result<Endin
     let Ok(Some(frame)) = sealing.await else {
         return Ok(Ending::Fault);
     };
+    if frame.body().len() > largest {
+        return Err(Refusal::AnswerTooLarge);
+    }
     if write_frame(tee, &frame, deadlines.reply).await.is_err() {
         return Ok(Ending::Vanished);
     }

@@ -178,6 +178,13 @@ impl Choice {
 }
 
 impl Record {
+    /// Whether the provider said that this is one of its places.
+    fn is_reached_at(&self, endpoint: &Endpoint) -> bool {
+        // The second is dearer: the signature is checked.
+        self.endpoint == *endpoint
+            || (self.advert.authenticate()).is_ok_and(|it| it.endpoints.contains(endpoint))
+    }
+
     /// What it holds, if that is good for such calls.
     fn serving(
         &self,
@@ -187,7 +194,7 @@ impl Record {
     ) -> Option<&Holdings> {
         let holdings = self.holdings()?;
         let own = &self.contract.plan.name;
-        let serves = self.endpoint == *endpoint && self.contract.validity.contains(now);
+        let serves = self.is_reached_at(endpoint) && self.contract.validity.contains(now);
         let is_plan = || match plan {
             Some(plan) => plan == own,
             // Dearer than the rest: the advert is parsed, and its signature checked.

@@ -1,6 +1,7 @@
 //! Plain loopback sockets. No anonymity whatsoever; loopback and tests only.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,7 +19,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// every address outside the loopback range.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct DangerouslyDirect;
+pub struct DangerouslyDirect {
+    port: Option<NonZeroU16>,
+}
 
 impl DangerouslyDirect {
     /// Makes the transport, and warns loudly that it protects nobody.
@@ -27,7 +30,14 @@ impl DangerouslyDirect {
         tracing::error!(
             "DANGER: direct connections, NO ANONYMITY: everyone can see who calls whom. For tests on one machine only."
         );
-        Self
+        Self { port: None }
+    }
+
+    /// Listens on this port of the loopback address; without one, on any that
+    /// is free.
+    #[must_use]
+    pub fn listening_on(self, port: Option<NonZeroU16>) -> Self {
+        Self { port }
     }
 }
 
@@ -55,7 +65,8 @@ impl Transport for DangerouslyDirect {
 
     async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
         let local = |error: std::io::Error| TransportError::Local(error.into());
-        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        let port = self.port.map_or(0, NonZeroU16::get);
+        let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(local)?;
         let endpoint = Endpoint::DangerouslyDirect(socket.local_addr().map_err(local)?);
@@ -89,6 +100,7 @@ impl Listener for DirectListener {
                 return Some(Incoming {
                     stream: Box::new(stream),
                     circuit: CircuitFacts::new(peer.to_string().into_bytes()),
+                    largest_frame: usize::MAX,
                 });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -63,6 +63,9 @@ impl MemoryTransport {
 #[async_trait]
 impl Transport for MemoryTransport {
     async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+        if !matches!(endpoint, Endpoint::Onion(_)) {
+            return Err(TransportError::WrongEndpoint);
+        }
         tokio::time::sleep(self.network.latency).await;
         let service = {
             let services = lock(&self.network.services);
@@ -77,6 +80,7 @@ impl Transport for MemoryTransport {
         let incoming = Incoming {
             stream: Box::new(far),
             circuit: CircuitFacts::new(Vec::new()),
+            largest_frame: usize::MAX,
         };
         service.send(incoming).await.map_err(|_| unreachable())?;
         Ok(Box::new(near))

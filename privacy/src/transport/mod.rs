@@ -6,6 +6,8 @@
 
 mod direct;
 pub mod memory;
+mod nym;
+mod several;
 mod tor;
 
 use std::fmt;
@@ -17,30 +19,56 @@ use dlambda_proto::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use direct::DangerouslyDirect;
+pub use nym::{NymRole, NymTransport};
+pub use several::Several;
 pub use tor::{BootstrapProgress, TorDirectories, TorTransport};
 
 use crate::TransportError;
 use crate::network::{Network, TransportName};
 
-/// Starts the transport that a network file asks for.
+/// What starting a transport takes, beside the network.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StartOptions {
+    /// Where Tor keeps its files.
+    pub tor: TorDirectories,
+    /// What a Nym transport is for.
+    pub nym: NymRole,
+    /// Time to get ready in.
+    pub deadline: Duration,
+}
+
+impl StartOptions {
+    /// These options.
+    #[must_use]
+    pub fn new(tor: TorDirectories, nym: NymRole, deadline: Duration) -> Self {
+        Self { tor, nym, deadline }
+    }
+}
+
+/// Starts one of a network's transports.
 ///
 /// # Errors
 ///
-/// [`TransportError`] if the network cannot be used from here within `deadline`.
+/// [`TransportError`] if the network cannot be used from here in time.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe.
 pub async fn start(
     network: &Network,
-    directories: &TorDirectories,
-    deadline: Duration,
+    name: TransportName,
+    options: StartOptions,
     progress: impl FnMut(BootstrapProgress) + Send,
 ) -> Result<Arc<dyn Transport>, TransportError> {
-    Ok(match network.transport {
-        TransportName::DangerouslyDirect => Arc::new(DangerouslyDirect::new()),
+    let StartOptions { tor, nym, deadline } = options;
+    Ok(match name {
+        TransportName::DangerouslyDirect => {
+            Arc::new(DangerouslyDirect::new().listening_on(network.direct.port))
+        }
+        TransportName::Nym => Arc::new(NymTransport::start(network, nym, deadline).await?),
         TransportName::Tor => {
-            Arc::new(TorTransport::bootstrap(network, directories, deadline, progress).await?)
+            Arc::new(TorTransport::bootstrap(network, &tor, deadline, progress).await?)
         }
     })
 }
@@ -68,6 +96,11 @@ pub trait Transport: Send + Sync {
     /// Cancel safe: a circuit being built is abandoned.
     async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError>;
 
+    /// Bytes of the largest frame body that its streams carry.
+    fn largest_frame(&self) -> usize {
+        usize::MAX
+    }
+
     /// Becomes reachable, and hands out what arrives. At most once a transport.
     ///
     /// # Errors
@@ -79,8 +112,13 @@ pub trait Transport: Send + Sync {
 /// What arrives at an endpoint of ours. Stops listening when dropped.
 #[async_trait]
 pub trait Listener: Send {
-    /// Where we can be reached.
+    /// Where we can be reached; the first of several places.
     fn endpoint(&self) -> Endpoint;
+
+    /// Everywhere that we can be reached.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        vec![self.endpoint()]
+    }
 
     /// The next stream, the first and only one of its circuit; `None` when no
     /// more can come.
@@ -97,6 +135,8 @@ pub struct Incoming {
     pub stream: BoxStream,
     /// All that the transport knows of the circuit it came by.
     pub circuit: CircuitFacts,
+    /// Bytes of the largest frame body that the stream carries.
+    pub largest_frame: usize,
 }
 
 /// All that a transport lets a listener know of a circuit. Kept so that tests

@@ -75,7 +75,7 @@ mod tests {
     fn our_programs_accept_the_file() {
         let network = Network::parse(&render(&[authority(0), authority(1)])).unwrap();
         assert_eq!(network.name, "testnet-0b1e8f6e");
-        assert_eq!(network.transport, TransportName::Tor);
+        assert_eq!(network.transports, [TransportName::Tor]);
         let caches = network.tor["tor_network"]["fallback_caches"].as_array();
         assert_eq!(caches.map(Vec::len), Some(2));
     }

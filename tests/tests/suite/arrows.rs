@@ -10,7 +10,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dlambda-proto", &[]),
     // The words of a call: whoever runs it again says the same of it.
     ("dlambda-executor", &["dlambda-proto"]),
-    ("dlambda-privacy", &["dlambda-proto"]),
+    // What the Nym helper, a program with a lockfile of its own, is told.
+    ("dlambda-nym-link", &[]),
+    ("dlambda-privacy", &["dlambda-nym-link", "dlambda-proto"]),
     (
         "dlambda-client",
         &["dlambda-executor", "dlambda-privacy", "dlambda-proto"],

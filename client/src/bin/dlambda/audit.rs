@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
+    Endpoint, ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
 };
 use rand_core::Rng as _;
 use serde_json::json;
@@ -46,7 +46,8 @@ pub(crate) async fn run(
     };
     let isolation = evidence::isolation(args.no_process_isolation)?;
     let mut arbiter = Arbiter::new(isolation, common.max_time);
-    let querier = home::querier(common).await?;
+    let provider = home::choose(common, &home::network(common)?, &args.provider)?;
+    let querier = home::querier(common, &[provider]).await?;
     let spinner = Spinner::new(common.quiet);
     let mut tally = Tally::default();
     for number in 1..=args.count {
@@ -54,6 +55,7 @@ pub(crate) async fn run(
         let sample = sample(&args, &given)?;
         Box::pin(audit(
             &querier,
+            provider,
             &mut arbiter,
             &args,
             common,
@@ -72,6 +74,7 @@ pub(crate) async fn run(
 
 async fn audit(
     querier: &Querier,
+    provider: Endpoint,
     arbiter: &mut Arbiter,
     args: &AuditArgs,
     common: &Common,
@@ -79,7 +82,7 @@ async fn audit(
     tally: &mut Tally,
 ) -> Result<(), Report> {
     let function = FunctionName::Wasm(Arc::clone(&sample.wasm));
-    let mut call = Call::new(args.provider, function)
+    let mut call = Call::new(provider, function)
         .args(sample.args.clone())
         .input(sample.input.clone());
     if let Some(plan) = &args.plan {

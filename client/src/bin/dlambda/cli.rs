@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dlambda_privacy::network::TransportName;
 
 pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
 pub(crate) use contracts::{AuditArgs, ContractArgs, RefillArgs, WalletArgs, WalletCommand};
@@ -45,6 +46,11 @@ pub(crate) struct Common {
     /// Network file; without one, the public Tor network
     #[arg(long, global = true, value_name = "FILE", env = "DLAMBDA_NETWORK")]
     pub(crate) network: Option<PathBuf>,
+
+    /// How to reach the provider: `tor` or `nym`; with `auto`, the first way of
+    /// the network file by which the provider can be reached
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = transport)]
+    pub(crate) transport: Choice,
 
     /// Where Tor's guards and directory cache are kept, the wallet, and compiled functions
     #[arg(long, global = true, value_name = "DIR", env = "DLAMBDA_HOME")]
@@ -146,6 +152,23 @@ pub(crate) enum Format {
     Json,
     /// For people
     Text,
+}
+
+/// How a provider is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    Auto,
+    Only(TransportName),
+}
+
+fn transport(text: &str) -> Result<Choice, String> {
+    match text {
+        "auto" => Ok(Choice::Auto),
+        _ => match text.parse() {
+            Ok(name) => Ok(Choice::Only(name)),
+            Err(_) => Err("give `auto`, `tor` or `nym`".to_owned()),
+        },
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -8,7 +8,7 @@ use dlambda_client::{ContractError, ContractProgress, Offered, Querier};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::negotiation::{Counter, Wish};
 use dlambda_proto::{
-    Contract, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
+    Contract, Endpoint, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -31,9 +31,10 @@ pub(crate) async fn run(
             .with_hint("run it on a terminal, or agree beforehand with --yes"));
     }
     let mut wish = wish(&args)?;
-    let querier = home::querier(common).await?;
+    let provider = home::choose(common, &home::network(common)?, &args.provider)?;
+    let querier = home::querier(common, &[provider]).await?;
     loop {
-        match propose(&querier, &args, &wish, common).await? {
+        match propose(&querier, &provider, &args, &wish, common).await? {
             Offered::Signed(contract) => {
                 conclude(&querier, &contract, format);
                 return Ok(ExitCode::SUCCESS);
@@ -51,6 +52,7 @@ pub(crate) async fn run(
 
 async fn propose(
     querier: &Querier,
+    provider: &Endpoint,
     args: &ContractArgs,
     wish: &Wish,
     common: &Common,
@@ -58,7 +60,7 @@ async fn propose(
     let spinner = Spinner::new(common.quiet);
     let agree = |contract: &Contract| spinner.pause(|| agrees(contract, args.yes));
     let progress = |step| spinner.say(words(step));
-    let offered = querier.contract(&args.provider, wish, common.max_time, agree, progress);
+    let offered = querier.contract(provider, wish, common.max_time, agree, progress);
     Box::pin(offered).await.map_err(report)
 }
 

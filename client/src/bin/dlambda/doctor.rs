@@ -54,14 +54,29 @@ async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examinati
     examination.note("directories", private);
     let spinner = Spinner::new(common.quiet || examination.format == Format::Json);
     let started = Instant::now();
-    let transport = home::connect(common, &network, &spinner).await;
+    let chosen = match &args.provider {
+        Some(provider) => home::choose(common, &network, provider).map(Some),
+        None => Ok(None),
+    };
+    if let Err(report) = chosen {
+        examination.note("provider", Err(report));
+        return;
+    }
+    let provider = chosen.ok().flatten();
+    let transport = match provider {
+        Some(provider) => home::connect(common, &network, &[provider], &spinner).await,
+        None => match home::names(common, &network) {
+            Ok(names) => home::start(common, &network, names[0], &spinner).await,
+            Err(report) => Err(report),
+        },
+    };
     drop(spinner);
     let seconds = started.elapsed().as_secs_f64();
     let reached = transport.as_ref();
     let reached =
         reached.map(|_| format!("the anonymity network can be used ({seconds:.1} s to start)"));
     examination.note("network", reached.map_err(Clone::clone));
-    let (Ok(transport), Some(provider)) = (transport, args.provider) else {
+    let (Ok(transport), Some(provider)) = (transport, provider) else {
         return;
     };
     examination.note("provider", check_provider(&*transport, &provider).await);
@@ -79,12 +94,17 @@ fn check_clock() -> Result<String, Report> {
 
 fn network_words(network: &Network, common: &Common) -> String {
     let name = &network.name;
-    match (&common.network, network.transport) {
-        (_, TransportName::DangerouslyDirect) => {
-            format!("DANGER: network \"{name}\" gives no anonymity at all")
-        }
-        (None, _) => "the public Tor network will be used".to_owned(),
-        (Some(_), _) => format!("the private Tor network \"{name}\" will be used"),
+    if network
+        .transports
+        .contains(&TransportName::DangerouslyDirect)
+    {
+        return format!("DANGER: network \"{name}\" gives no anonymity at all");
+    }
+    let transports: Vec<String> = network.transports.iter().map(ToString::to_string).collect();
+    let transports = transports.join(", ");
+    match &common.network {
+        None => format!("the public networks will be used: {transports}"),
+        Some(_) => format!("the private network \"{name}\" will be used: {transports}"),
     }
 }
 

@@ -10,17 +10,17 @@ use std::time::Duration;
 use dlambda_client::{Querier, Wallet};
 use dlambda_executor::CodeCacheConfig;
 use dlambda_privacy::clock::SystemClock;
-use dlambda_privacy::network::Network;
+use dlambda_privacy::network::{Network, TransportName};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::transport::{self, TorDirectories, Transport};
-use dlambda_proto::{ArbiterKey, ErrorKind, Report};
+use dlambda_privacy::transport::{self, NymRole, Several, StartOptions, TorDirectories, Transport};
+use dlambda_proto::{ArbiterKey, Endpoint, Endpoints, ErrorKind, Report};
 use fs_mistrust::Mistrust;
 use rand_core::Rng as _;
 
-use crate::cli::Common;
+use crate::cli::{Choice, Common};
 use crate::output::Spinner;
 
-/// The start of Tor takes seconds; what takes longer than this is broken.
+/// The start of a transport takes seconds; what takes longer than this is broken.
 const BOOTSTRAP: Duration = Duration::from_secs(60);
 
 /// Bytes of compiled functions that are kept on disk.
@@ -83,12 +83,46 @@ pub(crate) fn refill_lock(common: &Common) -> Result<File, Report> {
     opened.map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
 }
 
-/// A querier on the network that was asked for, with its wallet.
-pub(crate) async fn querier(common: &Common) -> Result<Querier, Report> {
+/// The place at which a provider is to be called.
+pub(crate) fn choose(
+    common: &Common,
+    network: &Network,
+    provider: &Endpoints,
+) -> Result<Endpoint, Report> {
+    let wanted = names(common, network)?;
+    let reached_by = |name: &TransportName| {
+        let mut endpoints = provider.as_slice().iter();
+        endpoints.find(|it| TransportName::of(it) == Some(*name))
+    };
+    if let Some(endpoint) = wanted.iter().find_map(reached_by) {
+        return Ok(*endpoint);
+    }
+    let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+    let wanted = wanted.join(" or ");
+    let message = format!("the provider's address is not one that {wanted} can reach");
+    Err(Report::new(ErrorKind::Usage, message)
+        .with_hint("ask the provider for its other address, or choose with --transport"))
+}
+
+/// The transports that may be used, the preferred one first.
+pub(crate) fn names(common: &Common, network: &Network) -> Result<Vec<TransportName>, Report> {
+    match common.transport {
+        Choice::Auto => Ok(network.transports.clone()),
+        Choice::Only(name) if network.transports.contains(&name) => Ok(vec![name]),
+        Choice::Only(name) => {
+            let message = format!("the network \"{}\" has no {name}", network.name);
+            Err(Report::new(ErrorKind::Usage, message)
+                .with_hint("choose a transport that the network file names"))
+        }
+    }
+}
+
+/// A querier that can call at these places, with its wallet.
+pub(crate) async fn querier(common: &Common, endpoints: &[Endpoint]) -> Result<Querier, Report> {
     let network = network(common)?;
     let wallet = wallet(common)?;
     let spinner = Spinner::new(common.quiet);
-    let transport = connect(common, &network, &spinner).await?;
+    let transport = connect(common, &network, endpoints, &spinner).await?;
     Ok(Querier::new(transport, Arc::new(SystemClock::default())).with_wallet(wallet))
 }
 
@@ -191,14 +225,40 @@ fn make_private(path: &Path) -> Result<(), Report> {
     })
 }
 
-/// Starts the transport, with progress.
+/// Starts what it takes to call at these places.
 pub(crate) async fn connect(
     common: &Common,
     network: &Network,
+    endpoints: &[Endpoint],
+    spinner: &Spinner,
+) -> Result<Arc<dyn Transport>, Report> {
+    let mut names: Vec<TransportName> = Vec::new();
+    for name in endpoints.iter().filter_map(TransportName::of) {
+        if !network.transports.contains(&name) {
+            let message = format!("the network \"{}\" has no {name}", network.name);
+            return Err(Report::new(ErrorKind::Usage, message));
+        }
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut transports = Vec::new();
+    for name in names {
+        transports.push(start(common, network, name, spinner).await?);
+    }
+    Ok(Arc::new(Several::new(transports)))
+}
+
+/// Starts one transport, with progress.
+pub(crate) async fn start(
+    common: &Common,
+    network: &Network,
+    name: TransportName,
     spinner: &Spinner,
 ) -> Result<Arc<dyn Transport>, Report> {
     let directories = directories(common, network)?;
     let deadline = BOOTSTRAP.min(common.max_time);
+    spinner.say(format!("starting {name}"));
     let progress = |status: transport::BootstrapProgress| {
         let stuck = status.blocked.map(|why| format!(" ({why})"));
         spinner.say(format!(
@@ -207,5 +267,8 @@ pub(crate) async fn connect(
             stuck.unwrap_or_default()
         ));
     };
-    Ok(Box::pin(transport::start(network, &directories, deadline, progress)).await?)
+    // The first client is connected at the start; for one call there is no need of more.
+    let nym = NymRole::Caller { pool: 0 };
+    let options = StartOptions::new(directories, nym, deadline);
+    Ok(Box::pin(transport::start(network, name, options, progress)).await?)
 }

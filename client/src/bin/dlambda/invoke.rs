@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use dlambda_client::{Answer, Call, CallError, Ended, FunctionName, Progress, Querier};
 use dlambda_privacy::clock::SystemClock;
-use dlambda_proto::{BatchSize, ErrorKind, Evidence, ReceiptEvidence, Report, Start, encode};
+use dlambda_proto::{
+    BatchSize, Endpoint, ErrorKind, Evidence, ReceiptEvidence, Report, Start, encode,
+};
 use serde_json::{Value, json};
 
 use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
@@ -29,19 +31,21 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Report> {
     let started = Instant::now();
     let network = home::network(common)?;
-    let call = describe(&args, common.max_time).await?;
+    let provider = home::choose(common, &network, &args.provider)?;
+    let call = describe(&args, provider, common.max_time).await?;
     let spinner = Spinner::new(common.quiet);
-    let transport = home::connect(common, &network, &spinner).await?;
+    let transport = home::connect(common, &network, &[provider], &spinner).await?;
     let bootstrap = started.elapsed();
     let wallet = home::wallet(common)?;
     let clock = Arc::new(SystemClock::default());
     let querier = Querier::new(transport, clock).with_wallet(wallet.clone());
     let left = common.max_time.saturating_sub(bootstrap);
     if left.is_zero() {
-        let message = "nothing was left of --max-time after reading the input and starting Tor";
+        let message =
+            "nothing was left of --max-time after reading the input and starting the transport";
         return Err(Report::new(ErrorKind::Deadline, message));
     }
-    let ended = Box::pin(perform(&querier, &call, &args, left, &spinner)).await;
+    let ended = Box::pin(perform(&querier, &provider, &call, &args, left, &spinner)).await;
     drop(spinner);
     let evidence = ended.as_ref().ok().and_then(|ended| ended.evidence.clone());
     let outcome = ended.and_then(Ended::into_answer);
@@ -55,7 +59,7 @@ pub(crate) async fn run(
     // The output is out; nobody waits for this but the shell.
     querier.settle().await;
     if args.auto_contract {
-        wallet::refill_later(common, &wallet, &args.provider);
+        wallet::refill_later(common, &wallet, &provider);
     }
     code
 }
@@ -64,6 +68,7 @@ pub(crate) async fn run(
 /// and then lets some time pass.
 async fn perform(
     querier: &Querier,
+    provider: &Endpoint,
     call: &Call,
     args: &InvokeArgs,
     max_time: Duration,
@@ -82,7 +87,7 @@ async fn perform(
     spinner.say("making a contract".to_owned());
     let plan = Some(plan.clone());
     let left = |started: Instant| max_time.saturating_sub(started.elapsed());
-    let bought = wallet::buy(querier, &args.provider, plan, AUTO_CALLS, left(started));
+    let bought = wallet::buy(querier, provider, plan, AUTO_CALLS, left(started));
     if let Err(error) = bought.await {
         spinner.pause(|| say(&format!("no contract: {}", error.message)));
         return ended;
@@ -109,11 +114,15 @@ fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), R
         .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
 }
 
-async fn describe(args: &InvokeArgs, max_time: Duration) -> Result<Call, Report> {
+async fn describe(
+    args: &InvokeArgs,
+    provider: Endpoint,
+    max_time: Duration,
+) -> Result<Call, Report> {
     let function = function_name(&args.function)?;
     let input = input::read_input(max_time).await?;
     let request = args.http.request(!input.is_empty())?;
-    let mut call = Call::new(args.provider, function)
+    let mut call = Call::new(provider, function)
         .args(args.args.clone())
         .input(input);
     if let Some(plan) = &args.plan {

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use dlambda_client::wallet::{ContractStage, ContractSummary, Listing};
-use dlambda_client::{Offered, Querier, Wallet};
+use dlambda_client::{Offered, Querier, Settled, Wallet};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::negotiation::Wish;
 use dlambda_privacy::os_rng;
@@ -48,9 +48,16 @@ fn list(common: &Common, format: Format) -> Result<ExitCode, Report> {
 
 /// Finishes what was interrupted, and forgets what is over.
 async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
-    let querier = home::querier(common).await?;
-    let settled = Box::pin(querier.settle_contracts(common.max_time)).await?;
     let wallet = home::wallet(common)?;
+    let from = wallet.clone();
+    let open = spawn_blocking(move || open(&from)).await;
+    let open = open.unwrap_or_else(|_| Ok(Vec::new()))?;
+    let settled = if open.is_empty() {
+        Settled::default()
+    } else {
+        let querier = home::querier(common, &open).await?;
+        Box::pin(querier.settle_contracts(common.max_time)).await?
+    };
     let forgotten = spawn_blocking(move || wallet.forget_expired(now())).await;
     let forgotten = forgotten.unwrap_or(Ok(0))?;
     match format {
@@ -74,6 +81,13 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Where contracts wait to be finished.
+fn open(wallet: &Wallet) -> Result<Vec<Endpoint>, Report> {
+    let drafts = wallet.drafts()?.into_iter().map(|it| it.endpoint);
+    let unconfirmed = wallet.unconfirmed()?.into_iter().map(|it| it.endpoint);
+    Ok(drafts.chain(unconfirmed).collect())
+}
+
 /// Waits for a random time, then buys what runs low.
 async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<ExitCode, Report> {
     let wallet = home::wallet(common)?;
@@ -87,7 +101,8 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
     let low = low.unwrap_or_else(|_| Ok(Vec::new()))?;
     let mut bought = 0;
     if !low.is_empty() {
-        let querier = home::querier(common).await?;
+        let endpoints: Vec<Endpoint> = low.iter().map(|(endpoint, ..)| *endpoint).collect();
+        let querier = home::querier(common, &endpoints).await?;
         for (endpoint, plan, calls) in low {
             let buying = buy(&querier, &endpoint, plan, calls, common.max_time);
             bought += usize::from(Box::pin(buying).await.is_ok());

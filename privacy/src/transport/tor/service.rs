@@ -134,6 +134,7 @@ async fn meet(request: RendRequest) -> Option<Incoming> {
             _alive: alive.drop_guard(),
         }),
         circuit: CircuitFacts::new(opening),
+        largest_frame: usize::MAX,
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use dlambda_privacy::network::TransportName;
 
 /// Run WebAssembly functions for callers whom you cannot recognise.
 #[derive(Debug, Parser)]
@@ -87,6 +88,11 @@ pub(crate) struct RunArgs {
     /// Network file; without one, the public Tor network
     #[arg(long, value_name = "FILE", env = "DLAMBDA_NETWORK")]
     pub(crate) network: Option<PathBuf>,
+
+    /// How to be reached: `tor`, `nym`, or `tor,nym`; without it, the first way
+    /// that the network file names
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) transport: Vec<TransportName>,
 
     /// Longest time to start Tor and to be reachable through it, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::network::{Network, TransportName};
-use dlambda_privacy::transport::{self, BootstrapProgress, Transport};
-use dlambda_proto::{ErrorKind, Report};
+use dlambda_privacy::transport::{
+    self, BootstrapProgress, NymRole, Several, StartOptions, Transport,
+};
+use dlambda_proto::{Endpoint, ErrorKind, Report};
 use dlambda_provider::{DataDir, Observer, Provider, ProviderConfig, Stop};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -71,17 +73,43 @@ async fn start(
     data: DataDir,
     spinner: &ProgressBar,
 ) -> Result<Provider, Report> {
-    let progress = |status: BootstrapProgress| {
-        let stuck = status.blocked.map(|why| format!(" ({why})"));
-        let stuck = stuck.unwrap_or_default();
-        spinner.set_message(format!("starting Tor: {} %{stuck}", status.percent));
-    };
-    let directories = data.tor(&network.name);
-    let transport: Arc<dyn Transport> =
-        transport::start(network, &directories, args.ready_within, progress).await?;
+    let mut transports = Vec::new();
+    for name in names(args, network)? {
+        spinner.set_message(format!("starting {name}"));
+        let progress = |status: BootstrapProgress| {
+            let stuck = status.blocked.map(|why| format!(" ({why})"));
+            let stuck = stuck.unwrap_or_default();
+            spinner.set_message(format!("starting Tor: {} %{stuck}", status.percent));
+        };
+        let options = StartOptions::new(
+            data.tor(&network.name),
+            NymRole::Provider(data.nym(&network.name)?),
+            args.ready_within,
+        );
+        let started = Box::pin(transport::start(network, name, options, progress));
+        transports.push(started.await?);
+    }
+    let transport: Arc<dyn Transport> = Arc::new(Several::new(transports));
     spinner.set_message("compiling functions");
     let clock = Arc::new(SystemClock::default());
     Ok(Provider::start(config, &args.functions, data, transport, clock).await?)
+}
+
+/// The transports that were asked for.
+fn names(args: &RunArgs, network: &Network) -> Result<Vec<TransportName>, Report> {
+    if args.transport.is_empty() {
+        return Ok(network.transports.iter().take(1).copied().collect());
+    }
+    for name in &args.transport {
+        if !network.transports.contains(name) {
+            let message = format!("the network \"{}\" has no {name}", network.name);
+            return Err(Report::new(ErrorKind::Usage, message)
+                .with_hint("name transports that the network file names"));
+        }
+    }
+    let mut names = args.transport.clone();
+    names.dedup();
+    Ok(names)
 }
 
 fn read_config(args: &RunArgs) -> Result<ProviderConfig, Report> {
@@ -117,7 +145,10 @@ fn read_network(args: &RunArgs) -> Result<Network, Report> {
             format!("{}: {}", path.display(), report.message),
         )
     })?;
-    if network.transport == TransportName::DangerouslyDirect {
+    if network
+        .transports
+        .contains(&TransportName::DangerouslyDirect)
+    {
         say("DANGER: this network gives neither you nor your callers any anonymity");
     }
     Ok(network)
@@ -132,7 +163,9 @@ fn recorder(args: &RunArgs) -> Result<Option<Arc<dyn Observer>>, Report> {
 }
 
 fn announcement(provider: &Provider, format: Format) -> String {
-    let address = provider.endpoint().unredacted();
+    let endpoints = provider.endpoints();
+    let each: Vec<String> = endpoints.iter().map(Endpoint::unredacted).collect();
+    let address = each.join(",");
     match format {
         Format::Text => address,
         Format::Json => json!({

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use dlambda_proto::{Endpoint, PlanName};
+use dlambda_proto::{Endpoints, PlanName};
 
 use crate::http::{RequestLine, header};
 
@@ -11,16 +11,16 @@ use crate::http::{RequestLine, header};
 #[derive(Debug, Args)]
 pub(crate) struct DoctorArgs {
     /// Also try to reach this provider
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Option<Endpoint>,
+    #[arg(value_parser = endpoints)]
+    pub(crate) provider: Option<Endpoints>,
 }
 
 /// What to call.
 #[derive(Debug, Args)]
 pub(crate) struct InvokeArgs {
-    /// The provider's onion address
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Endpoint,
+    /// The provider's address: onion, Nym, or both with a comma between
+    #[arg(value_parser = endpoints)]
+    pub(crate) provider: Endpoints,
 
     /// A CID, an alias in the provider's advert, or a path to a .wasm file
     /// (with a slash in it, or ending in .wasm)
@@ -142,7 +142,7 @@ pub(crate) struct InspectArgs {
     pub(crate) file: PathBuf,
 }
 
-pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
+pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {
     text.parse()
         .map_err(|error: dlambda_proto::IdError| error.to_string())
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use dlambda_proto::{BatchSize, Endpoint, PlanName};
+use dlambda_proto::{BatchSize, Endpoints, PlanName};
 
-use super::args::{endpoint, plan};
+use super::args::{endpoints, plan};
 use super::seconds;
 
 pub(crate) const CONTRACT_EXAMPLES: &str = "\
@@ -45,9 +45,9 @@ Examples:
 /// What to agree on.
 #[derive(Debug, Args)]
 pub(crate) struct ContractArgs {
-    /// The provider's onion address
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Endpoint,
+    /// The provider's address: onion, Nym, or both with a comma between
+    #[arg(value_parser = endpoints)]
+    pub(crate) provider: Endpoints,
 
     /// The plan; without one, the provider's first
     #[arg(long, value_parser = plan)]
@@ -106,9 +106,9 @@ pub(crate) struct RefillArgs {
 /// What to audit.
 #[derive(Debug, Args)]
 pub(crate) struct AuditArgs {
-    /// The provider's onion address
-    #[arg(value_parser = endpoint)]
-    pub(crate) provider: Endpoint,
+    /// The provider's address: onion, Nym, or both with a comma between
+    #[arg(value_parser = endpoints)]
+    pub(crate) provider: Endpoints,
 
     /// The function to audit with, a path to a .wasm file; its input is
     /// standard input

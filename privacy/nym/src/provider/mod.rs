@@ -1,0 +1,264 @@
+//! The role of the provider: one client with a lasting address, and a session
+//! for each sender that writes to it.
+
+mod connect;
+mod directory;
+mod table;
+mod window;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::Duration;
+
+use dlambda_nym_link::{Command, Event, Reason, SessionId, VERSION};
+use nym_sdk::mixnet::ReconstructedMessage;
+use time::OffsetDateTime;
+use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::client::{self, Client};
+use crate::error::HelperError;
+use crate::link::Events;
+use crate::network::Network;
+use crate::storage::Replies;
+use connect::Plan;
+use directory::Directory;
+use table::{Sender, Table};
+
+/// How often waiting answers are looked at.
+const PUMP: Duration = Duration::from_millis(20);
+
+/// How often old things are swept.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Packets given to the SDK at one look.
+const PACKETS_AT_ONCE: usize = 256;
+
+/// Reply blocks kept of one caller. It may send more; it pays for them.
+const SURBS_KEPT: usize = 1_000;
+
+/// How long the reply blocks of an unknown sender are kept: those of a message
+/// come a little before the message.
+const SURBS_ALONE: Duration = Duration::from_secs(60);
+
+/// Serves whoever writes until the commands end, and then for ever: whoever
+/// reads them ends the helper.
+pub(crate) async fn run(
+    network: Network,
+    directory: &Path,
+    mut commands: mpsc::Receiver<Command>,
+    events: Events,
+    start_deadline: Duration,
+) -> Result<(), HelperError> {
+    let directory = Directory::open(directory)?;
+    let plan = Plan {
+        network,
+        path: directory.path().to_owned(),
+        replies: Replies::new(),
+    };
+    let client = plan.first(start_deadline).await?;
+    let ready = Event::Ready {
+        version: VERSION,
+        address: Some(client.address()),
+    };
+    events.send(ready).await;
+    let mut provider = Provider {
+        plan,
+        events,
+        client: Some(client),
+        connecting: JoinSet::new(),
+        table: Table::default(),
+        farewells: VecDeque::new(),
+    };
+    let mut pump = interval(PUMP);
+    pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => provider.obey(command),
+                None => return std::future::pending().await,
+            },
+            messages = next(&mut provider.client) => provider.arrived(messages),
+            Some(client) = provider.connecting.join_next() => provider.connected(client),
+            room = provider.events.wait_for_room(), if !provider.farewells.is_empty() => {
+                provider.take_leave(room);
+            }
+            _ = pump.tick(), if provider.table.is_waiting() => {}
+            _ = sweep.tick() => provider.sweep(),
+        }
+        provider.pump().await;
+    }
+}
+
+struct Provider {
+    plan: Plan,
+    events: Events,
+    client: Option<Client>,
+    connecting: JoinSet<Client>,
+    table: Table,
+    /// Sessions whose end the parent must still be told.
+    farewells: VecDeque<(SessionId, Reason)>,
+}
+
+async fn next(client: &mut Option<Client>) -> Option<Vec<ReconstructedMessage>> {
+    match client {
+        Some(client) => client.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Provider {
+    fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Reply { session, message } => {
+                if let Err(reason) = self.table.queue(session, message.into(), now) {
+                    self.farewells.push_back((session, reason));
+                }
+            }
+            Command::Close { session } => self.table.end(session, now),
+            Command::Start(_) | Command::Dial { .. } | Command::Send { .. } => {
+                tracing::warn!("a command that a provider's helper does not obey");
+            }
+        }
+    }
+
+    /// Takes messages, or the news that the client has ended.
+    fn arrived(&mut self, messages: Option<Vec<ReconstructedMessage>>) {
+        match messages {
+            Some(messages) => messages.into_iter().for_each(|message| self.take(message)),
+            None => {
+                if let Some(client) = self.client.take() {
+                    tracing::warn!("the provider has lost the network");
+                    self.connecting.spawn(self.plan.clone().again(client));
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self, client: Result<Client, JoinError>) {
+        match client {
+            Ok(client) => {
+                tracing::info!("the provider is connected again");
+                self.client = Some(client);
+            }
+            Err(_) => {
+                let plan = self.plan.clone();
+                self.connecting.spawn(plan.afresh());
+            }
+        }
+    }
+
+    fn take(&mut self, message: ReconstructedMessage) {
+        // Without a tag, it cannot be answered.
+        let Some(tag) = message.sender_tag else {
+            return;
+        };
+        if !client::is_acceptable(&message) {
+            return;
+        }
+        let now = Instant::now();
+        let session = match self.table.sender(&tag, now) {
+            Sender::Ended => return,
+            Sender::Known(session) => session,
+            Sender::New => {
+                let Some(room) = self.events.room() else {
+                    return;
+                };
+                let (session, evicted) = self.table.add(tag, now);
+                if let Some(evicted) = evicted {
+                    self.farewells.push_back((evicted, Reason::Busy));
+                }
+                let tag = tag.to_bytes().to_vec().into();
+                room.send(Event::Arrived { session, tag });
+                session
+            }
+        };
+        let message = message.message.into();
+        match self.events.room() {
+            Some(room) => {
+                room.send(Event::Message { session, message });
+            }
+            None => self.part(session, Reason::Busy),
+        }
+    }
+
+    /// Ends a session from this side.
+    fn part(&mut self, session: SessionId, reason: Reason) {
+        if self.table.is_live(session) {
+            self.table.end(session, Instant::now());
+            self.farewells.push_back((session, reason));
+        }
+        self.table.discard(session);
+    }
+
+    /// Tells the parent of one session that has ended.
+    fn take_leave(&mut self, room: OwnedPermit<Event>) {
+        if let Some((session, reason)) = self.farewells.pop_front() {
+            room.send(Event::Closed { session, reason });
+        }
+    }
+
+    /// Gives answers to the SDK, as far as it takes them.
+    async fn pump(&mut self) {
+        let mut packets = 0;
+        for _ in 0..self.table.turns() {
+            match self.answer_one().await {
+                Some(given) => packets += given,
+                None => break,
+            }
+            if packets >= PACKETS_AT_ONCE {
+                break;
+            }
+        }
+    }
+
+    /// Sends the next message of whose turn it is, and says how many packets
+    /// it takes; `None` if the client takes no more.
+    async fn answer_one(&mut self) -> Option<usize> {
+        let client = self.client.as_ref().filter(|client| client.has_room())?;
+        let now = Instant::now();
+        let (id, session) = self.table.turn()?;
+        let tag = session.tag;
+        let surbs = self.plan.replies.0.surbs_storage_ref();
+        let newest = surbs.surbs_last_received_at(&tag);
+        session
+            .window
+            .look(surbs.available_surbs(&tag), newest, now);
+        if session.window.is_stuck(now) {
+            self.part(id, Reason::Lost);
+            return Some(0);
+        }
+        if !session.window.is_open() {
+            return Some(0);
+        }
+        let message = self.table.take(id, now)?;
+        let packets = self.table.give(id, &message);
+        if client.reply(tag, &message).await.is_err() {
+            tracing::warn!("an answer was not taken");
+        }
+        Some(packets)
+    }
+
+    fn sweep(&mut self) {
+        for session in self.table.expire(Instant::now()) {
+            self.farewells.push_back((session, Reason::Lost));
+        }
+        let recent = OffsetDateTime::now_utc() - SURBS_ALONE;
+        let table = &self.table;
+        let all = self.plan.replies.0.surbs_storage_ref();
+        all.retain(|tag, surbs| {
+            let mut kept = 0;
+            if surbs.fresh_left() > SURBS_KEPT {
+                surbs.retain_fresh_surbs(|_| {
+                    kept += 1;
+                    kept <= SURBS_KEPT
+                });
+            }
+            table.knows(tag) || surbs.surbs_last_received_at() > recent
+        });
+    }
+}

@@ -1,0 +1,326 @@
+//! Nym, in a helper process: real Sphinx packets, and replies by single-use
+//! reply blocks only.
+//!
+//! Every [`Transport::dial`] has a Nym client of its own, used once, so that no
+//! sender tag, gateway session or key is seen twice. A provider answers with
+//! the reply blocks that it was sent and never learns an address.
+
+mod flow;
+mod link;
+mod program;
+mod segment;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dlambda_nym_link::{
+    Command, NymRecipient, Reason, Role, SessionId, Settings, Traffic, VERSION,
+};
+use dlambda_proto::{Endpoint, NymAddress};
+use rand_core::Rng as _;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+
+use self::flow::Flow;
+use self::link::{Arrival, Link, Ready, SessionEvent};
+use self::program::{Launch, Program};
+use self::stream::{NymStream, Session};
+use super::{BoxStream, CircuitFacts, Incoming, Listener, Transport};
+use crate::TransportError;
+use crate::network::{Network, NymTraffic};
+
+/// For a client that is connected to the mixnet.
+const DIAL: Duration = Duration::from_secs(60);
+/// For a helper that died to be back.
+const BACK: Duration = Duration::from_secs(30);
+/// Bytes that may be received and not read, in KiB, over all streams.
+const MEMORY_KIB: usize = 128 << 10;
+/// Largest frame on a stream, in bytes.
+const LARGEST_FRAME: usize = (4 << 20) + (64 << 10);
+
+/// A Nym client for each stream, or a provider's own Nym client.
+pub struct NymTransport {
+    link: Arc<Link>,
+    /// A provider calls itself through a helper of its own for each call.
+    own_caller: Option<Box<dyn Fn() -> Link + Send + Sync>>,
+    arrivals: Mutex<Option<mpsc::Receiver<Arrival>>>,
+    sessions: AtomicU64,
+    memory: Arc<Semaphore>,
+}
+
+/// What a Nym transport is for.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum NymRole {
+    /// To call.
+    Caller {
+        /// Clients to keep connected ahead of time: as many as calls come at once.
+        pool: u8,
+    },
+    /// To be called, at an address that is kept in a directory of its own,
+    /// readable by its owner only. Calling, which a provider does to see
+    /// whether it is reached, takes another helper each time.
+    Provider(PathBuf),
+}
+
+impl NymTransport {
+    /// Starts the helper and waits until the mixnet can be used.
+    ///
+    /// # Errors
+    ///
+    /// [`TransportError::NetworkDown`] if the network does not answer within
+    /// `deadline`, [`TransportError::Local`] if there is no helper.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn start(
+        network: &Network,
+        role: NymRole,
+        deadline: Duration,
+    ) -> Result<Self, TransportError> {
+        let missing = || {
+            let why = "the program dlambda-nym is missing: `make nym` builds it; it belongs beside this program, or where DLAMBDA_NYM says";
+            TransportError::Local(why.into())
+        };
+        let program = Program::find().ok_or_else(missing)?;
+        Self::start_with(program, network, role, deadline).await
+    }
+
+    async fn start_with(
+        launch: impl Launch + Clone,
+        network: &Network,
+        role: NymRole,
+        deadline: Duration,
+    ) -> Result<Self, TransportError> {
+        let role = match role {
+            NymRole::Caller { pool } => Role::Caller { pool },
+            NymRole::Provider(directory) => {
+                // The helper works elsewhere.
+                let directory = std::path::absolute(directory);
+                let directory = directory.map_err(|error| TransportError::Local(error.into()))?;
+                let directory = directory.into_os_string().into_string();
+                let unspeakable = |_| TransportError::Local("the path is not UTF-8".into());
+                Role::Provider {
+                    directory: directory.map_err(unspeakable)?,
+                }
+            }
+        };
+        let settings = Settings {
+            version: VERSION,
+            api_url: network.nym.api_url.clone(),
+            traffic: match network.nym.traffic {
+                NymTraffic::Standard => Traffic::Standard,
+                NymTraffic::Fast => Traffic::Fast,
+            },
+            role,
+        };
+        let own_caller = matches!(settings.role, Role::Provider { .. }).then(|| {
+            let launch = launch.clone();
+            let settings = Settings {
+                role: Role::Caller { pool: 0 },
+                ..settings.clone()
+            };
+            let start = move || Link::start(launch.clone(), settings.clone()).0;
+            Box::new(start) as Box<dyn Fn() -> Link + Send + Sync>
+        });
+        let (link, arrivals) = Link::start(launch, settings);
+        let ready = link.ready(deadline, true).await;
+        ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
+        Ok(Self {
+            link: Arc::new(link),
+            own_caller,
+            arrivals: Mutex::new(Some(arrivals)),
+            sessions: AtomicU64::new(1),
+            memory: Arc::new(Semaphore::new(MEMORY_KIB)),
+        })
+    }
+
+    fn session(
+        &self,
+        id: SessionId,
+        events: mpsc::Receiver<SessionEvent>,
+        commands: mpsc::Sender<Command>,
+        link: Arc<Link>,
+    ) -> Session {
+        Session {
+            _link: link,
+            id,
+            is_caller: true,
+            events,
+            commands,
+            memory: Arc::clone(&self.memory),
+            started: Instant::now(),
+        }
+    }
+}
+
+#[async_trait]
+impl Transport for NymTransport {
+    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+        let Endpoint::Nym(address) = endpoint else {
+            return Err(TransportError::WrongEndpoint);
+        };
+        let link = match &self.own_caller {
+            None => Arc::clone(&self.link),
+            Some(start) => Arc::new(start()),
+        };
+        let ready = link.ready(BACK, false).await;
+        let Ready { commands, .. } =
+            ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
+        let id = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
+        let mut events = link.register(id);
+        let dial = Command::Dial {
+            session: id,
+            recipient: NymRecipient(*address.as_bytes()),
+        };
+        let dialled = async {
+            commands.send(dial).await.ok()?;
+            events.recv().await
+        };
+        let died = || TransportError::NetworkDown("the Nym helper died".into());
+        match timeout(DIAL, dialled).await {
+            Ok(Some(SessionEvent::Dialed)) => {}
+            Ok(Some(SessionEvent::Closed(reason))) => return Err(refused(reason)),
+            Ok(Some(SessionEvent::Message(_)) | None) => return Err(died()),
+            Err(_) => {
+                let _ = commands.try_send(Command::Close { session: id });
+                return Err(TransportError::Deadline("Nym client"));
+            }
+        }
+        let mut name = [0; 16];
+        crate::os_rng().fill_bytes(&mut name);
+        let (flow, opening) = Flow::call(name, Duration::ZERO);
+        let session = self.session(id, events, commands, link);
+        Ok(Box::new(NymStream::start(session, flow, vec![opening])))
+    }
+
+    fn largest_frame(&self) -> usize {
+        LARGEST_FRAME
+    }
+
+    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+        let ready = self.link.ready(BACK, false).await;
+        let ready = ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
+        let none = || TransportError::Local("this Nym client is for calling".into());
+        let address = ready.address.ok_or_else(none)?;
+        let address = NymAddress::from_bytes(address.0)
+            .map_err(|error| TransportError::Local(error.into()))?;
+        let arrivals = self.arrivals.lock().await.take().ok_or_else(none)?;
+        let (opened, incoming) = mpsc::channel(16);
+        let memory = Arc::clone(&self.memory);
+        let door = receive(Arc::downgrade(&self.link), arrivals, opened, memory);
+        let door = tokio::spawn(door);
+        Ok(Box::new(NymListener {
+            endpoint: Endpoint::Nym(address),
+            incoming,
+            _link: Arc::clone(&self.link),
+            _door: tokio_util::task::AbortOnDropHandle::new(door),
+        }))
+    }
+}
+
+struct NymListener {
+    endpoint: Endpoint,
+    incoming: mpsc::Receiver<Incoming>,
+    _link: Arc<Link>,
+    _door: tokio_util::task::AbortOnDropHandle<()>,
+}
+
+#[async_trait]
+impl Listener for NymListener {
+    fn endpoint(&self) -> Endpoint {
+        self.endpoint
+    }
+
+    async fn accept(&mut self) -> Option<Incoming> {
+        self.incoming.recv().await
+    }
+}
+
+/// Opens the streams of those who arrive.
+async fn receive(
+    link: Weak<Link>,
+    mut arrivals: mpsc::Receiver<Arrival>,
+    opened: mpsc::Sender<Incoming>,
+    memory: Arc<Semaphore>,
+) {
+    while let Some(arrival) = arrivals.recv().await {
+        let (opened, memory) = (opened.clone(), Arc::clone(&memory));
+        let Some(link) = link.upgrade() else { return };
+        tokio::spawn(async move {
+            // The first message comes with the arrival.
+            let incoming = timeout(BACK, open(link, arrival, memory)).await;
+            if let Ok(Some(incoming)) = incoming {
+                let _ = opened.send(incoming).await;
+            }
+        });
+    }
+}
+
+async fn open(link: Arc<Link>, arrival: Arrival, memory: Arc<Semaphore>) -> Option<Incoming> {
+    let Arrival {
+        session: id,
+        tag,
+        mut events,
+        commands,
+    } = arrival;
+    let Some(SessionEvent::Message(message)) = events.recv().await else {
+        return None;
+    };
+    let flow = match Flow::answer(&message, Duration::ZERO) {
+        Ok(flow) => flow,
+        Err(answer) => {
+            if let Some(reset) = answer {
+                let message = reset.message.into();
+                let reset = Command::Reply {
+                    session: id,
+                    message,
+                };
+                let _ = commands.send(reset).await;
+            }
+            let _ = commands.send(Command::Close { session: id }).await;
+            return None;
+        }
+    };
+    let session = Session {
+        _link: link,
+        id,
+        is_caller: false,
+        events,
+        commands,
+        memory,
+        started: Instant::now(),
+    };
+    // All that is known of a caller.
+    let known = [&tag[..], &message[..]].concat();
+    Some(Incoming {
+        stream: Box::new(NymStream::start(session, flow, Vec::new())),
+        circuit: CircuitFacts::new(known),
+        largest_frame: LARGEST_FRAME,
+    })
+}
+
+fn refused(reason: Reason) -> TransportError {
+    match reason {
+        Reason::NoClient | Reason::Lost => {
+            TransportError::NetworkDown("no client could be connected".into())
+        }
+        Reason::Busy | Reason::TooMuch => {
+            TransportError::Unreachable("too many calls at once".into())
+        }
+    }
+}
+
+impl fmt::Debug for NymTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NymTransport")
+    }
+}

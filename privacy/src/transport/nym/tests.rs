@@ -1,0 +1,322 @@
+//! The transport over a helper that is no helper: a network in memory, which
+//! can lose messages and die.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use dlambda_nym_link::{Event, read_frame, write_frame};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio_util::sync::CancellationToken;
+
+use super::program::Launched;
+use super::*;
+
+/// The base point, which is a key.
+fn address() -> [u8; 96] {
+    let mut base = [0x66; 32];
+    base[0] = 0x58;
+    [base, [9; 32], base].concat().try_into().expect("96 bytes")
+}
+
+/// A mixnet with one provider in it.
+#[derive(Clone, Default)]
+struct Mixnet(Arc<Mutex<Inside>>);
+
+#[derive(Default)]
+struct Inside {
+    provider: Option<mpsc::Sender<Event>>,
+    /// By the tag, which is also the provider's name for the session.
+    callers: HashMap<u64, (SessionId, mpsc::Sender<Event>)>,
+    known: Vec<u64>,
+    tags: u64,
+    messages: usize,
+    /// One in so many is lost.
+    loss: Option<usize>,
+    blocks: Vec<u16>,
+    kill: HashMap<&'static str, CancellationToken>,
+}
+
+#[derive(Clone)]
+struct Helper {
+    mixnet: Mixnet,
+    name: &'static str,
+}
+
+impl Mixnet {
+    async fn transport(&self, name: &'static str, role: NymRole) -> NymTransport {
+        let helper = Helper {
+            mixnet: self.clone(),
+            name,
+        };
+        let network = Network::parse("name = \"t\"\ntransport = \"nym\"").expect("valid");
+        NymTransport::start_with(helper, &network, role, DIAL)
+            .await
+            .expect("starts")
+    }
+
+    async fn caller(&self) -> NymTransport {
+        self.transport("caller", NymRole::Caller { pool: 1 }).await
+    }
+
+    async fn provider(&self) -> NymTransport {
+        self.transport("provider", NymRole::Provider("/nowhere".into()))
+            .await
+    }
+
+    fn kill(&self, name: &str) {
+        self.inside().kill[name].cancel();
+    }
+
+    fn inside(&self) -> std::sync::MutexGuard<'_, Inside> {
+        self.0.lock().expect("whole")
+    }
+
+    fn send(&self, tag: u64, message: Vec<u8>, blocks: u16) {
+        let mut inside = self.inside();
+        inside.blocks.push(blocks);
+        if inside.is_lost() {
+            return;
+        }
+        let session = SessionId(1 << 63 | tag);
+        let is_new = !inside.known.contains(&tag);
+        let Some(provider) = inside.provider.clone() else {
+            return;
+        };
+        if is_new {
+            inside.known.push(tag);
+            let tag = tag.to_be_bytes().to_vec().into();
+            let _ = provider.try_send(Event::Arrived { session, tag });
+        }
+        let message = message.into();
+        let _ = provider.try_send(Event::Message { session, message });
+    }
+
+    fn reply(&self, session: SessionId, message: Vec<u8>) {
+        let mut inside = self.inside();
+        if inside.is_lost() {
+            return;
+        }
+        if let Some((session, caller)) = inside.callers.get(&(session.0 & !(1 << 63))) {
+            let (session, message) = (*session, message.into());
+            let _ = caller.try_send(Event::Message { session, message });
+        }
+    }
+}
+
+impl Inside {
+    fn is_lost(&mut self) -> bool {
+        self.messages += 1;
+        self.loss
+            .is_some_and(|loss| self.messages.is_multiple_of(loss))
+    }
+}
+
+#[async_trait]
+impl Launch for Helper {
+    async fn launch(&mut self) -> std::io::Result<Launched> {
+        let (input, commands) = tokio::io::duplex(1 << 20);
+        let (events, output) = tokio::io::duplex(1 << 20);
+        let kill = CancellationToken::new();
+        let mixnet = self.mixnet.clone();
+        mixnet.inside().kill.insert(self.name, kill.clone());
+        tokio::spawn(kill.run_until_cancelled_owned(help(mixnet, commands, events)));
+        Ok(Launched {
+            input: Box::new(input),
+            output: Box::new(output),
+            _child: None,
+        })
+    }
+}
+
+async fn help(mixnet: Mixnet, mut commands: DuplexStream, mut output: DuplexStream) {
+    let (events, mut waiting) = mpsc::channel(1000);
+    let write = async {
+        while let Some(event) = waiting.recv().await {
+            write_frame(&mut output, &event).await.expect("is read");
+        }
+    };
+    let read = async {
+        let mut dialled: HashMap<SessionId, u64> = HashMap::new();
+        while let Ok(Some(command)) = read_frame(&mut commands).await {
+            match command {
+                Command::Start(settings) => {
+                    let is_provider = matches!(settings.role, Role::Provider { .. });
+                    let address = is_provider.then(|| NymRecipient(address()));
+                    let version = VERSION;
+                    let _ = events.try_send(Event::Ready { version, address });
+                    if is_provider {
+                        let mut inside = mixnet.inside();
+                        inside.provider = Some(events.clone());
+                        inside.known.clear();
+                    }
+                }
+                Command::Dial { session, .. } => {
+                    let mut inside = mixnet.inside();
+                    inside.tags += 1;
+                    let tag = inside.tags;
+                    inside.callers.insert(tag, (session, events.clone()));
+                    dialled.insert(session, tag);
+                    let _ = events.try_send(Event::Dialed { session });
+                }
+                Command::Send {
+                    session,
+                    message,
+                    surbs,
+                } => mixnet.send(dialled[&session], message.into(), surbs),
+                Command::Reply { session, message } => mixnet.reply(session, message.into()),
+                Command::Close { session } => {
+                    if let Some(tag) = dialled.remove(&session) {
+                        mixnet.inside().callers.remove(&tag);
+                    }
+                }
+            }
+        }
+    };
+    tokio::join!(write, read);
+}
+
+/// Answers every stream with what it was sent, backwards.
+async fn serve(provider: NymTransport) -> Vec<Vec<u8>> {
+    let mut listener = provider.listen().await.expect("listens");
+    let mut known = Vec::new();
+    while let Some(incoming) = listener.accept().await {
+        known.push(incoming.circuit.opening);
+        if known.len() == 3 {
+            break;
+        }
+        tokio::spawn(mirror(incoming.stream));
+    }
+    known
+}
+
+async fn mirror(mut stream: BoxStream) -> std::io::Result<()> {
+    stream.write_all(b"hello").await?;
+    stream.flush().await?;
+    let len = stream.read_u32().await? as usize;
+    let mut data = vec![0; len];
+    stream.read_exact(&mut data).await?;
+    data.reverse();
+    stream.write_all(&data).await?;
+    stream.flush().await?;
+    stream.read_u8().await.map(|_| ())
+}
+
+async fn ask(caller: &NymTransport, len: usize) -> std::io::Result<()> {
+    let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
+    let mut stream = caller.dial(&endpoint).await.expect("dials");
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).await?;
+    let question: Vec<u8> = (0..=250).cycle().take(len).collect();
+    stream.write_u32(u32::try_from(len).expect("short")).await?;
+    stream.write_all(&question).await?;
+    stream.flush().await?;
+    let mut answer = vec![0; len];
+    stream.read_exact(&mut answer).await?;
+    assert!(answer.iter().rev().eq(&question));
+    stream.write_u8(0).await?;
+    stream.flush().await?;
+    assert_eq!(stream.read(&mut hello).await?, 0, "the end");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_carry_small_and_large() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    let serving = tokio::spawn(serve(provider));
+    ask(&caller, 3).await.expect("is answered");
+    ask(&caller, 1 << 20).await.expect("is answered");
+    let mut blocks = std::mem::take(&mut mixnet.inside().blocks);
+    blocks.retain(|blocks| *blocks > 0);
+    // Each opens, asks, and acknowledges, whatever its size.
+    assert_eq!(blocks, [8, 4, 4, 8, 16, 4]);
+    // Sessions are forgotten on both sides.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(mixnet.inside().callers.is_empty());
+    assert_eq!(caller.link.open_sessions(), 0);
+    let _ = caller
+        .dial(&Endpoint::Nym(
+            NymAddress::from_bytes(address()).expect("keys"),
+        ))
+        .await;
+    let known = serving.await.expect("ends");
+    for (at, one) in known.iter().enumerate() {
+        for other in &known[..at] {
+            let shared = one
+                .windows(8)
+                .any(|part| other.windows(8).any(|it| it == part));
+            // All but the tag's zeros and the header's, which are constant.
+            assert_ne!(one[8..], other[8..]);
+            assert!(shared, "the header is the same for all");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_lost_comes_again() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    mixnet.inside().loss = Some(3);
+    tokio::spawn(serve(provider));
+    ask(&caller, 600_000).await.expect("is answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_whose_helper_dies_can_call_again() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    tokio::spawn(serve(provider));
+    let killer = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        mixnet.inside().loss = Some(1);
+        mixnet.kill("caller");
+        mixnet.inside().loss = None;
+    };
+    mixnet.inside().loss = Some(1);
+    let (asked, ()) = tokio::join!(ask(&caller, 10), killer);
+    let error = asked.expect_err("its client is gone");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionAborted);
+    ask(&caller, 10).await.expect("is answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_a_provider_forgot_is_reset() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    tokio::spawn(serve(provider));
+    let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
+    let mut stream = caller.dial(&endpoint).await.expect("dials");
+    let mut hello = [0; 5];
+    stream.read_exact(&mut hello).await.expect("is greeted");
+    mixnet.kill("provider");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    stream.write_all(&[0; 9]).await.expect("is taken");
+    stream.flush().await.expect("is taken");
+    let error = stream.read(&mut hello).await.expect_err("nobody is there");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    // The provider is there again, at the same place.
+    ask(&caller, 10).await.expect("is answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_than_a_session_carries_is_refused_before_it_is_sent() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    tokio::spawn(serve(provider));
+    let error = ask(&caller, 5 << 20).await.expect_err("is too much");
+    assert_eq!(error.kind(), std::io::ErrorKind::FileTooLarge);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_reaches_itself() {
+    let mixnet = Mixnet::default();
+    let provider = Arc::new(mixnet.provider().await);
+    let serving = Arc::clone(&provider);
+    tokio::spawn(async move {
+        let mut listener = serving.listen().await.expect("listens");
+        while let Some(incoming) = listener.accept().await {
+            tokio::spawn(mirror(incoming.stream));
+        }
+    });
+    ask(&provider, 10).await.expect("is answered");
+}
