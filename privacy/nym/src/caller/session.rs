@@ -22,6 +22,10 @@ const LOOK: Duration = Duration::from_millis(50);
 /// How long a closed session's last messages may take to leave.
 const LAST_MESSAGES: Duration = Duration::from_secs(10);
 
+/// A client has sent everything if nothing waits for so long: the SDK does not
+/// count what is on its way from one of its queues to the next.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// The mean time that a client stays connected after its session.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -147,12 +151,14 @@ impl Session {
 /// Lets the last messages leave, and ends the client at a time that does not
 /// say when the session ended.
 async fn linger(client: Client, traffic: Traffic) {
-    let until = Instant::now() + LAST_MESSAGES;
-    while client.is_alive() && !client.is_idle() && Instant::now() < until {
+    let now = Instant::now();
+    let (until, mut quiet_since) = (now + LAST_MESSAGES, now);
+    while client.is_alive() && Instant::now() < until && quiet_since.elapsed() < QUIET {
         sleep(LOOK).await;
+        if !client.is_idle() {
+            quiet_since = Instant::now();
+        }
     }
-    // A batch is on its way from the SDK's one queue to the next.
-    sleep(2 * LOOK).await;
     if traffic == Traffic::Standard {
         sleep(chance::exponential(LINGER)).await;
     }
