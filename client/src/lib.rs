@@ -46,5 +46,5 @@ pub use call::{Call, FunctionName};
 pub use contracts::{ContractProgress, Offered, Settled};
 pub use ended::Ended;
 pub use error::{CallError, ContractError};
-pub use querier::{Progress, Querier};
+pub use querier::{Progress, Querier, Unconcluded};
 pub use wallet::{Wallet, WalletError};

@@ -103,22 +103,14 @@ impl Payment {
         Ok(known.into_iter().find(|other| other != signed))
     }
 
-    /// The call is over with this answer.
-    pub(crate) async fn end(mut self, completion: &Completion) {
-        match completion {
-            Completion::Exited { .. }
-            | Completion::Stopped { .. }
-            | Completion::FunctionUnusable { .. }
-            // It will never pay for anything.
-            | Completion::Unpaid(_) => {
-                if let Some(held) = self.held.take() {
-                    forget_error(spawn_blocking(move || held.spend()).await);
-                }
-            }
-            // The provider has not spent it and never will, on this request.
-            // For another request it would link the two: so it waits, for this.
-            _ => drop(self.held.take()),
+    /// The call was answered, with an answer that [`is_over`] or not.
+    pub(crate) async fn end(mut self, is_over: bool) {
+        let held = self.held.take();
+        if let Some(held) = held.filter(|_| is_over) {
+            forget_error(spawn_blocking(move || held.spend()).await);
         }
+        // Otherwise the provider has not spent it and never will, on this request.
+        // For another request it would link the two: so it waits, for this.
     }
 
     /// The call failed: a token that never left is as good as new.
@@ -146,6 +138,18 @@ impl Payment {
         };
         blocking(move || wallet.take(&taking)).await
     }
+}
+
+/// Whether a call with this answer needs its token no more.
+pub(crate) fn is_over(completion: &Completion) -> bool {
+    matches!(
+        completion,
+        Completion::Exited { .. }
+            | Completion::Stopped { .. }
+            | Completion::FunctionUnusable { .. }
+            // It will never pay for anything.
+            | Completion::Unpaid(_)
+    )
 }
 
 /// At worst a token stays marked as used by this very call.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting};
 use dlambda_privacy::seal::SealedCall;
-use dlambda_privacy::transport::Transport;
+use dlambda_privacy::transport::{BoxStream, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
     Advert, CallEnding, Completion, Epoch, EquivocationProof, FunctionId, FunctionSource, Plan,
@@ -18,7 +18,7 @@ use dlambda_proto::{
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::payment::Payment;
+use crate::payment::{Payment, is_over};
 use crate::wallet::{HeldToken, Wallet};
 use crate::{Answer, Call, CallError, Ended, FunctionName, Stages, Traffic};
 
@@ -37,6 +37,14 @@ pub struct Querier {
     adverts: Mutex<HashMap<(ProviderId, Epoch), SignedAdvert>>,
     closing: TaskTracker,
     wallet: Option<Wallet>,
+}
+
+/// A call that was answered, and whose provider does not know that yet.
+#[must_use = "a call that is not concluded keeps its token"]
+pub struct Unconcluded {
+    payment: Payment,
+    is_over: bool,
+    stream: BoxStream,
 }
 
 /// How far a call has come.
@@ -108,7 +116,8 @@ impl Querier {
     }
 
     /// Makes one call, and returns whatever it came to, with the provider's
-    /// proof.
+    /// proof. The token is struck out by then: [`Querier::perform_held`] is for
+    /// those who must not lose the answer when they crash.
     ///
     /// # Errors
     ///
@@ -121,12 +130,49 @@ impl Querier {
         &self,
         call: &Call,
         max_time: Duration,
-        mut progress: impl FnMut(Progress) + Send,
+        progress: impl FnMut(Progress) + Send,
     ) -> Result<Ended, CallError> {
+        let (ended, held) = self.perform_held(call, max_time, progress).await?;
+        self.conclude(held).await;
+        Ok(ended)
+    }
+
+    /// The same, without concluding the call: until [`Querier::conclude`], whoever
+    /// makes it again, also after a crash, gets the same answer for the same token.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Querier::perform`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Querier::call`].
+    pub async fn perform_held(
+        &self,
+        call: &Call,
+        max_time: Duration,
+        mut progress: impl FnMut(Progress) + Send,
+    ) -> Result<(Ended, Unconcluded), CallError> {
         let attempts = Box::pin(self.call_until_answered(call, max_time, &mut progress));
         timeout(max_time, attempts)
             .await
             .map_err(|_| CallError::Deadline(max_time.as_secs()))?
+    }
+
+    /// Strikes out the token, and then tells the provider that the answer is
+    /// here: to be done once nobody can lose it any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the call is then concluded, or can be made again.
+    pub async fn conclude(&self, held: Unconcluded) {
+        let Unconcluded {
+            payment,
+            is_over,
+            stream,
+        } = held;
+        payment.end(is_over).await;
+        self.closing.spawn(acknowledge(stream));
     }
 
     /// Waits until the acknowledgements of calls that were answered have left,
@@ -147,16 +193,27 @@ impl Querier {
         call: &Call,
         max_time: Duration,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<Ended, CallError> {
+    ) -> Result<(Ended, Unconcluded), CallError> {
         let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
-        let ended = self.attempts(call, max_time, &mut payment, progress).await;
-        match &ended {
-            Ok(ended) => payment.end(&ended.reply.completion).await,
-            // The receipt is bad, and the token gone.
-            Err(CallError::Receipt(_)) => payment.end(&Completion::ProviderFault).await,
-            Err(_) => payment.give_up().await,
+        match self.attempts(call, max_time, &mut payment, progress).await {
+            Ok((ended, stream)) => {
+                let is_over = is_over(&ended.reply.completion);
+                let held = Unconcluded {
+                    payment,
+                    is_over,
+                    stream,
+                };
+                Ok((ended, held))
+            }
+            Err(error) => {
+                match &error {
+                    // Another call must not be made with its token.
+                    CallError::Receipt(_) => payment.end(false).await,
+                    _ => payment.give_up().await,
+                }
+                Err(error)
+            }
         }
-        ended
     }
 
     async fn attempts(
@@ -165,7 +222,7 @@ impl Querier {
         max_time: Duration,
         payment: &mut Payment,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<Ended, CallError> {
+    ) -> Result<(Ended, BoxStream), CallError> {
         let started = Instant::now();
         let mut failures = 0;
         let mut attach = false;
@@ -174,14 +231,17 @@ impl Querier {
             progress(Progress::Connecting { attempt });
             let tried = self.attempt(call, attach, max_time, payment, progress);
             match tried.await {
-                Ok(ended) if ended.reply.completion == Completion::FunctionMissing => {
+                Ok((ended, stream)) => {
+                    let is_missing = ended.reply.completion == Completion::FunctionMissing;
                     match &call.function {
                         // A fresh circuit and key for the second part, too.
-                        FunctionName::Wasm(_) if !attach => attach = true,
-                        _ => return Ok(ended.after(attempt, started.elapsed())),
+                        FunctionName::Wasm(_) if is_missing && !attach => {
+                            self.closing.spawn(acknowledge(stream));
+                            attach = true;
+                        }
+                        _ => return Ok((ended.after(attempt, started.elapsed()), stream)),
                     }
                 }
-                Ok(ended) => return Ok(ended.after(attempt, started.elapsed())),
                 Err(error) if error.is_worth_another_circuit() && failures + 1 < MAX_ATTEMPTS => {
                     tracing::info!(attempt, "trying again on another circuit");
                     failures += 1;
@@ -198,7 +258,7 @@ impl Querier {
         deadline: Duration,
         payment: &mut Payment,
         progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<Ended, CallError> {
+    ) -> Result<(Ended, BoxStream), CallError> {
         let mut stages = Stages::default();
         let mut since = Instant::now();
         let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
@@ -239,11 +299,11 @@ impl Querier {
         stages.round_trip = stage();
         let reply = exchanged.reply;
         let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
-        self.closing.spawn(acknowledge(stream));
         if let Some(other) = contradiction {
+            self.closing.spawn(acknowledge(stream));
             return Err(equivocation(signed, other));
         }
-        Ok(Ended {
+        let ended = Ended {
             evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
                 advert: signed,
                 receipt,
@@ -263,7 +323,8 @@ impl Querier {
             stages,
             attempts: 0,
             attached: attach,
-        })
+        };
+        Ok((ended, stream))
     }
 
     /// Another advert of this provider for this epoch, if it has shown one:
@@ -357,6 +418,12 @@ fn request(call: &Call, function: FunctionSource, payment: &Payment) -> Request 
         seed: payment.seed(),
         http: call.http.clone(),
         token: payment.held().map(HeldToken::token),
+    }
+}
+
+impl fmt::Debug for Unconcluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unconcluded")
     }
 }
 

@@ -55,6 +55,9 @@ pub struct NymNetwork {
     pub api_url: Option<String>,
     /// How one's own traffic is hidden.
     pub traffic: NymTraffic,
+    /// How long a packet waits at each mix on average, in ms, if not for as
+    /// long as `traffic` says. Whoever waits otherwise than others stands out.
+    pub mean_delay_ms: Option<u16>,
 }
 
 /// How a Nym client hides its own traffic.

@@ -34,9 +34,6 @@ pub enum Traffic {
     /// watches the gateway sees when a call is made, and how large it is.
     #[n(1)]
     Fast,
-    /// 50 ms a hop without cover: for measuring.
-    #[n(2)]
-    SlowWithoutCover,
 }
 
 /// What the helper is wanted for.
@@ -73,6 +70,10 @@ pub struct Settings {
     /// What the helper is for.
     #[n(3)]
     pub role: Role,
+    /// How long a packet waits at a mix on average, in ms, if not for as long
+    /// as `traffic` says.
+    #[n(4)]
+    pub mean_delay_ms: Option<u16>,
 }
 
 /// What the helper is told to do. [`Command::Start`] is the first, once.

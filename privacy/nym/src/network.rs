@@ -29,6 +29,8 @@ pub(crate) struct Network {
     pub(crate) details: NymNetworkDetails,
     /// How its traffic is hidden.
     pub(crate) traffic: Traffic,
+    /// How long packets wait at a mix, if not as `traffic` says.
+    hop: Option<Duration>,
 }
 
 impl Network {
@@ -41,19 +43,22 @@ impl Network {
         Ok(Self {
             details,
             traffic: settings.traffic,
+            hop: settings
+                .mean_delay_ms
+                .map(|ms| Duration::from_millis(ms.into())),
         })
     }
 
     /// How a caller's clients behave.
     pub(crate) fn caller(&self) -> DebugConfig {
-        let mut config = common(self.traffic);
+        let mut config = common(self.traffic, self.hop);
         config.reply_surbs.maximum_allowed_reply_surb_request_size = SURBS_AT_ONCE;
         config
     }
 
     /// How the provider's client behaves.
     pub(crate) fn provider(&self) -> DebugConfig {
-        let mut config = common(self.traffic);
+        let mut config = common(self.traffic, self.hop);
         if self.traffic != Traffic::Standard {
             config.cover_traffic.disable_loop_cover_traffic_stream = false;
             config.cover_traffic.loop_cover_traffic_average_delay = KEEP_ALIVE;
@@ -85,19 +90,22 @@ fn private(url: &str) -> Result<NymNetworkDetails, HelperError> {
 }
 
 /// What callers and providers have in common.
-fn common(traffic: Traffic) -> DebugConfig {
+fn common(traffic: Traffic, hop: Option<Duration>) -> DebugConfig {
     let mut config = DebugConfig::default();
     config.gateway_connection.gateway_response_timeout = GATEWAY_DEADLINE;
     config.stats_reporting.enabled = false;
-    let hop = match traffic {
-        Traffic::Standard => return config,
-        Traffic::Fast => Duration::from_millis(1),
-        Traffic::SlowWithoutCover => Duration::from_millis(50),
+    let own = match traffic {
+        Traffic::Standard => None,
+        Traffic::Fast => {
+            config.traffic.disable_main_poisson_packet_distribution = true;
+            config.cover_traffic.disable_loop_cover_traffic_stream = true;
+            Some(Duration::from_millis(1))
+        }
     };
-    config.traffic.average_packet_delay = hop;
-    config.acknowledgements.average_ack_delay = hop;
-    config.traffic.disable_main_poisson_packet_distribution = true;
-    config.cover_traffic.disable_loop_cover_traffic_stream = true;
+    if let Some(hop) = hop.or(own) {
+        config.traffic.average_packet_delay = hop;
+        config.acknowledgements.average_ack_delay = hop;
+    }
     config
 }
 
@@ -112,6 +120,7 @@ mod tests {
             api_url: api_url.map(str::to_owned),
             traffic,
             role: Role::Caller { pool: 1 },
+            mean_delay_ms: None,
         })
     }
 
@@ -143,8 +152,23 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_of_ones_own_is_the_delay() {
+        let settings = Settings {
+            version: VERSION,
+            api_url: None,
+            traffic: Traffic::Fast,
+            role: Role::Caller { pool: 1 },
+            mean_delay_ms: Some(50),
+        };
+        let caller = Network::new(&settings).expect("mainnet").caller();
+        let hop = Duration::from_millis(50);
+        assert_eq!(caller.traffic.average_packet_delay, hop);
+        assert_eq!(caller.acknowledgements.average_ack_delay, hop);
+    }
+
+    #[test]
     fn a_provider_always_keeps_its_gateway_awake() {
-        for traffic in [Traffic::Standard, Traffic::Fast, Traffic::SlowWithoutCover] {
+        for traffic in [Traffic::Standard, Traffic::Fast] {
             let config = network(None, traffic).expect("mainnet").provider();
             assert!(!config.cover_traffic.disable_loop_cover_traffic_stream);
             assert!(config.cover_traffic.loop_cover_traffic_average_delay <= KEEP_ALIVE);

@@ -24,6 +24,7 @@ mod hostile_contracts;
 mod hostile_functions;
 mod hostile_providers;
 mod http_functions;
+mod kill;
 mod local_run;
 mod real_programs;
 mod support;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_client::{Answer, Call, CallError, Ended, FunctionName, Progress, Querier};
+use dlambda_client::{
+    Answer, Call, CallError, Ended, FunctionName, Progress, Querier, Unconcluded,
+};
 use dlambda_privacy::clock::SystemClock;
 use dlambda_proto::{
     BatchSize, Endpoint, ErrorKind, Evidence, ReceiptEvidence, Report, Start, encode,
@@ -47,6 +49,10 @@ pub(crate) async fn run(
     }
     let ended = Box::pin(perform(&querier, &provider, &call, &args, left, &spinner)).await;
     drop(spinner);
+    let (ended, held) = match ended {
+        Ok((ended, held)) => (Ok(ended), Some(held)),
+        Err(error) => (Err(error), None),
+    };
     let evidence = ended.as_ref().ok().and_then(|ended| ended.evidence.clone());
     let outcome = ended.and_then(Ended::into_answer);
     if let Some(path) = &args.report {
@@ -56,7 +62,10 @@ pub(crate) async fn run(
         write_receipt(path, evidence)?;
     }
     let code = finish(outcome, &args.http, format);
-    // The output is out; nobody waits for this but the shell.
+    // Only when the output is out can it not be lost any more. Nobody waits for this but the shell.
+    if let (Some(held), Ok(_)) = (held, &code) {
+        querier.conclude(held).await;
+    }
     querier.settle().await;
     if args.auto_contract {
         wallet::refill_later(common, &wallet, &provider);
@@ -73,10 +82,10 @@ async fn perform(
     args: &InvokeArgs,
     max_time: Duration,
     spinner: &Spinner,
-) -> Result<Ended, CallError> {
+) -> Result<(Ended, Unconcluded), CallError> {
     let started = Instant::now();
     let ended = querier
-        .perform(call, max_time, |step| spinner.say(words(step)))
+        .perform_held(call, max_time, |step| spinner.say(words(step)))
         .await;
     let Err(CallError::NoToken(plan)) = &ended else {
         return ended;
@@ -100,7 +109,7 @@ async fn perform(
     ));
     tokio::time::sleep(wait).await;
     querier
-        .perform(call, left(started), |step| spinner.say(words(step)))
+        .perform_held(call, left(started), |step| spinner.say(words(step)))
         .await
 }
 

@@ -15,6 +15,7 @@ fn nowhere(role: Role) -> Settings {
         api_url: Some("http://127.0.0.1:1/".to_owned()),
         traffic: Traffic::Fast,
         role,
+        mean_delay_ms: None,
     }
 }
 

@@ -121,6 +121,7 @@ impl NymTransport {
                 NymTraffic::Fast => Traffic::Fast,
             },
             role,
+            mean_delay_ms: network.nym.mean_delay_ms,
         };
         let own_caller = matches!(settings.role, Role::Provider { .. }).then(|| {
             let launch = launch.clone();

@@ -58,5 +58,6 @@ fn settings(mixnet: &Mixnet, traffic: Traffic, role: Role) -> Settings {
         api_url: Some(mixnet.api_url.clone()),
         traffic,
         role,
+        mean_delay_ms: None,
     }
 }
