@@ -35,7 +35,7 @@ use crate::support::{LONG, NOW, alias, functions, querier};
 pub(crate) struct Market {
     pub(crate) network: MemoryNetwork,
     pub(crate) clock: Arc<FakeClock>,
-    config: ProviderConfig,
+    pub(crate) config: ProviderConfig,
     upper: FunctionId,
     provider: Option<LocalProvider>,
     dir: TempDir,

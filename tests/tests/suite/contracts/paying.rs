@@ -420,3 +420,40 @@ async fn one_stream_serves_one_call() {
     }
     assert_eq!(market.runs().await, 1);
 }
+
+/// Two calls of different input with one token, whose function travels along.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_travels_is_paid_for_too() {
+    let market = Market::open().await;
+    let token = market.tokens(BatchSize::Calls8).await[0];
+    let travelling = |input: &[u8]| Request {
+        function: FunctionSource::Attached(
+            wat::parse_str("(module (func (export \"_start\")))").expect("good WAT"),
+        ),
+        ..market.request(token, input)
+    };
+    let (_stream, first) = market.ask_for(&travelling(b"one")).await;
+    assert!(matches!(first, Completion::Exited { .. }), "{first:?}");
+    let (_stream, second) = market.ask_for(&travelling(b"two")).await;
+    assert_eq!(second, Completion::Unpaid(TokenProblem::Spent));
+}
+
+/// A provider that gives away what it sold before gets no token for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_became_free_is_sent_no_token() {
+    let mut market = Market::open().await;
+    let anne = market.customer("anne");
+    market.buy(&anne, BatchSize::Calls8).await;
+    for plan in &mut market.config.plans {
+        plan.needs_token = false;
+    }
+    market.restart().await;
+    let called = anne.call(&market.call("gratis"), LONG, |_| {}).await;
+    assert_eq!(called.expect("an answer").stdout, b"GRATIS");
+    anne.settle().await;
+    let records = market.records(1).await;
+    let made = calls(&records);
+    assert_eq!(made.len(), 1);
+    assert!(made.iter().all(|(request, _)| request.token.is_none()));
+    assert_eq!(market.tokens_left(anne.wallet().expect("a wallet")), 8);
+}
