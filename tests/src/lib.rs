@@ -1,5 +1,5 @@
 //! What D-Lambda is tested, measured and shown with: a private Tor network, a
-//! provider in this process, and the eye of a provider that writes everything down.
+//! private mixnet, a provider in this process, and the eye of a provider that writes everything down.
 
 #![forbid(unsafe_code)]
 
@@ -7,6 +7,7 @@ pub mod adversary;
 pub mod bench;
 pub mod crowd;
 pub mod local;
+pub mod mixnet;
 pub mod program;
 pub mod testnet;
 pub mod tor;
