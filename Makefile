@@ -18,9 +18,9 @@ help:
 	@echo "make demo       three anonymous calls on a private Tor network, start to end"
 	@echo "make demo TRANSPORT=nym   the same on a private mixnet"
 	@echo "make nym        the helper program that calls over Nym take, and the private mixnet"
-	@echo "make test       every test, the private Tor network included"
-	@echo "make bench      figures, each against a baseline of the same run: calls"
-	@echo "                against C tor, the executor against wasmtime"
+	@echo "make test       every test, the private networks included"
+	@echo "make bench      figures, each against a baseline of the same run: calls over"
+	@echo "                Tor and Nym, contracts and tokens, the executor"
 	@echo "make check      what CI checks beside the tests: format, clippy, docs, licences"
 	@echo "make functions  rebuild the example functions, as far as there are compilers"
 
@@ -33,10 +33,11 @@ test: tools/tor tools/nextest build nym
 	$(CARGO) nextest run --locked --workspace $(NEXTEST_ARGS)
 
 bench: tools/tor tools/nginx tools/wrk build nym
-	$(BIN)/dlambda-bench
+	$(BIN)/dlambda-bench calls
+	$(BIN)/dlambda-bench contracts
 	scripts/install-wasmtime $(TARGET_DIR)/bench
 	tests/programs/fetch $(TARGET_DIR)/bench quickjs resvg
-	$(BIN)/dlambda-bench-executor --wasmtime $(TARGET_DIR)/bench/wasmtime --programs $(TARGET_DIR)/bench
+	$(BIN)/dlambda-bench executor --wasmtime $(TARGET_DIR)/bench/wasmtime --programs $(TARGET_DIR)/bench
 
 build:
 	$(BUILD)

@@ -98,7 +98,10 @@ impl CallError {
     pub(crate) fn is_worth_another_circuit(&self) -> bool {
         match self {
             Self::Transport(TransportError::Unreachable(_) | TransportError::Deadline(_))
-            | Self::Exchange(ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline)) => true,
+            | Self::Exchange(
+                ExchangeError::Silent
+                | ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline),
+            ) => true,
             Self::Exchange(ExchangeError::Refused(refusal)) => refusal.is_transient(),
             _ => false,
         }
@@ -156,7 +159,10 @@ impl ContractError {
     pub(crate) fn is_worth_another_circuit(&self) -> bool {
         match self {
             Self::Transport(TransportError::Unreachable(_) | TransportError::Deadline(_))
-            | Self::Exchange(ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline)) => true,
+            | Self::Exchange(
+                ExchangeError::Silent
+                | ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline),
+            ) => true,
             Self::Exchange(ExchangeError::Refused(refusal)) => refusal.is_transient(),
             _ => false,
         }

@@ -7,12 +7,13 @@
 //!
 //! use dlambda_client::{Call, FunctionName, Querier};
 //! use dlambda_privacy::clock::SystemClock;
-//! use dlambda_privacy::network::Network;
-//! use dlambda_privacy::transport::{self, TorDirectories};
+//! use dlambda_privacy::network::{Network, TransportName};
+//! use dlambda_privacy::transport::{self, NymRole, StartOptions, TorDirectories};
 //!
-//! let directories = TorDirectories::new("state".into(), "cache".into());
 //! let minute = Duration::from_secs(60);
-//! let tor = transport::start(&Network::public(), &directories, minute, |_| {}).await?;
+//! let directories = TorDirectories::new("state".into(), "cache".into());
+//! let options = StartOptions::new(directories, NymRole::Caller { pool: 1 }, minute);
+//! let tor = transport::start(&Network::public(), TransportName::Tor, options, |_| {}).await?;
 //! let querier = Querier::new(tor, Arc::new(SystemClock::default()));
 //!
 //! let provider = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion".parse()?;

@@ -119,6 +119,10 @@ pub enum ExchangeError {
     /// Frames were not received or sent.
     #[error(transparent)]
     Wire(#[from] WireError),
+    /// A stream opened, and nothing came by it: over Nym that is how it is when
+    /// nobody is at an address.
+    #[error("the provider cannot be reached: nothing came from it in time")]
+    Silent,
     /// The advert must not be believed.
     #[error(transparent)]
     Advert(#[from] AdvertError),
@@ -173,6 +177,7 @@ impl HasKind for ExchangeError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Wire(wire) => wire.kind(),
+            Self::Silent => ErrorKind::NoProvider,
             Self::Advert(advert) => advert.kind(),
             Self::Refused(refusal) => refusal.kind(),
             Self::Unreadable(_) | Self::Reply(_) => ErrorKind::ProviderMisbehaved,

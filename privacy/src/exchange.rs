@@ -58,8 +58,8 @@ pub struct Welcome {
 ///
 /// # Errors
 ///
-/// [`ExchangeError`]: nothing arrives before `deadline`, or what arrives must
-/// not be believed.
+/// [`ExchangeError`]: nothing arrives before `deadline`
+/// ([`ExchangeError::Silent`]), or what arrives must not be believed.
 ///
 /// # Cancel safety
 ///
@@ -72,7 +72,11 @@ pub async fn receive_greeting(
 ) -> Result<Welcome, ExchangeError> {
     let budget = ReceiveBudget::new(BUDGET);
     let expected = [FrameKind::Advert, FrameKind::Refusal];
-    let (frame, _reservation) = read_frame(stream, &expected, deadline, &budget).await?;
+    let read = read_frame(stream, &expected, deadline, &budget).await;
+    let (frame, _reservation) = read.map_err(|error| match error {
+        WireError::Deadline => ExchangeError::Silent,
+        error => error.into(),
+    })?;
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }

@@ -8,6 +8,7 @@ pub mod bench;
 pub mod crowd;
 pub mod local;
 pub mod mixnet;
+pub mod networks;
 pub mod program;
 pub mod testnet;
 pub mod tor;

@@ -21,14 +21,30 @@ use crate::program::binary;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a mixnet is to be.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct MixnetOptions {
+    /// Mixes in each of the three layers: 1 to 20.
+    pub layer_nodes: u8,
+    /// Gateways, each an entry and an exit: 1 to 20.
+    pub gateways: u8,
     /// Chance from 0 to 1 that a packet is lost on its way to a node.
     pub loss: f64,
     /// A file for every byte on every link.
     pub capture: Option<PathBuf>,
     /// Shows the table of counters at the end.
     pub verbose: bool,
+}
+
+impl Default for MixnetOptions {
+    fn default() -> Self {
+        Self {
+            layer_nodes: 2,
+            gateways: 2,
+            loss: 0.0,
+            capture: None,
+            verbose: false,
+        }
+    }
 }
 
 /// A mixnet that runs; it ends when dropped.
@@ -63,6 +79,23 @@ impl Traffic {
     };
 }
 
+/// Process ids of the Nym helpers that this process has started.
+#[must_use]
+pub fn helpers() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|it| it.file_name().to_str()?.parse().ok());
+    let is_ours = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let mut parts = stat.split_whitespace();
+        // Pid, name, state, parent: a helper that has ended is none.
+        parts.nth(1) == Some("(dlambda-nym)")
+            && parts.next() != Some("Z")
+            && parts.next() == Some(&own)
+    };
+    pids.filter(is_ours).collect()
+}
+
 impl Mixnet {
     /// Starts one.
     ///
@@ -72,7 +105,13 @@ impl Mixnet {
     pub async fn up(options: &MixnetOptions) -> Result<Self> {
         let program = binary("dlambda-mixnet").context("`make nym` builds the mixnet")?;
         let mut command = Command::new(program);
-        command.arg("--loss").arg(options.loss.to_string());
+        for (name, number) in [
+            ("--layer-nodes", options.layer_nodes.to_string()),
+            ("--gateways", options.gateways.to_string()),
+            ("--loss", options.loss.to_string()),
+        ] {
+            command.arg(name).arg(number);
+        }
         if let Some(capture) = &options.capture {
             command.arg("--capture").arg(capture);
         }
@@ -189,7 +228,8 @@ impl Mixnet {
     ///
     /// If it ended before, or does not end.
     pub async fn down(mut self) -> Result<Value> {
-        self.commands.write_all(b"quit\n").await?;
+        // A signal to all of us has ended it already; its last words are here.
+        let _ended = self.commands.write_all(b"quit\n").await;
         let counters = self.answer().await?;
         timeout(PATIENCE, self.child.wait()).await??;
         Ok(counters)

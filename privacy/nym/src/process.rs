@@ -5,13 +5,20 @@ use std::time::Duration;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterFn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt};
 
-/// Names what is logged, if not the usual. The SDK's own log names addresses.
-const LOG: &str = "DLAMBDA_NYM_LOG";
+/// Says what is logged, if not the usual: the variable of all our programs.
+const LOG: &str = "DLAMBDA_LOG";
 
 /// What is logged usually.
-const USUAL_LOG: &str = "off,dlambda_nym=info";
+const USUAL_LOG: &str = "error,dlambda=warn";
+
+/// Targets that may be logged. The SDK's log names addresses, tags and
+/// gateways, so nobody gets to ask for it.
+const ALLOWED: &str = "dlambda";
 
 /// Seconds in which the network must be reached at the start.
 const START_SECONDS: &str = "DLAMBDA_NYM_START_SECONDS";
@@ -19,20 +26,27 @@ const START_SECONDS: &str = "DLAMBDA_NYM_START_SECONDS";
 /// What it is usually.
 const USUAL_START_SECONDS: u64 = 60;
 
-/// Logs to the standard error, and of panics only where they happened: their
-/// messages may hold anything.
+/// Logs to the standard error, without times, which link calls; and of panics
+/// only where they happened: their messages may hold anything.
 pub(crate) fn log_safely() {
-    let filter = EnvFilter::try_from_env(LOG).unwrap_or_else(|_| EnvFilter::new(USUAL_LOG));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = std::env::var(LOG).unwrap_or_default();
+    let filter = if filter.is_empty() { USUAL_LOG } else { &filter };
+    let layer = fmt::layer()
         .with_writer(io::stderr)
+        .without_time()
         .with_ansi(false)
-        .init();
+        .with_filter(EnvFilter::new(filter))
+        .with_filter(FilterFn::new(|metadata| may_be_logged(metadata.target())));
+    let _started_before = tracing_subscriber::registry().with(layer).try_init();
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location();
         let (file, line) = place.map_or(("?", 0), |place| (place.file(), place.line()));
         tracing::error!(file, line, "a panic");
     }));
+}
+
+fn may_be_logged(target: &str) -> bool {
+    target.starts_with(ALLOWED)
 }
 
 /// How long reaching the network may take at the start.
@@ -60,5 +74,18 @@ pub(crate) async fn end_with_parent() {
         if getppid() != parent {
             std::process::exit(0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sdk_never_logs() {
+        for target in ["nym_sdk::mixnet", "nym_client_core", "tungstenite", "hyper"] {
+            assert!(!may_be_logged(target), "{target}");
+        }
+        assert!(may_be_logged("dlambda_nym::provider"));
     }
 }

@@ -4,9 +4,15 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+/// A claim: its name, the row of the figure, and the row of its baseline.
+pub(super) type Ratio = (&'static str, &'static str, &'static str);
+
 /// All figures of a run, in the order in which they came.
-#[derive(Default)]
-pub struct Report(Vec<Row>);
+pub struct Report {
+    schema: &'static str,
+    ratios: &'static [Ratio],
+    rows: Vec<Row>,
+}
 
 struct Row {
     name: String,
@@ -14,60 +20,19 @@ struct Row {
     values: Vec<f64>,
 }
 
-/// Claims: a figure over its baseline.
-const RATIOS: [(&str, &str, &str); 9] = [
-    (
-        "in process over wasmtime serve, 1 connection",
-        "executor in process, 1 connections",
-        "wasmtime serve, 1 connections",
-    ),
-    (
-        "in process over wasmtime serve, 16 connections",
-        "executor in process, 16 connections",
-        "wasmtime serve, 16 connections",
-    ),
-    (
-        "in workers over wasmtime serve, 1 connection",
-        "executor in workers, 1 connections",
-        "wasmtime serve, 1 connections",
-    ),
-    (
-        "in workers over wasmtime serve, 16 connections",
-        "executor in workers, 16 connections",
-        "wasmtime serve, 16 connections",
-    ),
-    (
-        "in workers over in process, 16 connections",
-        "executor in workers, 16 connections",
-        "executor in process, 16 connections",
-    ),
-    (
-        "time with fuel over without",
-        "computing (wasmtime run), fuel",
-        "computing (wasmtime run), no limit",
-    ),
-    (
-        "time with epochs over without",
-        "computing (wasmtime run), epochs",
-        "computing (wasmtime run), no limit",
-    ),
-    (
-        "time with canonical NaNs over without",
-        "computing (wasmtime run), canonical NaNs",
-        "computing (wasmtime run), no limit",
-    ),
-    (
-        "time with all three over none",
-        "computing (wasmtime run), all three",
-        "computing (wasmtime run), no limit",
-    ),
-];
-
 impl Report {
-    pub(crate) fn add(&mut self, name: &str, unit: &'static str, value: f64) {
-        match self.0.iter_mut().find(|row| row.name == name) {
+    pub(super) fn new(schema: &'static str, ratios: &'static [Ratio]) -> Self {
+        Self {
+            schema,
+            ratios,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, name: &str, unit: &'static str, value: f64) {
+        match self.rows.iter_mut().find(|row| row.name == name) {
             Some(row) => row.values.push(value),
-            None => self.0.push(Row {
+            None => self.rows.push(Row {
                 name: name.to_owned(),
                 unit,
                 values: vec![value],
@@ -78,54 +43,59 @@ impl Report {
     /// Everything, for programs.
     #[must_use]
     pub fn to_json(&self) -> Value {
-        let rows = self.0.iter().map(|row| {
-            json!({ "name": row.name.trim(), "unit": row.unit, "median": row.median(), "values": row.values })
+        let rows = self.rows.iter().map(|row| {
+            json!({
+                "name": row.name.trim(), "unit": row.unit,
+                "median": row.at(50), "p95": row.at(95), "values": row.values,
+            })
         });
         let ratios = self
             .ratios()
             .map(|(name, ratio)| json!({ "name": name, "ratio": ratio }));
         json!({
-            "schema": "dlambda.bench-executor/1",
+            "schema": self.schema,
             "figures": rows.collect::<Vec<_>>(),
             "ratios": ratios.collect::<Vec<_>>(),
         })
     }
 
     fn ratios(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        let median = |name: &str| Some(self.0.iter().find(|row| row.name == name)?.median());
-        RATIOS.iter().filter_map(move |(name, figure, baseline)| {
-            Some((*name, median(figure)? / median(baseline)?))
-        })
+        let median = |name: &str| Some(self.rows.iter().find(|row| row.name == name)?.at(50));
+        self.ratios
+            .iter()
+            .filter_map(move |(name, figure, baseline)| {
+                Some((*name, median(figure)? / median(baseline)?))
+            })
     }
 }
 
 impl Row {
-    fn median(&self) -> f64 {
+    /// The value that so many per cent do not exceed.
+    fn at(&self, percent: usize) -> f64 {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+        let last = sorted.len().saturating_sub(1);
+        let value = sorted.get((last * percent).div_ceil(100));
+        value.copied().unwrap_or(f64::NAN)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for row in &self.0 {
-            let (low, high) = row
-                .values
-                .iter()
-                .fold((f64::MAX, f64::MIN), |(low, high), value| {
-                    (low.min(*value), high.max(*value))
-                });
+        let (name, unit) = ("", "");
+        writeln!(f, "{name:<66} {:>10} {unit:<10} {:>10}", "median", "p95")?;
+        for row in &self.rows {
             let (name, unit) = (&row.name, row.unit);
-            writeln!(
-                f,
-                "{name:<58} {:>10.1} {unit:<10} ({low:.1} to {high:.1})",
-                row.median()
-            )?;
+            let (median, p95) = (row.at(50), row.at(95));
+            write!(f, "{name:<66} {median:>10.1} {unit:<10}")?;
+            match row.values.len() {
+                1 => writeln!(f)?,
+                count => writeln!(f, " {p95:>10.1}  (of {count})")?,
+            }
         }
         writeln!(f)?;
         for (name, ratio) in self.ratios() {
-            writeln!(f, "{name:<58} {ratio:>10.2}")?;
+            writeln!(f, "{name:<66} {ratio:>10.2}")?;
         }
         Ok(())
     }

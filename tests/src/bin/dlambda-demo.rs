@@ -1,5 +1,5 @@
-//! The whole story in a minute: a private Tor network, a provider behind an
-//! onion service, three calls by one caller, and what the provider knows.
+//! The whole story in a minute: a private Tor network or mixnet, a provider on
+//! it, three calls by one caller, and what the provider knows.
 
 #![allow(
     clippy::print_stderr,
@@ -12,9 +12,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, ValueEnum};
 use data_encoding::HEXLOWER;
+use dlambda_tests::mixnet::{MixnetOptions, Traffic};
+use dlambda_tests::networks::{Networks, NetworksConfig};
 use dlambda_tests::program::{Program, run};
-use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use dlambda_tests::testnet::TestnetConfig;
 use dlambda_tests::view::{View, links};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -30,6 +33,72 @@ const CALLS: [(&str, &[&str], &str); 3] = [
     ("args-echo", &["no", "log", "knows", "me"], ""),
 ];
 
+/// Show three anonymous calls, and all that their provider knows of them.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// What the calls travel through
+    #[arg(long, value_enum, default_value_t = Way::Tor)]
+    transport: Way,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Way {
+    /// A private network of eight Tor relays
+    Tor,
+    /// A private mixnet: Nym's packets through three layers of mixes
+    Nym,
+}
+
+impl Way {
+    fn networks(self) -> NetworksConfig {
+        match self {
+            Self::Tor => NetworksConfig::tor(TestnetConfig::default()),
+            Self::Nym => NetworksConfig::nym(MixnetOptions::default(), Traffic::STANDARD),
+        }
+    }
+
+    fn starting(self) -> &'static str {
+        match self {
+            Self::Tor => "starting a private Tor network of 8 relays",
+            Self::Nym => "starting a private mixnet of 6 mixes and 2 gateways",
+        }
+    }
+
+    fn serving(self) -> &'static str {
+        match self {
+            Self::Tor => "starting a provider behind an onion service",
+            Self::Nym => "starting a provider with a Nym address",
+        }
+    }
+
+    /// What each call has for itself.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Tor => "circuit",
+            Self::Nym => "Nym client",
+        }
+    }
+
+    /// All that a provider knows of who called.
+    fn who(self, view: &View) -> String {
+        match self {
+            Self::Tor => "unknown: a Tor rendezvous".to_owned(),
+            Self::Nym => {
+                let tag = short(view.field("circuit opening"));
+                format!("unknown: sender tag {tag} (never seen before)")
+            }
+        }
+    }
+
+    fn ran_over(self) -> &'static str {
+        match self {
+            Self::Tor => "real Tor relays",
+            Self::Nym => "real Sphinx packets through three layers of mixes",
+        }
+    }
+}
+
 /// What the caller knows of one of its calls.
 struct Known {
     command: String,
@@ -41,6 +110,7 @@ struct Known {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let Cli { transport } = Cli::parse();
     let interrupted = async {
         let terminate = signal(SignalKind::terminate());
         match terminate {
@@ -53,7 +123,7 @@ async fn main() -> ExitCode {
     };
     // Whichever way it ends, dropping the future ends every process.
     tokio::select! {
-        result = Box::pin(demo()) => match result {
+        result = Box::pin(demo(transport)) => match result {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("the demo failed: {error:#}");
@@ -64,7 +134,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn demo() -> Result<()> {
+async fn demo(way: Way) -> Result<()> {
     let started = Instant::now();
     let work = tempfile::tempdir()?;
     let bar = ProgressBar::new_spinner();
@@ -79,11 +149,11 @@ async fn demo() -> Result<()> {
         }
     };
 
-    step("starting a private Tor network of 8 relays");
-    let testnet = Testnet::up(TestnetConfig::default(), |line| step(line)).await?;
-    let network = path(testnet.network_toml())?;
+    step(way.starting());
+    let networks = Networks::up(way.networks(), |line| step(line)).await?;
+    let network = path(networks.network_toml())?;
 
-    step("starting a provider behind an onion service");
+    step(way.serving());
     let record = work.path().join("record.jsonl");
     let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions");
     let data = work.path().join("provider");
@@ -112,7 +182,8 @@ async fn demo() -> Result<()> {
     let mut known = Vec::new();
     for (function, args, input) in CALLS {
         step(&format!(
-            "calling {function}, with a token, a circuit and a key of its own"
+            "calling {function}, with a token, a {} and a key of its own",
+            way.path()
         ));
         known.push(call(work.path(), network, address, function, args, input).await?);
     }
@@ -121,14 +192,15 @@ async fn demo() -> Result<()> {
     let seen = read_record(&record).await?;
     let provider_id = ready["provider"].as_str().unwrap_or_default();
     bar.finish_and_clear();
-    show(address, provider_id, &known, &seen);
+    show(way, address, provider_id, &known, &seen);
 
     step("cleaning up");
     provider.stop(DEADLINE).await?;
-    testnet.down().await;
+    networks.down().await;
     bar.finish_and_clear();
     println!(
-        "Everything above ran over real Tor relays, and is gone again. {:.0} seconds.",
+        "Everything above ran over {}, and is gone again. {:.0} seconds.",
+        way.ran_over(),
         started.elapsed().as_secs_f64()
     );
     Ok(())
@@ -201,7 +273,7 @@ async fn read_record(path: &Path) -> Result<Vec<View>> {
     bail!("the provider's record is not complete")
 }
 
-fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
+fn show(way: Way, address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
     println!(
         "A contract and three calls by one caller, with {address}\n(provider {provider_id})\n"
     );
@@ -212,7 +284,7 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
     row("", "");
     row(
         "contract: 8 calls, signed by both",
-        &format!("circuit         {}", short(&contract.circuit)),
+        &labelled(way, &contract.circuit),
     );
     row(
         "        8 tokens, good for any 8 calls",
@@ -225,7 +297,7 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
         row("", "");
         let title = format!("call {}: {}", i + 1, known.command);
         let Some(view) = calls.get(i) else { continue };
-        row(&title, &format!("circuit         {}", short(&view.circuit)));
+        row(&title, &labelled(way, &view.circuit));
         let key = short(view.field("call key"));
         row(
             &format!("input   {}", known.input),
@@ -248,7 +320,7 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
         row(&time, &bytes);
         row(
             "you     the same caller each time",
-            "who             unknown: a Tor rendezvous",
+            &format!("who             {}", way.who(view)),
         );
         // Without a TEE the provider runs the function, so it sees its input.
         let input = String::from_utf8_lossy(view.field("input"));
@@ -264,6 +336,11 @@ fn show(address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
     } else {
         println!("DANGER: the provider can link these calls: {shared:?}\n");
     }
+}
+
+/// The label that the provider gives to what a call came by.
+fn labelled(way: Way, label: &[u8]) -> String {
+    format!("{:<15} {}", way.path(), short(label))
 }
 
 fn row(left: &str, right: &str) {

@@ -1,4 +1,5 @@
-//! `dlambda-testnet`: a private Tor network on loopback, until Ctrl-C.
+//! `dlambda-testnet`: a private Tor network on loopback, a private mixnet, or
+//! both, until Ctrl-C.
 
 use std::{
     io::Write as _,
@@ -9,7 +10,10 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
-use dlambda_tests::testnet::{Testnet, TestnetConfig, TestnetError};
+use dlambda_tests::mixnet::{MixnetOptions, Traffic};
+use dlambda_tests::networks::{Networks, NetworksConfig};
+use dlambda_tests::testnet::{Role, TestnetConfig, TestnetError};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 const EXAMPLES: &str = "\
@@ -20,15 +24,19 @@ Examples:
       A larger one; its files stay in /tmp/net.
   dlambda-testnet up --format json | head -n 1 | jq -r .network
       The path of the file that programs read to use the network.
+  dlambda-testnet up --nym
+      A mixnet beside it; at the end, what each of its layers has carried.
+  dlambda-testnet up --nym --no-tor --nym-delay-ms 50 --nym-loss 0.1
+      A slow mixnet that loses packets, and nothing else.
 
 Exit status:
   0  stopped by a signal, nothing left running
   1  the network failed
   2  wrong usage, or a directory that cannot be used
-  5  tor is not installed, or the network was not ready in time";
+  5  a program is missing, or the network was not ready in time";
 
-/// Private Tor networks on loopback, to try and test D-Lambda without the
-/// public network.
+/// Private Tor networks and mixnets on loopback, to try and test D-Lambda
+/// without the public networks.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Cli {
@@ -38,10 +46,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Start a network and keep it running until SIGINT or SIGTERM.
+    /// Start networks and keep them running until SIGINT or SIGTERM.
     ///
-    /// Progress goes to standard error. When clients can use the network, one
-    /// line goes to standard output.
+    /// Progress goes to standard error. When clients can use the networks, one
+    /// line goes to standard output. What a mixnet has counted goes to standard
+    /// error at the end.
     #[command(after_help = EXAMPLES)]
     Up(Up),
 }
@@ -65,9 +74,82 @@ struct Up {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     ready_timeout: u64,
 
-    /// The form of the line printed when the network is ready.
+    #[command(flatten)]
+    mixnet: MixnetArgs,
+
+    /// The form of the line printed when the networks are ready.
     #[arg(long, value_enum, default_value_t = Format::Json)]
     format: Format,
+}
+
+/// The mixnet. Delays and cover traffic are the clients' own affair: these go
+/// into the network file.
+#[derive(clap::Args)]
+struct MixnetArgs {
+    /// Start a mixnet, too: three layers of mixes, and gateways.
+    #[arg(long)]
+    nym: bool,
+
+    /// Start no Tor network.
+    #[arg(long, requires = "nym")]
+    no_tor: bool,
+
+    /// How long packets wait at each mix on average, in milliseconds [default:
+    /// what the traffic setting says, 15 for `standard` and 1 for `fast`].
+    #[arg(long, value_name = "MS", requires = "nym", value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    nym_delay_ms: Option<u16>,
+
+    /// Chance from 0 to 0.9 that a packet is lost on its way to a node.
+    #[arg(long, value_name = "P", requires = "nym", default_value_t = 0.0, value_parser = chance)]
+    nym_loss: f64,
+
+    /// Whether clients hide their traffic.
+    #[arg(long, value_enum, requires = "nym", default_value_t = TrafficName::Standard)]
+    nym_traffic: TrafficName,
+
+    /// Number of mixes in each of the three layers.
+    #[arg(long, value_name = "N", requires = "nym", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
+    nym_layer_nodes: u8,
+
+    /// Number of gateways.
+    #[arg(long, value_name = "N", requires = "nym", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=20))]
+    nym_gateways: u8,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TrafficName {
+    /// Cover traffic, and sending at random times.
+    Standard,
+    /// Neither.
+    Fast,
+}
+
+impl MixnetArgs {
+    fn options(&self) -> Option<(MixnetOptions, Traffic)> {
+        let traffic = match self.nym_traffic {
+            TrafficName::Standard => Traffic::STANDARD,
+            TrafficName::Fast => Traffic::FAST,
+        };
+        let traffic = Traffic {
+            mean_delay_ms: self.nym_delay_ms,
+            ..traffic
+        };
+        let options = MixnetOptions {
+            layer_nodes: self.nym_layer_nodes,
+            gateways: self.nym_gateways,
+            loss: self.nym_loss,
+            verbose: true,
+            ..MixnetOptions::default()
+        };
+        self.nym.then_some((options, traffic))
+    }
+}
+
+fn chance(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(chance @ 0.0..=0.9) => Ok(chance),
+        _ => Err("give a number from 0 to 0.9".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -105,11 +187,15 @@ async fn run(up: Up) -> anyhow::Result<()> {
             _ = hangup.recv() => {}
         }
     });
-    let config = TestnetConfig {
-        dir: up.dir,
-        authorities: up.authorities.into(),
-        relays: up.relays.into(),
-        ready_timeout: Duration::from_secs(up.ready_timeout),
+    let config = NetworksConfig {
+        nym: up.mixnet.options(),
+        without_tor: up.mixnet.no_tor,
+        tor: TestnetConfig {
+            dir: up.dir,
+            authorities: up.authorities.into(),
+            relays: up.relays.into(),
+            ready_timeout: Duration::from_secs(up.ready_timeout),
+        },
     };
     let progress = |line: &str| {
         say(&format!(
@@ -117,41 +203,56 @@ async fn run(up: Up) -> anyhow::Result<()> {
             started.elapsed().as_secs_f64()
         ))
     };
-    let testnet = tokio::select! {
-        testnet = Box::pin(Testnet::up(config, progress)) => testnet?,
+    let networks = tokio::select! {
+        networks = Box::pin(Networks::up(config, progress)) => networks?,
         // Dropping the other branch ends what it has started.
         () = &mut stop => return Ok(()),
     };
-    announce(&testnet, up.format, started.elapsed())?;
-    say("ready; Ctrl-C stops the network");
+    announce(&networks, up.format, started.elapsed())?;
+    say("ready; Ctrl-C stops everything");
     // The one wait without a deadline: until somebody says stop.
     stop.await;
     say("stopping");
-    testnet.down().await;
+    // The mixnet says for people what it has counted.
+    networks.down().await;
     Ok(())
 }
 
-fn announce(testnet: &Testnet, format: Format, took: Duration) -> anyhow::Result<()> {
-    let count = |role| testnet.nodes().filter(|node| node.role == role).count();
-    let authorities = count(dlambda_tests::testnet::Role::Authority);
-    let relays = count(dlambda_tests::testnet::Role::Relay);
+fn announce(networks: &Networks, format: Format, took: Duration) -> anyhow::Result<()> {
     let seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
-    let network = testnet.network_toml();
+    let network = networks.network_toml();
+    let nodes = || networks.tor.iter().flat_map(|tor| tor.nodes());
+    let count = |role| nodes().filter(|node| node.role == role).count();
+    let (authorities, relays) = (count(Role::Authority), count(Role::Relay));
+    let mixnet = networks.mixnet.as_ref().map(|mixnet| &mixnet.ready);
+    let count = |what: &str| mixnet.and_then(|it| Some(it[what].as_array()?.len()));
+    let (mixes, gateways) = (count("nodes"), count("gateways"));
     let line = match format {
-        Format::Text => format!(
-            "{authorities} authorities and {relays} relays are ready after {seconds} s: {}",
-            network.display()
-        ),
-        Format::Json => serde_json::json!({
-            "ready": true,
-            "network": network,
-            "dir": testnet.dir(),
-            "authorities": authorities,
-            "relays": relays,
-            "pids": testnet.nodes().filter_map(|node| node.pid).collect::<Vec<_>>(),
-            "seconds": seconds,
-        })
-        .to_string(),
+        Format::Text => {
+            let tor = format!("{authorities} authorities and {relays} relays");
+            let nym = mixes.zip(gateways);
+            let nym = nym.map(|(mixes, gateways)| format!("{mixes} mixes and {gateways} gateways"));
+            let parts = networks.tor.as_ref().map(|_| tor).into_iter().chain(nym);
+            let parts: Vec<String> = parts.collect();
+            let parts = parts.join(", ");
+            format!("{parts} are ready after {seconds} s: {}", network.display())
+        }
+        Format::Json => {
+            let pids = nodes().filter_map(|node| node.pid).map(Value::from);
+            let mixnet_pid = mixnet.map(|mixnet| mixnet["pid"].clone());
+            json!({
+                "ready": true,
+                "network": network,
+                "dir": networks.dir(),
+                "authorities": authorities,
+                "relays": relays,
+                "mixes": mixes.unwrap_or_default(),
+                "gateways": gateways.unwrap_or_default(),
+                "pids": pids.chain(mixnet_pid).collect::<Vec<_>>(),
+                "seconds": seconds,
+            })
+            .to_string()
+        }
     };
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
@@ -167,7 +268,11 @@ fn say(line: &str) {
 fn exit_code(err: &anyhow::Error) -> u8 {
     match err.downcast_ref() {
         Some(TestnetError::DirInUse(_) | TestnetError::DirNotOurs(_)) => 2,
-        Some(TestnetError::MissingProgram(_) | TestnetError::Timeout(_)) => 5,
+        Some(
+            TestnetError::MissingMixnet
+            | TestnetError::MissingProgram(_)
+            | TestnetError::Timeout(_),
+        ) => 5,
         _ => 1,
     }
 }
@@ -186,15 +291,19 @@ mod tests {
     #[test]
     fn sizes_have_bounds() {
         for wrong in [
-            "--authorities=0",
-            "--authorities=10",
-            "--relays=2",
-            "--relays=51",
+            &["--authorities=0"][..],
+            &["--authorities=10"],
+            &["--relays=2"],
+            &["--relays=51"],
+            // Without a mixnet its options make no sense.
+            &["--no-tor"],
+            &["--nym-delay-ms=50"],
+            &["--nym", "--nym-loss=0.95"],
+            &["--nym", "--nym-gateways=0"],
         ] {
-            let err = Cli::try_parse_from(["dlambda-testnet", "up", wrong])
-                .err()
-                .unwrap();
-            assert_eq!(err.exit_code(), 2, "{wrong}");
+            let args = ["dlambda-testnet", "up"].iter().chain(wrong);
+            let err = Cli::try_parse_from(args).err().unwrap();
+            assert_eq!(err.exit_code(), 2, "{wrong:?}");
         }
     }
 

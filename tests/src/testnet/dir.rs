@@ -23,13 +23,21 @@ const ORPHAN_GRACE: Duration = Duration::from_secs(20);
 
 /// A directory that belongs to one running network.
 #[derive(Debug)]
-pub(super) struct NetworkDir {
+pub(crate) struct NetworkDir {
     path: PathBuf,
     _lock: File,
     _temporary: Option<TempDir>,
 }
 
 impl NetworkDir {
+    /// Claims `dir`, or a temporary directory, within so much time.
+    pub(crate) async fn claim_within(
+        dir: Option<&Path>,
+        limit: Duration,
+    ) -> Result<Self, TestnetError> {
+        Self::claim(dir, Deadline::after(limit)).await
+    }
+
     /// Claims `dir`, or a temporary directory, and clears what an earlier
     /// network left there.
     pub(super) async fn claim(
@@ -59,11 +67,11 @@ impl NetworkDir {
         Ok(claimed)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn network_toml(&self) -> PathBuf {
+    pub(crate) fn network_toml(&self) -> PathBuf {
         self.path.join(NETWORK_TOML)
     }
 

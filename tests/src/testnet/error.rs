@@ -33,6 +33,9 @@ pub enum TestnetError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The mixnet's program is not there.
+    #[error("`dlambda-mixnet` is not built, or not beside this program: `make nym` builds it")]
+    MissingMixnet,
     /// A program is not installed.
     #[error("`{0}` is not installed or not on the PATH; on Debian or Ubuntu: apt install tor")]
     MissingProgram(&'static str),

@@ -18,7 +18,7 @@ mod dir;
 mod documents;
 mod error;
 mod keys;
-mod network_toml;
+pub(crate) mod network_toml;
 mod node;
 mod ports;
 mod process;
@@ -38,7 +38,7 @@ pub use ctor::{CTorClient, CTorOnion};
 pub use error::TestnetError;
 pub use node::{Node, Role};
 
-use dir::NetworkDir;
+pub(crate) use dir::NetworkDir;
 use process::Process;
 use torrc::Authority;
 use wait::Deadline;

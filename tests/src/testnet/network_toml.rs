@@ -6,8 +6,27 @@ use super::{TestnetError, torrc::Authority};
 
 /// Writes `network.toml`.
 pub(super) fn save(path: &Path, authorities: &[Authority]) -> Result<(), TestnetError> {
-    fs::write(path, render(authorities)).map_err(TestnetError::io("write", path))
+    write(path, &render(authorities))
 }
+
+/// Writes a network file.
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), TestnetError> {
+    fs::write(path, text).map_err(TestnetError::io("write", path))
+}
+
+/// Says in a Tor network's file that there is a mixnet, too, which `section`
+/// describes.
+pub(crate) fn add_nym(path: &Path, section: &str) -> Result<(), TestnetError> {
+    let text = fs::read_to_string(path).map_err(TestnetError::io("read", path))?;
+    write(path, &with_nym(&text, section))
+}
+
+fn with_nym(text: &str, section: &str) -> String {
+    let both = "transport = [\"tor\", \"nym\"]";
+    text.replacen(ONLY_TOR, both, 1) + section
+}
+
+const ONLY_TOR: &str = "transport = \"tor\"";
 
 fn render(authorities: &[Authority]) -> String {
     // Fresh keys make the name unique, and stable across restarts of nodes.
@@ -26,7 +45,7 @@ fn render(authorities: &[Authority]) -> String {
 # A private Tor network on loopback; made by dlambda-testnet. It ends with the
 # program that made it, and offers no anonymity.
 name = \"testnet-{unique}\" # keeps its cache and state apart from other networks'
-transport = \"tor\"
+{ONLY_TOR}
 
 [tor] # arti configuration, merged over arti's defaults
 address_filter.allow_local_addrs = true
@@ -78,5 +97,13 @@ mod tests {
         assert_eq!(network.transports, [TransportName::Tor]);
         let caches = network.tor["tor_network"]["fallback_caches"].as_array();
         assert_eq!(caches.map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn our_programs_accept_the_file_with_a_mixnet_in_it() {
+        let section = "\n[nym]\napi_url = \"http://127.0.0.1:9/\"\n";
+        let network = Network::parse(&with_nym(&render(&[authority(0)]), section)).unwrap();
+        assert_eq!(network.transports, [TransportName::Tor, TransportName::Nym]);
+        assert!(network.nym.api_url.is_some() && !network.tor.is_empty());
     }
 }

@@ -91,7 +91,7 @@ fn sha256_line(input: &[u8]) -> Vec<u8> {
 
 /// Sleeps for six seconds (on real time), then ends with success: `poll_oneoff` with one
 /// relative subscription to the monotonic clock.
-const SLOW: &str = "(module
+pub(crate) const SLOW: &str = "(module
     (import \"wasi_snapshot_preview1\" \"poll_oneoff\"
         (func $poll (param i32 i32 i32 i32) (result i32)))
     (memory (export \"memory\") 1)
@@ -102,7 +102,7 @@ const SLOW: &str = "(module
 
 /// Relays that this process has no connection to: neither side's guard.
 fn far_relays(testnet: &Testnet) -> Vec<String> {
-    let near = own_connections();
+    let near = connections("self");
     let relays = testnet
         .nodes()
         .filter(|node| node.name.starts_with("relay"));
@@ -112,10 +112,13 @@ fn far_relays(testnet: &Testnet) -> Vec<String> {
         .collect()
 }
 
-/// Remote ports of this process's TCP connections.
-fn own_connections() -> HashSet<u16> {
-    let inodes: HashSet<String> = std::fs::read_dir("/proc/self/fd")
-        .expect("Linux")
+/// Remote ports of a process's TCP connections.
+pub(crate) fn connections(process: &str) -> HashSet<u16> {
+    let Ok(descriptors) = std::fs::read_dir(format!("/proc/{process}/fd")) else {
+        // It has ended.
+        return HashSet::new();
+    };
+    let inodes: HashSet<String> = descriptors
         .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
         .filter_map(|link| {
             Some(

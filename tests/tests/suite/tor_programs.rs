@@ -1,7 +1,5 @@
 //! The programs, as a newcomer runs them, on a private Tor network.
 
-use std::path::Path;
-use std::process::Output;
 use std::time::Duration;
 
 use dlambda_tests::program::{Program, run};
@@ -10,83 +8,16 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::hostile_functions::LOOP;
+use crate::shell::{DEADLINE, Shell, code, stderr};
 use crate::support::functions;
-
-const DEADLINE: Duration = Duration::from_secs(180);
-
-struct Shell {
-    testnet: Testnet,
-    dir: TempDir,
-}
-
-impl Shell {
-    async fn new() -> Self {
-        Self {
-            testnet: Testnet::up(TestnetConfig::default(), |_| {})
-                .await
-                .expect("a network"),
-            dir: tempfile::tempdir().expect("a directory"),
-        }
-    }
-
-    fn path(&self, name: &str) -> String {
-        let path = self.dir.path().join(name);
-        path.to_str().expect("text").to_owned()
-    }
-
-    fn network(&self) -> &str {
-        self.testnet.network_toml().to_str().expect("text")
-    }
-
-    async fn provider(&self) -> (Program, String) {
-        let (functions, data) = (functions(), self.path("provider"));
-        let args = [
-            "run",
-            "--functions",
-            functions.to_str().expect("text"),
-            "--data",
-            &data,
-            "--network",
-            self.network(),
-            "--format",
-            "json",
-        ];
-        let log = self.dir.path().join("provider.log");
-        let name = "dlambda-provider";
-        let started = Program::start_logging(name, &args, &log, "trace", DEADLINE).await;
-        let (provider, ready) = started.expect("a provider");
-        assert_eq!(ready["ready"], true);
-        let address = ready["address"].as_str().expect("an address").to_owned();
-        (provider, address)
-    }
-
-    async fn dlambda(&self, args: &[&str], input: &[u8]) -> Output {
-        let home = self.path("caller");
-        let common = ["--home", &home, "--network", self.network()];
-        let args = [&common[..], args].concat();
-        run("dlambda", &args, input, DEADLINE).await.expect("ends")
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        let path = self.path(name);
-        std::fs::write(Path::new(&path), bytes).expect("written");
-        path
-    }
-}
-
-fn code(output: &Output) -> i32 {
-    output.status.code().expect("ended by itself")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// The whole life of a provider and its callers, on one network.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_first_start_to_a_network_that_is_gone() {
-    let shell = Shell::new().await;
-    let (provider, address) = shell.provider().await;
+    let testnet = Testnet::up(TestnetConfig::default(), |_| {}).await;
+    let testnet = testnet.expect("a network");
+    let shell = Shell::new(testnet.network_toml());
+    let (provider, address) = shell.provider(&[]).await;
 
     contract_and_wallet(&shell, &address).await;
     by_alias_cid_and_path(&shell, &address).await;
@@ -96,15 +27,14 @@ async fn from_first_start_to_a_network_that_is_gone() {
     status_and_doctor(&shell, &address).await;
 
     provider.stop(DEADLINE).await.expect("drains and stops");
-    let (provider, again) = shell.provider().await;
+    let (provider, again) = shell.provider(&[]).await;
     assert_eq!(again, address, "a restart keeps the address");
     killed_in_mid_call(&shell, &address, provider).await;
 
     let network = shell.network().to_owned();
     let kept = std::fs::read(&network).expect("a file");
-    let Shell { testnet, dir } = shell;
     testnet.down().await;
-    network_down(&dir, &kept).await;
+    network_down(&shell.dir, &kept).await;
 }
 
 async fn contract_and_wallet(shell: &Shell, address: &str) {
@@ -174,11 +104,7 @@ async fn by_alias_cid_and_path(shell: &Shell, address: &str) {
 }
 
 async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
-    let exit_3 = wat::parse_str(
-        "(module (import \"wasi_snapshot_preview1\" \"proc_exit\" (func $exit (param i32)))
-            (memory (export \"memory\") 1) (func (export \"_start\") (call $exit (i32.const 3))))",
-    );
-    let exit_3 = shell.write("exit3.wasm", &exit_3.expect("good WAT"));
+    let exit_3 = shell.exit_3();
     let text = shell.write("text.wasm", b"#!/bin/sh");
     let import =
         wat::parse_str("(module (import \"env\" \"steal\" (func)) (func (export \"_start\")))");
@@ -235,33 +161,15 @@ async fn several_at_once_from_one_home(shell: &Shell, address: &str) {
 /// Everything is logged at the finest level; none of what must stay secret is in it.
 async fn logs_hold_no_secrets(shell: &Shell, address: &str) {
     let input = "canary-in-the-input";
-    let home = shell.path("caller");
     let args = [
-        "--home",
-        &home,
-        "--network",
-        shell.network(),
         "invoke",
         address,
         "args-echo",
         "--",
         "canary-in-the-arguments",
     ];
-    let program = dlambda_tests::program::binary("dlambda").expect("built");
-    let mut child = tokio::process::Command::new(program)
-        .args(args)
-        .env("DLAMBDA_LOG", "trace")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .expect("starts");
-    let mut stdin = child.stdin.take().expect("piped");
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, input.as_bytes())
-        .await
-        .expect("sent");
-    drop(stdin);
-    let output = child.wait_with_output().await.expect("ends");
+    let trace = ("DLAMBDA_LOG", "trace");
+    let output = shell.dlambda_with(trace, &args, input.as_bytes()).await;
     assert_eq!(output.stdout, b"function\ncanary-in-the-arguments\n");
     let provider = std::fs::read_to_string(shell.path("provider.log")).expect("a log");
     let logs = [("caller", stderr(&output)), ("provider", provider)];

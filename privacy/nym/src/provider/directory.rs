@@ -3,6 +3,9 @@
 use std::fs::{DirBuilder, File, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
 
 use crate::error::DirectoryError;
 
@@ -12,6 +15,12 @@ const MODE: u32 = 0o700;
 /// The file that is locked while a helper uses the directory.
 const LOCK: &str = "lock";
 
+/// How long an earlier helper, whose program has just ended, may take to end.
+const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// A directory that is ours alone, while this value exists.
 pub(super) struct Directory {
     path: PathBuf,
@@ -19,6 +28,18 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// The same as [`Directory::open`], but waits a little for an earlier
+    /// helper to end: a provider that is started again at once has one.
+    pub(super) async fn inherit(path: &Path) -> Result<Self, DirectoryError> {
+        let until = Instant::now() + PREDECESSOR;
+        loop {
+            match Self::open(path) {
+                Err(DirectoryError::InUse) if Instant::now() < until => sleep(LOOK).await,
+                opened => return opened,
+            }
+        }
+    }
+
     /// Makes the directory if there is none, and takes it if nobody else can
     /// look into it.
     pub(super) fn open(path: &Path) -> Result<Self, DirectoryError> {

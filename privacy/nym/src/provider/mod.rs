@@ -41,7 +41,7 @@ pub(crate) async fn run(
     events: Events,
     start_deadline: Duration,
 ) -> Result<(), HelperError> {
-    let directory = Directory::open(directory)?;
+    let directory = Directory::inherit(directory).await?;
     let plan = Plan {
         network,
         path: directory.path().to_owned(),

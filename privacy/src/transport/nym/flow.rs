@@ -130,6 +130,10 @@ impl<T> Flow<T> {
         if segment.kind != opens {
             return Err(Some(flow.outgoing(Kind::Reset, 0)));
         }
+        if segment.acknowledged != 1 {
+            // There is one opening for each name, so that it can hold no mark.
+            return Err(None);
+        }
         flow.expected = 1;
         Ok(flow)
     }
@@ -268,6 +272,11 @@ impl<T> Flow<T> {
     /// Whether the other side has said that it sends no more.
     pub(super) fn heard_last(&self) -> bool {
         self.heard_last
+    }
+
+    /// The stream's name.
+    pub(super) fn session(&self) -> SessionName {
+        self.session
     }
 
     fn hope(&mut self, now: Duration) {

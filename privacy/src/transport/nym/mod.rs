@@ -300,8 +300,8 @@ async fn open(link: Arc<Link>, arrival: Arrival, memory: Arc<Semaphore>) -> Opti
         memory,
         started: Instant::now(),
     };
-    // All that is known of a caller.
-    let known = [&tag[..], &message[..]].concat();
+    // All that is known of a caller; the rest of the opening is the same for everybody.
+    let known = [&tag[..], &flow.session()].concat();
     Some(Incoming {
         stream: Box::new(NymStream::start(session, flow, Vec::new())),
         circuit: CircuitFacts::new(known),

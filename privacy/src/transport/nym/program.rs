@@ -53,7 +53,7 @@ impl Launch for Program {
         let mut command = Command::new(&self.0);
         // What is in our environment is no business of a program that talks to the network.
         command.env_clear();
-        for name in ["TMPDIR", "DLAMBDA_NYM_LOG"] {
+        for name in ["TMPDIR", "DLAMBDA_LOG"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }

@@ -152,6 +152,10 @@ fn what_does_not_open_is_reset() {
         Err(None)
     ));
     assert!(matches!(Flow::<()>::answer(b"junk", START), Err(None)));
+    let (_, opening) = Flow::<()>::call(NAME, START);
+    let mut marked = opening.message;
+    marked[25] = 7;
+    assert!(matches!(Flow::<()>::answer(&marked, START), Err(None)));
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 
-use crate::bench::{Report, Setting};
+use super::{Report, Setting};
 
 /// Bytes to hash: about half a second without limits.
 const INPUT: usize = 64 << 20;

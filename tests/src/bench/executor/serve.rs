@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::bench::{Report, Setting, example, in_process, isolated};
+use super::{Report, Setting, example, in_process, isolated};
 
 /// Connections of the load generator.
 const CONNECTIONS: [u16; 2] = [1, 16];

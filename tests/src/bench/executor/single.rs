@@ -9,7 +9,7 @@ use dlambda_executor::{
     CodeCacheConfig, Executor, ExecutorConfig, Function, Invocation, Limits, Start,
 };
 
-use crate::bench::{Report, Setting, example, in_process, isolated};
+use super::{Report, Setting, example, in_process, isolated};
 
 /// Calls of each kind in a round.
 const CALLS: usize = 500;
