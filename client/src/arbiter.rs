@@ -100,9 +100,7 @@ impl Arbiter {
             wall_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
             ..plan.clone()
         };
-        let Some(executor) = self.executor(&advert).await? else {
-            return Ok(undecidable("its plans need more memory than we run"));
-        };
+        let executor = self.executor(&advert).await?;
         match protocol::replay(&executor, &proof.request, &longer).await {
             Ok(replayed) => Ok(compare(&receipt, proof, &replayed)),
             Err(error) => Ok(undecidable(format!(
@@ -119,15 +117,13 @@ impl Arbiter {
     }
 
     /// An executor that agrees with a provider's with this menu.
-    async fn executor(&mut self, advert: &Advert) -> Result<Option<Executor>, ExecutorError> {
-        let most = protocol::max_memory_bytes(&advert.plans);
-        if most > MOST_MEMORY {
-            return Ok(None);
-        }
+    async fn executor(&mut self, advert: &Advert) -> Result<Executor, ExecutorError> {
+        // No function of ours has more: beyond it, a larger plan makes no difference.
+        let most = protocol::max_memory_bytes(&advert.plans).min(MOST_MEMORY);
         if let Some((same, executor)) = &self.executor
             && *same == most
         {
-            return Ok(Some(executor.clone()));
+            return Ok(executor.clone());
         }
         let executor = Executor::new(ExecutorConfig {
             max_concurrent: 1,
@@ -137,7 +133,7 @@ impl Arbiter {
         })?;
         executor.ready().await?;
         self.executor = Some((most, executor.clone()));
-        Ok(Some(executor))
+        Ok(executor)
     }
 }
 

@@ -76,6 +76,9 @@ pub enum CallError {
     /// The plan needs a token, and the wallet has none for it.
     #[error("plan {0} of this provider needs a token, and the wallet has none")]
     NoToken(PlanName),
+    /// The tokens were sold by somebody else, who was at this address before.
+    #[error("another provider answers at this address than the one that sold the wallet's tokens")]
+    OtherProvider,
     /// The provider does not take the token.
     #[error("the provider does not take the call's token: {}", problem(.0))]
     Unpaid(TokenProblem),
@@ -191,6 +194,7 @@ impl HasKind for CallError {
             Self::Exchange(error) => error.kind(),
             Self::Seal(SealError::BadKey)
             | Self::Equivocation(_)
+            | Self::OtherProvider
             | Self::Receipt(_)
             | Self::UnknownAnswer => ErrorKind::ProviderMisbehaved,
             Self::Wallet(error) => error.kind(),

@@ -4,7 +4,7 @@
 //! request: to the provider they are one call that came more than once.
 
 use dlambda_privacy::os_rng;
-use dlambda_proto::{Advert, Completion, Plan, PlanName, SignedAdvert, UnixSeconds};
+use dlambda_proto::{Advert, Completion, Plan, ProviderId, SignedAdvert, UnixSeconds};
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
@@ -28,6 +28,7 @@ impl Payment {
             taking: Taking {
                 endpoint: call.provider,
                 plan: call.plan.clone(),
+                provider: None,
                 call: hash(call),
                 now,
             },
@@ -40,24 +41,42 @@ impl Payment {
     /// circuit is being built.
     pub(crate) async fn prepare(&mut self) -> Result<(), CallError> {
         if self.held.is_none() {
-            self.held = self.take(self.taking.plan.clone()).await?;
+            self.held = self.take(self.taking.clone()).await?;
         }
         Ok(())
     }
 
-    /// Makes sure that there is a token for just this plan, or none if it
-    /// needs none.
-    pub(crate) async fn settle_on(&mut self, plan: &Plan) -> Result<(), CallError> {
-        let fits = |held: &HeldToken| plan.needs_token && *held.plan() == plan.name;
+    /// Makes sure that there is a token of just this provider for just this
+    /// plan, or none if it needs none.
+    ///
+    /// Who answers at an address may change, and somebody who shows each
+    /// customer another identity would know by which key a token is good whose
+    /// it is.
+    pub(crate) async fn settle_on(
+        &mut self,
+        provider: &ProviderId,
+        plan: &Plan,
+    ) -> Result<(), CallError> {
+        let sold_here = |held: &HeldToken| held.provider() == provider;
+        let fits =
+            |held: &HeldToken| plan.needs_token && *held.plan() == plan.name && sold_here(held);
         if self.held.as_ref().is_some_and(fits) {
             return Ok(());
         }
+        let is_other = self.held.as_ref().is_some_and(|held| !sold_here(held));
         self.put_back().await;
         if plan.needs_token {
-            self.held = self.take(Some(plan.name.clone())).await?;
-            if self.held.is_none() {
-                return Err(CallError::NoToken(plan.name.clone()));
-            }
+            let taking = Taking {
+                plan: Some(plan.name.clone()),
+                provider: Some(*provider),
+                ..self.taking.clone()
+            };
+            self.held = self.take(taking).await?;
+            return match self.held {
+                Some(_) => Ok(()),
+                None if is_other => Err(CallError::OtherProvider),
+                None => Err(CallError::NoToken(plan.name.clone())),
+            };
         }
         Ok(())
     }
@@ -128,13 +147,9 @@ impl Payment {
         }
     }
 
-    async fn take(&self, plan: Option<PlanName>) -> Result<Option<HeldToken>, CallError> {
+    async fn take(&self, taking: Taking) -> Result<Option<HeldToken>, CallError> {
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
-        };
-        let taking = Taking {
-            plan,
-            ..self.taking.clone()
         };
         blocking(move || wallet.take(&taking)).await
     }

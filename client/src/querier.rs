@@ -153,10 +153,31 @@ impl Querier {
         max_time: Duration,
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(Ended, Unconcluded), CallError> {
-        let attempts = Box::pin(self.call_until_answered(call, max_time, &mut progress));
-        timeout(max_time, attempts)
-            .await
-            .map_err(|_| CallError::Deadline(max_time.as_secs()))?
+        let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
+        let attempts = Box::pin(self.attempts(call, max_time, &mut payment, &mut progress));
+        let answered = match timeout(max_time, attempts).await {
+            Ok(answered) => answered,
+            Err(_) => Err(CallError::Deadline(max_time.as_secs())),
+        };
+        match answered {
+            Ok((ended, stream)) => {
+                let is_over = is_over(&ended.reply.completion);
+                let held = Unconcluded {
+                    payment,
+                    is_over,
+                    stream,
+                };
+                Ok((ended, held))
+            }
+            Err(error) => {
+                match &error {
+                    // Another call must not be made with its token.
+                    CallError::Receipt(_) => payment.end(false).await,
+                    _ => payment.give_up().await,
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Strikes out the token, and then tells the provider that the answer is
@@ -188,34 +209,6 @@ impl Querier {
         self.closing.reopen();
     }
 
-    async fn call_until_answered(
-        &self,
-        call: &Call,
-        max_time: Duration,
-        progress: &mut (impl FnMut(Progress) + Send),
-    ) -> Result<(Ended, Unconcluded), CallError> {
-        let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
-        match self.attempts(call, max_time, &mut payment, progress).await {
-            Ok((ended, stream)) => {
-                let is_over = is_over(&ended.reply.completion);
-                let held = Unconcluded {
-                    payment,
-                    is_over,
-                    stream,
-                };
-                Ok((ended, held))
-            }
-            Err(error) => {
-                match &error {
-                    // Another call must not be made with its token.
-                    CallError::Receipt(_) => payment.end(false).await,
-                    _ => payment.give_up().await,
-                }
-                Err(error)
-            }
-        }
-    }
-
     async fn attempts(
         &self,
         call: &Call,
@@ -226,10 +219,12 @@ impl Querier {
         let started = Instant::now();
         let mut failures = 0;
         let mut attach = false;
+        // What an alias stands for is settled once: all attempts are one request.
+        let mut resolved = None;
         loop {
             let attempt = failures + 1 + u32::from(attach);
             progress(Progress::Connecting { attempt });
-            let tried = self.attempt(call, attach, max_time, payment, progress);
+            let tried = self.attempt(call, attach, max_time, payment, &mut resolved, progress);
             match tried.await {
                 Ok((ended, stream)) => {
                     let is_missing = ended.reply.completion == Completion::FunctionMissing;
@@ -257,6 +252,7 @@ impl Querier {
         attach: bool,
         deadline: Duration,
         payment: &mut Payment,
+        resolved: &mut Option<FunctionId>,
         progress: &mut (impl FnMut(Progress) + Send),
     ) -> Result<(Ended, BoxStream), CallError> {
         let mut stages = Stages::default();
@@ -273,7 +269,7 @@ impl Querier {
         stages.advert = stage();
         let Welcome { advert, signed, .. } = welcome;
         let plan = choose_plan(call, &advert)?.clone();
-        payment.settle_on(&plan).await?;
+        payment.settle_on(&advert.provider, &plan).await?;
         let contradiction = self.remember(&advert, &signed);
         if payment.held().is_some() {
             // A token issued under another key than everybody sees says whose
@@ -283,7 +279,8 @@ impl Querier {
                 return Err(equivocation(signed, other));
             }
         }
-        let (source, function) = choose_source(call, &advert, attach)?;
+        let (source, function) = choose_source(call, &advert, attach, *resolved)?;
+        *resolved = Some(function);
         let request = request(call, source, payment);
         let (input_bytes, seed) = (request.input_len(), request.seed);
         let digest = request.digest(&function);
@@ -387,16 +384,18 @@ fn choose_source(
     call: &Call,
     advert: &Advert,
     attach: bool,
+    resolved: Option<FunctionId>,
 ) -> Result<(FunctionSource, FunctionId), CallError> {
-    let id = match &call.function {
-        FunctionName::Alias(alias) => {
+    let id = match (&call.function, resolved) {
+        (FunctionName::Alias(_), Some(id)) => id,
+        (FunctionName::Alias(alias), None) => {
             let unknown = || CallError::UnknownAlias {
                 known: advert.functions.iter().map(|f| f.alias.clone()).collect(),
             };
             advert.function_by_alias(alias).ok_or_else(unknown)?.id
         }
-        FunctionName::Id(id) => *id,
-        FunctionName::Wasm(wasm) => {
+        (FunctionName::Id(id), _) => *id,
+        (FunctionName::Wasm(wasm), _) => {
             let id = FunctionId::of(wasm);
             if attach {
                 if wasm.len() > advert.max_function_bytes as usize {

@@ -31,6 +31,9 @@ const MAX_REQUESTS: usize = 4;
 const MAX_WAITING: usize = 16;
 /// A proposal that would wait for longer is refused.
 const MAX_WAIT: Duration = Duration::from_secs(20);
+/// Contracts of one epoch: 10 KB each on disk at most, two epochs at a time. A
+/// flood must not fill the disk, on which calls depend, too.
+const MAX_CONTRACTS: u64 = 1 << 17;
 /// For the next request on a stream.
 const NEXT: Duration = Duration::from_secs(60);
 
@@ -111,7 +114,7 @@ async fn answer(
         record.begin_request();
         record.encapsulated_key = Some(envelope.encapsulated_key);
     }
-    let opened = open(opening.clone(), envelope, visit.effort.take()).await?;
+    let opened = open(shared, opening.clone(), envelope, visit.effort.take()).await?;
     if let Some(record) = &mut tee.record {
         record.request = Some(encode(&opened.request));
         record.reply_secret = Some(opened.answerer.dangerously_reveal());
@@ -143,20 +146,40 @@ async fn answer(
 
 /// Checks the work, and opens what is worth opening.
 async fn open(
+    shared: &Arc<Shared>,
     opening: Opening,
     envelope: ContractEnvelope,
     effort: Option<u8>,
 ) -> Result<OpenedContractRequest, Refusal> {
+    let shared = Arc::clone(shared);
     let opened = spawn_blocking(move || {
-        let provider = &opening.advert.provider;
-        let needed = effort.filter(|_| opening.advert.admission == Admission::Pow);
-        if needed.is_some_and(|effort| !work::verify(provider, &envelope, effort)) {
-            return Err(Refusal::TooLittleWork);
+        if opening.advert.admission == Admission::Pow
+            && let Some(effort) = effort
+        {
+            check_work(&shared, &opening, &envelope, effort)?;
         }
         let opened = opening.secret.open_contract(&envelope);
         opened.map_err(|_| Refusal::CannotOpen)
     });
     opened.await.unwrap_or(Err(Refusal::Busy))
+}
+
+/// Work is done once and good once: whoever sends it again has done none.
+fn check_work(
+    shared: &Shared,
+    opening: &Opening,
+    envelope: &ContractEnvelope,
+    effort: u8,
+) -> Result<(), Refusal> {
+    let (epoch, one_time) = (envelope.epoch, &envelope.encapsulated_key);
+    // First what costs nothing.
+    if shared.keyring().remembers(epoch, one_time) {
+        return Err(Refusal::Replayed);
+    }
+    if !work::verify(&opening.advert.provider, envelope, effort) {
+        return Err(Refusal::TooLittleWork);
+    }
+    shared.keyring().remember(epoch, one_time)
 }
 
 /// Blocks, on processor and disk.
@@ -186,6 +209,10 @@ fn propose(
     }
     if let Err(answer) = consider(proposal, &opening.advert, &shared.terms) {
         return Ok(answer);
+    }
+    let epoch = proposal.contract.epoch;
+    if shared.ledger.granted_in(epoch).map_err(fault)? >= MAX_CONTRACTS {
+        return Ok(ContractAnswer::Refused(ContractRefusal::Exhausted));
     }
     let offer = shared.keyring().offer();
     let granted = match grant(proposal, &offer.identity, &opening.issuers) {

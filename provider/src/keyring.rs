@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 use crate::ProviderError;
 use crate::ledger::EpochRecord;
 
-/// Calls remembered per epoch, 16 bytes each: 16 MiB. A busier epoch ends early.
+/// Calls and works remembered per epoch, 16 bytes each: 16 MiB. A busier epoch
+/// ends early.
 const MAX_SEEN: usize = 1 << 20;
 
 /// An advert is valid from an hour before it was made: callers' clocks differ.
@@ -200,21 +201,26 @@ impl Keyring {
         Some(Arc::clone(&keys.issuers))
     }
 
-    /// Remembers a call that was opened, and refuses one that is remembered
-    /// already: of several copies of a call, exactly one gets past this. Calls
-    /// with a token are known by their token instead.
-    pub(crate) fn remember(&mut self, envelope: &CallEnvelope) -> Result<(), Refusal> {
-        let keys = self.keys(envelope.header.epoch)?;
+    /// Remembers a call that was opened, or a proof of work that was accepted,
+    /// by its one-time key, and refuses one that is remembered already: of
+    /// several copies, exactly one gets past this. Calls with a token are known
+    /// by their token instead.
+    pub(crate) fn remember(&mut self, epoch: Epoch, one_time: &[u8; 32]) -> Result<(), Refusal> {
+        let keys = self.keys(epoch)?;
         if keys.seen.len() >= MAX_SEEN {
             return Err(Refusal::Busy);
         }
-        let digest = Sha256::digest(envelope.encapsulated_key);
-        let mark = *digest.first_chunk::<16>().unwrap_or(&[0; 16]);
-        if keys.seen.insert(mark) {
+        if keys.seen.insert(mark(one_time)) {
             Ok(())
         } else {
             Err(Refusal::Replayed)
         }
+    }
+
+    /// Whether a message under this one-time key is remembered.
+    pub(crate) fn remembers(&mut self, epoch: Epoch, one_time: &[u8; 32]) -> bool {
+        let keys = self.keys(epoch);
+        keys.is_ok_and(|keys| keys.seen.contains(&mark(one_time)))
     }
 
     fn keys(&mut self, epoch: Epoch) -> Result<&mut EpochKeys, Refusal> {
@@ -224,6 +230,11 @@ impl Keyring {
             .find(|keys| keys.secret.epoch() == epoch)
             .ok_or(Refusal::UnknownEpoch)
     }
+}
+
+fn mark(one_time: &[u8; 32]) -> [u8; 16] {
+    let digest = Sha256::digest(one_time);
+    *digest.first_chunk::<16>().unwrap_or(&[0; 16])
 }
 
 impl EpochKeys {
@@ -427,7 +438,7 @@ mod tests {
             .secret
             .open(envelope)
             .map_err(|_| Refusal::CannotOpen)?;
-        keyring.remember(envelope)
+        keyring.remember(envelope.header.epoch, &envelope.encapsulated_key)
     }
 
     #[test]

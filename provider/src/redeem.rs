@@ -16,8 +16,11 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::ledger::{Ledger, LedgerError, Spending};
 
-/// How long an answer waits for its acknowledgement.
+/// How long an answer waits for its acknowledgement, from the last time that
+/// it was given.
 const KEEP: Duration = Duration::from_secs(300);
+/// How long a request that ran, and was never answered, may come again.
+const KEEP_UNANSWERED: Duration = Duration::from_secs(3600);
 /// Largest answer that is kept; what is larger is run again when asked for again.
 const KEEP_ONE: usize = 256 << 10;
 /// Answers kept; beyond, none are until some are fetched or forgotten: 64 MiB
@@ -72,15 +75,17 @@ struct Tickets {
 struct Ticket {
     token: CallToken,
     request: RequestDigest,
-    since: Instant,
     serving: Arc<tokio::sync::Mutex<Serving>>,
 }
 
-#[derive(Default)]
 struct Serving {
     spent: bool,
     closed: bool,
     runs: u8,
+    /// Whether a final answer was given, kept or not.
+    answered: bool,
+    /// When it was last of interest.
+    last: Instant,
     answer: Option<(Arc<Reply>, Kept)>,
 }
 
@@ -122,7 +127,9 @@ impl Desk {
         if serving.closed {
             return Err(NotNow::Unpaid(TokenProblem::Spent));
         }
-        Ok(Turn { serving, claim })
+        let mut turn = Turn { serving, claim };
+        turn.serving.last = Instant::now();
+        Ok(turn)
     }
 
     /// Spends the token: durably, before this returns. Before anything costly.
@@ -169,6 +176,8 @@ impl Desk {
                 | Completion::FunctionUnusable { .. }
         );
         let Turn { serving, .. } = turn;
+        serving.last = Instant::now();
+        serving.answered |= is_final;
         if matches!(answer.completion, Completion::Busy { .. }) {
             // It did not run.
             serving.runs = serving.runs.saturating_sub(1);
@@ -180,18 +189,23 @@ impl Desk {
 
     /// The caller has its answer: the token is closed for good.
     pub(crate) async fn close(&self, token: &CallToken) {
-        let ticket = Tickets::lock(&self.tickets).by_nonce.remove(&token.nonce);
-        if let Some(ticket) = ticket {
+        // Before the ticket goes: whoever comes then asks the ledger.
+        self.ledger.close(token.epoch, &token.nonce);
+        let known = Tickets::lock(&self.tickets)
+            .by_nonce
+            .get(&token.nonce)
+            .cloned();
+        if let Some(ticket) = known {
             // Who still waits with this very request comes too late.
             let mut serving = ticket.serving.lock().await;
             serving.closed = true;
+            Tickets::lock(&self.tickets).by_nonce.remove(&token.nonce);
         }
-        self.ledger.close(token.epoch, &token.nonce);
     }
 
     fn ticket(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Ticket>, NotNow> {
         let mut tickets = Tickets::lock(&self.tickets);
-        tickets.sweep(&self.ledger);
+        tickets.sweep(&self.ledger, Instant::now());
         if let Some(ticket) = tickets.by_nonce.get(&token.nonce) {
             return Ok(Arc::clone(ticket));
         }
@@ -201,11 +215,23 @@ impl Desk {
         let ticket = Arc::new(Ticket {
             token,
             request,
-            since: Instant::now(),
             serving: Arc::default(),
         });
         tickets.by_nonce.insert(token.nonce, Arc::clone(&ticket));
         Ok(ticket)
+    }
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            spent: false,
+            closed: false,
+            runs: 0,
+            answered: false,
+            last: Instant::now(),
+            answer: None,
+        }
     }
 }
 
@@ -236,8 +262,7 @@ impl Tickets {
     }
 
     /// Forgets requests whose answers nobody fetched, and closes them.
-    fn sweep(&mut self, ledger: &Ledger) {
-        let now = Instant::now();
+    fn sweep(&mut self, ledger: &Ledger, now: Instant) {
         if self.swept.is_some_and(|swept| now - swept < SWEEP) {
             return;
         }
@@ -246,10 +271,18 @@ impl Tickets {
             let Ok(mut serving) = ticket.serving.try_lock() else {
                 return true;
             };
-            if now - ticket.since < KEEP {
+            let idle = now.saturating_duration_since(serving.last);
+            // What never ran may come as late as it likes: the ledger knows it.
+            let has_run = serving.spent && (serving.answered || serving.runs > 0);
+            let limit = if has_run && !serving.answered {
+                KEEP_UNANSWERED
+            } else {
+                KEEP
+            };
+            if idle < limit {
                 return true;
             }
-            if serving.spent {
+            if has_run {
                 serving.closed = true;
                 ledger.close(ticket.token.epoch, &ticket.token.nonce);
             }
@@ -378,6 +411,60 @@ mod tests {
             desk.keep(&mut turn, &busy);
             drop(turn);
         }
+    }
+
+    fn later(desk: &Desk, later: Duration) {
+        let mut tickets = Tickets::lock(&desk.tickets);
+        tickets.swept = None;
+        tickets.sweep(&desk.ledger, Instant::now() + later);
+    }
+
+    #[tokio::test]
+    async fn what_never_ran_may_come_as_late_as_it_likes() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let desk = desk(dir.path());
+        let busy = Reply {
+            completion: Completion::Busy { retry_seconds: 300 },
+            ..answer(0)
+        };
+        let mut turn = serve(&desk, 1, 1).await.expect("pays");
+        desk.keep(&mut turn, &busy);
+        drop(turn);
+        later(&desk, 10 * KEEP_UNANSWERED);
+        assert!(Tickets::lock(&desk.tickets).by_nonce.is_empty());
+        assert_eq!(serve(&desk, 1, 2).await.err(), SPENT, "another request");
+        assert!(serve(&desk, 1, 1).await.is_ok(), "the same");
+    }
+
+    #[tokio::test]
+    async fn what_ran_without_an_answer_may_come_for_an_hour_and_not_run_for_ever() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let desk = desk(dir.path());
+        for _ in 0..MAX_RUNS {
+            // Its caller hangs up.
+            drop(serve(&desk, 1, 1).await.expect("runs"));
+            later(&desk, 2 * KEEP);
+        }
+        assert_eq!(serve(&desk, 1, 1).await.err(), SPENT, "too often");
+        drop(serve(&desk, 2, 1).await.expect("runs"));
+        later(&desk, 2 * KEEP_UNANSWERED);
+        assert_eq!(serve(&desk, 2, 1).await.err(), SPENT, "too late");
+    }
+
+    #[tokio::test]
+    async fn an_answer_waits_for_five_minutes_from_when_it_was_last_given() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let desk = desk(dir.path());
+        let mut turn = serve(&desk, 1, 1).await.expect("pays");
+        desk.keep(&mut turn, &answer(KEEP_ONE + 1));
+        drop(turn);
+        later(&desk, KEEP / 2);
+        assert!(
+            serve(&desk, 1, 1).await.is_ok(),
+            "too large to keep, it runs again"
+        );
+        later(&desk, KEEP + Duration::from_secs(1));
+        assert_eq!(serve(&desk, 1, 1).await.err(), SPENT);
     }
 
     #[tokio::test]

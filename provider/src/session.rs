@@ -20,6 +20,9 @@ use crate::observe::{SessionRecord, Tee};
 use crate::service::Shared;
 use crate::status::Ending;
 
+/// A frame of the size that the mixnet carries takes no longer to leave.
+const MOST_LEAVING: Duration = Duration::from_secs(150);
+
 /// Serves one stream to its end.
 ///
 /// # Cancel safety
@@ -94,7 +97,8 @@ async fn call(
         record.request = Some(encode(&opened.call.request));
     }
     let OpenedCall { request, replier } = opened.call;
-    let token = request.token;
+    // On a plan for everybody nobody has looked at it.
+    let token = request.token.filter(|_| opened.plan.needs_token);
     let mut answer = tokio::select! {
         reply = run(shared, request, &opened.plan, &opened.keys, arrived) => reply,
         () = hang_up(tee) => return Ok(Ending::Vanished),
@@ -117,16 +121,24 @@ async fn call(
     if frame.body().len() > largest {
         return Err(Refusal::AnswerTooLarge);
     }
+    let leaving = leaving(&frame);
     if write_frame(tee, &frame, deadlines.reply).await.is_err() {
         return Ok(Ending::Vanished);
     }
     // The acknowledgement closes the call; without one, time does.
     let budget = &shared.receive_budget;
-    let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack, budget).await;
+    let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack + leaving, budget).await;
     if let (Ok(_), Some(token), true) = (ack, token, over) {
         shared.desk.close(&token).await;
     }
     Ok(ending)
+}
+
+/// How long a frame may take to leave after it was written: over the mixnet it
+/// leaves at the pace of cover traffic, 32 KiB a second when others have answers, too.
+fn leaving(frame: &Frame) -> Duration {
+    let seconds = frame.body().len() >> 15;
+    Duration::from_secs(seconds as u64).min(MOST_LEAVING)
 }
 
 /// Whether there is nothing more to be had for the token.
@@ -169,6 +181,10 @@ async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<Opened, Refusal> {
 }
 
 fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
+    // While it is opened it is here four times: sealed, padded, taken apart,
+    // and encoded again to see that there was no other way. One is counted.
+    let more = shared.receive_budget.reserve(3 * frame.body().len());
+    let _more = more.ok_or(Refusal::Busy)?;
     let envelope: CallEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
     let plan = shared.keyring().plan(&envelope).cloned();
     let plan = plan.ok_or(Refusal::UnknownPlan)?;
@@ -179,7 +195,8 @@ fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
         _ => Refusal::Malformed,
     })?;
     if !plan.needs_token {
-        shared.keyring().remember(&envelope)?;
+        let (epoch, one_time) = (envelope.header.epoch, &envelope.encapsulated_key);
+        shared.keyring().remember(epoch, one_time)?;
     }
     Ok(Opened {
         call,

@@ -1,7 +1,7 @@
 //! The warm phase: a token for each call.
 
 use dlambda_privacy::os_rng;
-use dlambda_proto::{CallToken, ContractId, Endpoint, PlanName, UnixSeconds};
+use dlambda_proto::{CallToken, ContractId, Endpoint, PlanName, ProviderId, UnixSeconds};
 use rand_core::Rng as _;
 
 use super::file::{Holdings, Record, Slot, call_tag};
@@ -15,6 +15,9 @@ pub struct Taking {
     pub endpoint: Endpoint,
     /// On which plan; without one, on the first in the contract's advert.
     pub plan: Option<PlanName>,
+    /// Who answers there, once that is known: another identity is another
+    /// provider, whom the tokens of this one would tell whose they are.
+    pub provider: Option<ProviderId>,
     /// A hash of all that is called: function, arguments and input. The same
     /// call gets its interrupted token back. It is not stored.
     pub call: [u8; 32],
@@ -108,6 +111,10 @@ impl Operation<'_> {
             let Ok(Some(record)) = self.read(&id) else {
                 continue;
             };
+            let other = |provider: &ProviderId| record.contract.provider != *provider;
+            if taking.provider.as_ref().is_some_and(other) {
+                continue;
+            }
             let Some(holdings) = record.serving(&taking.endpoint, taking.plan.as_ref(), taking.now)
             else {
                 continue;

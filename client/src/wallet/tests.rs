@@ -213,6 +213,7 @@ fn call(number: u8) -> Taking {
     Taking {
         endpoint: endpoint(1),
         plan: None,
+        provider: None,
         call: [number; 32],
         now: NOW,
     }

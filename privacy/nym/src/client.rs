@@ -126,6 +126,11 @@ impl Client {
         deliver(sending).await
     }
 
+    /// Sends a message to this very client.
+    pub(crate) async fn send_to_itself(&self, message: &[u8]) -> Result<(), NotSent> {
+        self.send(*self.mixnet.nym_address(), message, 0).await
+    }
+
     /// Answers a message.
     pub(crate) async fn reply(
         &self,

@@ -30,6 +30,15 @@ pub(crate) enum HelperError {
     /// The provider's directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// A task of the SDK has panicked: the client may be deaf.
+    #[error("something in the Nym client has panicked")]
+    Panicked,
+    /// The client hears nothing any more, not even itself.
+    #[error("the Nym client hears nothing any more")]
+    Deaf,
+    /// The helper takes more memory than its sessions explain.
+    #[error("the Nym helper has grown too large")]
+    Grown,
     /// No client was connected in time.
     #[error("no Nym client could be connected within {} s: {cause}", .within.as_secs())]
     Unreachable {

@@ -37,6 +37,7 @@ fn run() -> anyhow::Result<()> {
         .build()
         .context("the runtime does not start")?;
     let helping = async {
+        process::leave_signals_to_parent();
         tokio::spawn(process::end_with_parent());
         let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
         helper::run(input, output, process::start_deadline()).await

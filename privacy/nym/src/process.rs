@@ -1,6 +1,7 @@
 //! What concerns the helper as a process.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -30,7 +31,11 @@ const USUAL_START_SECONDS: u64 = 60;
 /// only where they happened: their messages may hold anything.
 pub(crate) fn log_safely() {
     let filter = std::env::var(LOG).unwrap_or_default();
-    let filter = if filter.is_empty() { USUAL_LOG } else { &filter };
+    let filter = if filter.is_empty() {
+        USUAL_LOG
+    } else {
+        &filter
+    };
     let layer = fmt::layer()
         .with_writer(io::stderr)
         .without_time()
@@ -42,7 +47,36 @@ pub(crate) fn log_safely() {
         let place = panic.location();
         let (file, line) = place.map_or(("?", 0), |place| (place.file(), place.line()));
         tracing::error!(file, line, "a panic");
+        PANICKED.store(true, Ordering::Relaxed);
     }));
+}
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Whether anything in this process has panicked so far.
+pub(crate) fn has_panicked() -> bool {
+    PANICKED.load(Ordering::Relaxed)
+}
+
+/// Bytes of memory that this process has in use, where the system says so.
+pub(crate) fn memory() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let resident: u64 = pages.split_whitespace().nth(1)?.parse().ok()?;
+    Some(resident * rustix::param::page_size() as u64)
+}
+
+/// What is meant for the program that started us, and reaches us, too, since we
+/// are of one terminal or one service: it decides when we end, by closing our
+/// input, after the calls that are running.
+pub(crate) fn leave_signals_to_parent() {
+    for kind in [
+        SignalKind::interrupt(),
+        SignalKind::terminate(),
+        SignalKind::hangup(),
+    ] {
+        // Once there is a listener, the signal does nothing by itself.
+        let _listener = signal(kind);
+    }
 }
 
 fn may_be_logged(target: &str) -> bool {

@@ -65,6 +65,19 @@ impl Ledger {
             .read(|transaction| tables::grant(transaction, proposal))
     }
 
+    /// Contracts that were granted in an epoch.
+    ///
+    /// Blocks on the disk: for a blocking thread.
+    ///
+    /// # Errors
+    ///
+    /// Those of the disk.
+    pub(crate) fn granted_in(&self, epoch: Epoch) -> Result<u64, LedgerError> {
+        let counts = self.store().read(tables::counts)?;
+        let of_epoch = counts.iter().filter(|counts| counts.epoch == epoch);
+        Ok(of_epoch.map(|counts| counts.granted).sum())
+    }
+
     /// Records a grant, durably when this returns, and returns the one to
     /// send: if the proposal was granted already, by a copy of it that was
     /// faster, that is the other's, and this one is thrown away.

@@ -23,7 +23,7 @@ use dlambda_proto::{
 use dlambda_provider::ProviderConfig;
 
 use crate::support::{LONG, alias, querier};
-use market::{Market, ask, draw_up, seed, wish};
+use market::{Market, ask, draw_up, refusal, seed, wish};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_size_gives_just_so_many_calls() {
@@ -273,6 +273,25 @@ async fn too_little_work_is_not_enough() {
         "{granted:?}"
     );
     assert_eq!(market.contracts().await, (1, 0));
+}
+
+/// Also if nothing came of what it was done for.
+#[tokio::test(flavor = "multi_thread")]
+async fn work_is_good_once() {
+    let market = Market::with(with_work(3)).await;
+    let advert = market.greet().await.1.advert;
+    // A confirmation of nothing: it is answered, and no contract is made.
+    let nothing = ContractRequest::Confirm {
+        contract: dlambda_proto::ContractId([7; 32]),
+        signature: [7; 64],
+    };
+    let sealed = SealedContractRequest::seal(&advert, &nothing, &mut os_rng()).expect("seals");
+    let work = work::perform(&advert.provider, sealed.envelope(), 3, || false);
+    let frame = sealed.with_work(work.expect("done")).frame().expect("fits");
+    let (_stream, answered) = market.deliver(&frame).await;
+    assert_eq!(answered.kind(), dlambda_proto::FrameKind::ContractAnswer);
+    let (_stream, again) = market.deliver(&frame).await;
+    assert_eq!(refusal(&again), Some(Refusal::Replayed));
 }
 
 pub(crate) fn with_work(effort: u8) -> ProviderConfig {

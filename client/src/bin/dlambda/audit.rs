@@ -171,6 +171,12 @@ fn conclude(tally: &Tally, args: &AuditArgs, format: Format) -> Result<ExitCode,
         )),
     }
     match wrong {
+        // A provider whose answers cannot be checked has passed no audit.
+        None if *right == 0 => Err(Report::new(
+            ErrorKind::Refused,
+            "not one answer could be checked",
+        )
+        .with_hint("see why; an engine of another version needs a dlambda of that version")),
         None => Ok(ExitCode::SUCCESS),
         Some(reason) => Err(Report::new(
             ErrorKind::ProviderMisbehaved,

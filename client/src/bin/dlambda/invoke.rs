@@ -61,6 +61,11 @@ pub(crate) async fn run(
     if let Some(path) = &args.receipt {
         write_receipt(path, evidence)?;
     }
+    // A response that --fail does not like was answered all the same.
+    let verdict = match &outcome {
+        Ok(answer) => args.http.judge(answer.http.as_ref()),
+        Err(_) => Ok(()),
+    };
     let code = finish(outcome, &args.http, format);
     // Only when the output is out can it not be lost any more. Nobody waits for this but the shell.
     if let (Some(held), Ok(_)) = (held, &code) {
@@ -70,7 +75,8 @@ pub(crate) async fn run(
     if args.auto_contract {
         wallet::refill_later(common, &wallet, &provider);
     }
-    code
+    let code = code?;
+    verdict.map(|()| code)
 }
 
 /// Calls; with an empty wallet, and if that is allowed, gets a contract first
@@ -102,7 +108,11 @@ async fn perform(
         return ended;
     }
     let most = MOST_WAIT.min(left(started) / 2);
-    let wait = wallet::random_wait(LEAST_WAIT.min(most), most);
+    if most < LEAST_WAIT {
+        // Sooner, the call would say which contract it is under. The tokens stay.
+        return Err(CallError::Deadline(max_time.as_secs()));
+    }
+    let wait = wallet::random_wait(LEAST_WAIT, most);
     let seconds = wait.as_secs();
     spinner.say(format!(
         "waiting {seconds} s, so that the call cannot be tied to the contract"
@@ -175,7 +185,6 @@ fn finish(
         Ok(answer) => {
             http.print(answer.http.as_ref(), &answer.stdout)?;
             print_stderr_of_function(&answer.stderr);
-            http.judge(answer.http.as_ref())?;
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => {
@@ -204,6 +213,10 @@ fn advise(error: CallError) -> Report {
             Some("the token is struck out: run the command again with the next one")
         }
         CallError::Equivocation(_) => Some("do not use this provider"),
+        CallError::OtherProvider => Some(
+            "if you trust whoever is there now, make a contract with `dlambda contract`; \
+             the old tokens stay in the wallet",
+        ),
         _ => None,
     };
     let report = Report::from(error);

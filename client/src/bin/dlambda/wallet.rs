@@ -73,8 +73,8 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
             .to_string(),
         ),
         Format::Text => print(&format!(
-            "{} contracts granted after all, {} confirmed, {} came to nothing, {} left for later, \
-             {forgotten} over and forgotten",
+            "{} contracts granted after all, {} confirmed, {} came to nothing, {} left for another \
+             time, {forgotten} over and forgotten",
             settled.granted, settled.confirmed, settled.lapsed, settled.left
         )),
     }
@@ -103,11 +103,14 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
     if !low.is_empty() {
         let endpoints: Vec<Endpoint> = low.iter().map(|(endpoint, ..)| *endpoint).collect();
         let querier = home::querier(common, &endpoints).await?;
-        for (endpoint, plan, calls) in low {
+        for (number, (endpoint, plan, calls)) in low.into_iter().enumerate() {
+            if number > 0 {
+                // One right after the other would say that they have one owner.
+                let pause = random_wait(LEAST_WAIT.min(args.within), args.within);
+                tokio::time::sleep(pause).await;
+            }
             let buying = buy(&querier, &endpoint, plan, calls, common.max_time);
             bought += usize::from(Box::pin(buying).await.is_ok());
-            // One after the other at once would say that they have one owner.
-            tokio::time::sleep(random_wait(Duration::ZERO, LEAST_WAIT)).await;
         }
     }
     match format {

@@ -86,7 +86,9 @@ impl Session {
                 let End::Told(reason) = ended else {
                     return linger(client, pool.traffic()).await;
                 };
-                tokio::spawn(client.end());
+                // A provider must not be able to say when a client of ours
+                // leaves its gateway.
+                tokio::spawn(linger(client, pool.traffic()));
                 reason
             }
         };
@@ -148,13 +150,18 @@ impl Session {
     }
 }
 
-/// Lets the last messages leave, and ends the client at a time that does not
-/// say when the session ended.
+/// Lets the last messages leave, and ends the client at a time that says little
+/// of when the session ended. A provider that goes on asking for reply blocks
+/// gets no more of them than before.
 async fn linger(client: Client, traffic: Traffic) {
     let now = Instant::now();
     let (until, mut quiet_since) = (now + LAST_MESSAGES, now);
+    let mut audit = SurbAudit::new(client.replies());
     while client.is_alive() && Instant::now() < until && quiet_since.elapsed() < QUIET {
         sleep(LOOK).await;
+        if audit.is_too_much() {
+            break;
+        }
         if !client.is_idle() {
             quiet_since = Instant::now();
         }

@@ -5,6 +5,7 @@ mod answers;
 mod connect;
 mod directory;
 mod table;
+mod vigil;
 mod window;
 
 use std::collections::VecDeque;
@@ -25,6 +26,7 @@ use crate::storage::Replies;
 use connect::Plan;
 use directory::Directory;
 use table::{Sender, Table};
+use vigil::Vigil;
 
 /// How often waiting answers are looked at.
 const PUMP: Duration = Duration::from_millis(20);
@@ -60,6 +62,7 @@ pub(crate) async fn run(
         connecting: JoinSet::new(),
         table: Table::default(),
         farewells: VecDeque::new(),
+        vigil: Vigil::new(Instant::now()),
     };
     let mut pump = interval(PUMP);
     pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,7 +80,10 @@ pub(crate) async fn run(
                 provider.take_leave(room);
             }
             _ = pump.tick(), if provider.table.is_waiting() => {}
-            _ = sweep.tick() => provider.sweep(),
+            _ = sweep.tick() => {
+                provider.sweep();
+                provider.keep_vigil().await?;
+            }
         }
         provider.pump().await;
     }
@@ -91,6 +97,7 @@ struct Provider {
     table: Table,
     /// Sessions whose end the parent must still be told.
     farewells: VecDeque<(SessionId, Reason)>,
+    vigil: Vigil,
 }
 
 async fn next(client: &mut Option<Client>) -> Option<Vec<ReconstructedMessage>> {
@@ -107,6 +114,9 @@ impl Provider {
             Command::Reply { session, message } => {
                 if let Err(reason) = self.table.queue(session, message.into(), now) {
                     self.farewells.push_back((session, reason));
+                }
+                for heaviest in self.table.relieve(now) {
+                    self.farewells.push_back((heaviest, Reason::Busy));
                 }
             }
             Command::Close { session } => self.table.end(session, now),
@@ -129,7 +139,24 @@ impl Provider {
         }
     }
 
+    /// Writes to itself when it is time, and finds out whether it is deaf.
+    async fn keep_vigil(&mut self) -> Result<(), HelperError> {
+        let now = Instant::now();
+        let Some(client) = &self.client else {
+            self.vigil.begin_again(now);
+            return Ok(());
+        };
+        if client.has_room()
+            && let Some(note) = self.vigil.note(now)
+            && client.send_to_itself(&note).await.is_err()
+        {
+            tracing::warn!("a note to ourselves was not taken");
+        }
+        self.vigil.check(now)
+    }
+
     fn connected(&mut self, client: Result<Client, JoinError>) {
+        self.vigil.begin_again(Instant::now());
         match client {
             Ok(client) => {
                 tracing::info!("the provider is connected again");
@@ -143,6 +170,9 @@ impl Provider {
     }
 
     fn take(&mut self, message: ReconstructedMessage) {
+        if self.vigil.hear(&message.message, Instant::now()) {
+            return;
+        }
         // Without a tag, it cannot be answered.
         let Some(tag) = message.sender_tag else {
             return;

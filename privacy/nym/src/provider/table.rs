@@ -45,6 +45,8 @@ pub(super) struct Session {
     pub(super) window: Window,
     waiting: VecDeque<Vec<u8>>,
     used: Instant,
+    /// Whether its sender has written more than once.
+    is_proven: bool,
     ended: bool,
 }
 
@@ -68,6 +70,7 @@ impl Table {
         match self.sessions.get_mut(id) {
             Some(session) if !session.ended => {
                 session.used = now;
+                session.is_proven = true;
                 Sender::Known(*id)
             }
             _ => Sender::Ended,
@@ -89,6 +92,7 @@ impl Table {
             window: Window::new(now),
             waiting: VecDeque::new(),
             used: now,
+            is_proven: false,
             ended: false,
         };
         self.sessions.insert(id, session);
@@ -106,12 +110,12 @@ impl Table {
         let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.ended) else {
             return Ok(());
         };
-        let bytes = self.bytes_waiting + message.len();
-        if session.waiting.len() >= MESSAGES_WAITING || bytes > BYTES_WAITING {
+        if session.waiting.len() >= MESSAGES_WAITING {
             self.end(id, now);
             self.discard(id);
             return Err(Reason::Busy);
         }
+        let bytes = self.bytes_waiting + message.len();
         if session.waiting.is_empty() {
             self.turns.push_back(id);
         }
@@ -119,6 +123,24 @@ impl Table {
         session.waiting.push_back(message);
         session.used = now;
         Ok(())
+    }
+
+    /// While more waits than there is room for, ends the session for which most
+    /// waits; returns those that were not over yet. Whoever takes large answers
+    /// slowly must not be in the way of all others.
+    pub(super) fn relieve(&mut self, now: Instant) -> Vec<SessionId> {
+        let weight = |session: &Session| session.waiting.iter().map(Vec::len).sum::<usize>();
+        let mut ended = Vec::new();
+        while self.bytes_waiting > BYTES_WAITING {
+            let heaviest = self.sessions.iter().max_by_key(|(_, it)| weight(it));
+            let Some(id) = heaviest.map(|(id, _)| *id) else {
+                break;
+            };
+            ended.extend(self.is_live(id).then_some(id));
+            self.end(id, now);
+            self.discard(id);
+        }
+        ended
     }
 
     /// Takes no more from or for a session; what waits is still sent.
@@ -204,11 +226,13 @@ impl Table {
         self.sessions.get(&id).is_some_and(|session| !session.ended)
     }
 
+    /// Those go first that have ended, then those whose sender wrote one message
+    /// and no more: a flood is made of them, and a call that runs is not.
     fn evict(&mut self) -> Option<SessionId> {
         let oldest = self
             .sessions
             .iter()
-            .min_by_key(|(_, session)| (!session.ended, session.used))
+            .min_by_key(|(_, session)| (!session.ended, session.is_proven, session.used))
             .map(|(id, _)| *id)?;
         self.remove(oldest).then_some(oldest)
     }

@@ -34,8 +34,14 @@ const MORE_BLOCKS: u16 = 16;
 /// When the caller first wonders; then after twice as long, and so on.
 const FIRST_PROBE: Duration = Duration::from_secs(6);
 const SLOWEST_PROBE: Duration = Duration::from_secs(48);
-/// What was sent so recently is not repeated.
+/// What was sent so recently is not repeated; and after each repetition, for
+/// twice as long.
 const RECENT: Duration = Duration::from_secs(3);
+/// Data that may take a second to leave: under cover traffic it leaves at the
+/// pace of that.
+const PER_SECOND: usize = 64 << 10;
+/// How often the time is doubled at most.
+const DOUBLINGS: u32 = 5;
 /// Segments repeated at a time.
 const REPEATS: usize = 16;
 
@@ -59,7 +65,9 @@ struct Sent {
     number: u32,
     last: bool,
     data: Vec<u8>,
-    at: Duration,
+    /// It is not repeated before.
+    due: Duration,
+    repeated: u32,
 }
 
 /// What comes after something that is sent.
@@ -176,7 +184,6 @@ impl<T> Flow<T> {
             return Err(FlowError::TooMuch);
         }
         self.said_last = last;
-        self.hope(now);
         let mut pieces: Vec<&[u8]> = data.chunks(PIECE).collect();
         if pieces.is_empty() && last {
             pieces.push(&[]);
@@ -190,7 +197,9 @@ impl<T> Flow<T> {
             };
             self.number(piece.to_vec(), is_final && last, now, blocks)
         });
-        Ok(numbered.collect())
+        let numbered = numbered.collect();
+        self.hope(now);
+        Ok(numbered)
     }
 
     /// Takes a message; `token` is kept with its data until that is read.
@@ -255,7 +264,7 @@ impl<T> Flow<T> {
             return Vec::new();
         }
         self.patience = SLOWEST_PROBE.min(2 * self.patience);
-        self.wonder_at = now + self.patience;
+        self.wonder_at = now + self.patience + self.leaving();
         let mut send = self.repeat(now);
         match send.last_mut() {
             Some(last) => last.blocks = last.blocks.max(FEW_BLOCKS),
@@ -281,7 +290,13 @@ impl<T> Flow<T> {
 
     fn hope(&mut self, now: Duration) {
         self.patience = FIRST_PROBE;
-        self.wonder_at = now + FIRST_PROBE;
+        self.wonder_at = now + FIRST_PROBE + self.leaving();
+    }
+
+    /// How long what is not acknowledged may take to leave.
+    fn leaving(&self) -> Duration {
+        let bytes: usize = self.unacknowledged.iter().map(|sent| sent.data.len()).sum();
+        Duration::from_secs((bytes / PER_SECOND) as u64)
     }
 
     /// Keeps what has not come before.
@@ -323,12 +338,13 @@ impl<T> Flow<T> {
     fn repeat(&mut self, now: Duration) -> Vec<Outgoing> {
         let mut send = Vec::new();
         let (session, acknowledged) = (self.session, self.expected);
-        let is_caller = self.is_caller;
+        let (is_caller, leaving) = (self.is_caller, self.leaving());
         for sent in &mut self.unacknowledged {
-            if send.len() == REPEATS || now < sent.at + RECENT {
+            if send.len() == REPEATS || now < sent.due {
                 break;
             }
-            sent.at = now;
+            sent.repeated = DOUBLINGS.min(sent.repeated + 1);
+            sent.due = now + RECENT * 2_u32.pow(sent.repeated) + leaving;
             let segment = Segment {
                 session,
                 kind: Kind::Data {
@@ -353,8 +369,13 @@ impl<T> Flow<T> {
             number,
             last,
             data: data.clone(),
-            at: now,
+            due: now,
+            repeated: 0,
         });
+        let due = now + RECENT + self.leaving();
+        if let Some(sent) = self.unacknowledged.back_mut() {
+            sent.due = due;
+        }
         self.outgoing(Kind::Data { number, last, data }, blocks)
     }
 

@@ -178,6 +178,10 @@ impl Transport for NymTransport {
             ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
         let id = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let mut events = link.register(id);
+        let mut unopened = Unopened {
+            session: id,
+            commands: Some(commands.clone()),
+        };
         let dial = Command::Dial {
             session: id,
             recipient: NymRecipient(*address.as_bytes()),
@@ -191,11 +195,9 @@ impl Transport for NymTransport {
             Ok(Some(SessionEvent::Dialed)) => {}
             Ok(Some(SessionEvent::Closed(reason))) => return Err(refused(reason)),
             Ok(Some(SessionEvent::Message(_)) | None) => return Err(died()),
-            Err(_) => {
-                let _ = commands.try_send(Command::Close { session: id });
-                return Err(TransportError::Deadline("Nym client"));
-            }
+            Err(_) => return Err(TransportError::Deadline("Nym client")),
         }
+        unopened.commands = None;
         let mut name = [0; 16];
         crate::os_rng().fill_bytes(&mut name);
         let (flow, opening) = Flow::call(name, Duration::ZERO);
@@ -225,6 +227,24 @@ impl Transport for NymTransport {
             _link: Arc::clone(&self.link),
             _door: tokio_util::task::AbortOnDropHandle::new(door),
         }))
+    }
+}
+
+/// A session that has no stream yet. If none comes of it, because nobody waits
+/// for it any more, the helper is told: it would keep a client for it.
+struct Unopened {
+    session: SessionId,
+    commands: Option<mpsc::Sender<Command>>,
+}
+
+impl Drop for Unopened {
+    fn drop(&mut self) {
+        let session = self.session;
+        if let Some(commands) = self.commands.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move { commands.send(Command::Close { session }).await });
+        }
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) struct MemoryMeter {
     limit: u64,
     total: u64,
     refused: bool,
+    host_failed: bool,
 }
 
 impl MemoryMeter {
@@ -24,6 +25,7 @@ impl MemoryMeter {
             limit,
             total: 0,
             refused: false,
+            host_failed: false,
         }
     }
 
@@ -35,6 +37,13 @@ impl MemoryMeter {
     /// Whether growth was ever refused for these limits (and not for the module's own declared maximum).
     pub(crate) fn refused(&self) -> bool {
         self.refused
+    }
+
+    /// Whether this machine could not give what the limits allow. A guest would
+    /// see growth fail that succeeds elsewhere, and nobody could run it again
+    /// with the same end.
+    pub(crate) fn host_failed(&self) -> bool {
+        self.host_failed
     }
 
     fn grow(&mut self, current: usize, desired: usize, unit: u64) -> bool {
@@ -82,6 +91,14 @@ impl ResourceLimiter for MemoryMeter {
         Ok(self.grow(current, desired, size_of::<usize>() as u64))
     }
 
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        if is_of_the_system(&error) {
+            self.host_failed = true;
+            return Err(error);
+        }
+        Ok(())
+    }
+
     fn instances(&self) -> usize {
         INSTANCES_PER_CALL as usize
     }
@@ -93,6 +110,11 @@ impl ResourceLimiter for MemoryMeter {
     fn tables(&self) -> usize {
         TABLES_PER_CALL as usize
     }
+}
+
+/// Whether the operating system refused something.
+pub(crate) fn is_of_the_system(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
 #[cfg(test)]
@@ -124,6 +146,18 @@ mod tests {
         assert!(!meter.refused());
         assert_eq!(meter.peak(), 0);
         Ok(())
+    }
+
+    #[test]
+    fn only_the_systems_refusals_are_no_guests_business() {
+        let mut meter = MemoryMeter::new(1_000, 1_000);
+        let of_the_guest = wasmtime::Error::msg("memory maximum size exceeded");
+        assert!(meter.memory_grow_failed(of_the_guest).is_ok());
+        assert!(!meter.host_failed());
+        let of_the_host = std::io::Error::from(std::io::ErrorKind::OutOfMemory);
+        let of_the_host = wasmtime::Error::from(of_the_host).context("growing");
+        assert!(meter.memory_grow_failed(of_the_host).is_err());
+        assert!(meter.host_failed());
     }
 
     proptest! {

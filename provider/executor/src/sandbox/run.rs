@@ -7,6 +7,7 @@ use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, Trap, Update
 use wasmtime_wasi::I32Exit;
 
 use crate::sandbox::host::Host;
+use crate::sandbox::memory::is_of_the_system;
 use crate::sandbox::{Code, charge, http};
 use crate::{ExecutorError, HttpResponse, Invocation, Limits, Outcome, Status, TrapKind, Usage};
 
@@ -115,6 +116,9 @@ async fn call(
 
 /// What an error of the engine says about the guest, if it is the guest's doing at all.
 fn status(error: &wasmtime::Error, host: &Host) -> Result<Status, ExecutorError> {
+    if host.memory.host_failed() || is_of_the_system(error) {
+        return Err(ExecutorError::Fault("this machine has no memory left"));
+    }
     if host.stdout.exceeded() {
         return Ok(Status::OutputExceeded);
     }

@@ -136,6 +136,7 @@ impl Customer {
         let taking = Taking {
             endpoint: self.endpoint,
             plan: None,
+            provider: None,
             call,
             now: self.clock.now(),
         };

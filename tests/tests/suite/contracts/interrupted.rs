@@ -163,3 +163,24 @@ async fn a_lost_confirmation_is_sent_again() {
     }
     assert_eq!(market.contracts().await, (2, 2));
 }
+
+/// Two that are finished one after the other would have one owner.
+#[tokio::test(flavor = "multi_thread")]
+async fn contracts_of_one_provider_are_finished_one_at_a_time() {
+    let market = Market::open().await;
+    let cut = Cut::Request { after: 1 };
+    let relay = Relay::start(&market, [cut; 2]).await;
+    let querier = relay.customer(market.wallet("anne"));
+    for _ in 0..2 {
+        let offered = market
+            .propose_to_buy(&querier, &wish(BatchSize::Calls8))
+            .await;
+        assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
+    }
+    assert_eq!(in_wallet(&market, &querier), (0, 2, 16));
+    let querier = market.customer("anne");
+    for left in [1, 0] {
+        let settled = settle(&querier).await;
+        assert_eq!((settled.confirmed, settled.left), (1, left));
+    }
+}

@@ -88,6 +88,13 @@ impl Market {
         self.start().await;
     }
 
+    /// At the same address there is now somebody else.
+    pub(crate) async fn become_another(&mut self) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.data()).expect("removed");
+        self.start().await;
+    }
+
     pub(crate) fn provider(&self) -> &LocalProvider {
         self.provider.as_ref().expect("it is running")
     }

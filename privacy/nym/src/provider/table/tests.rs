@@ -71,17 +71,36 @@ fn what_waits_is_bounded_and_taken_in_turn() {
 }
 
 #[test]
-fn what_waits_in_all_sessions_is_bounded() {
+fn whoever_has_most_waiting_makes_room_for_all_others() {
     let now = Instant::now();
     let mut table = Table::default();
-    let full = BYTES_WAITING / (64 << 10);
-    let ids: Vec<_> = (0..=u32::try_from(full).expect("small"))
-        .map(|n| table.add(tag(n), now).0)
-        .collect();
-    for id in &ids[..full] {
-        table.queue(*id, vec![0; 64 << 10], now).expect("has room");
+    let (heavy, _) = table.add(tag(u32::MAX), now);
+    let piece = 64 << 10;
+    let full = u32::try_from(BYTES_WAITING / piece).expect("small");
+    for n in 0..full - 1 {
+        let (light, _) = table.add(tag(n), now);
+        table.queue(light, vec![0; piece], now).expect("has room");
+        assert_eq!(table.relieve(now), []);
     }
-    assert_eq!(table.queue(ids[full], vec![0], now), Err(Reason::Busy));
-    table.discard(ids[0]);
-    table.queue(ids[1], vec![0], now).expect("has room again");
+    for _ in 0..2 {
+        table.queue(heavy, vec![0; piece], now).expect("is heavier");
+    }
+    assert_eq!(table.relieve(now), [heavy]);
+    assert!(!table.is_live(heavy));
+    assert_eq!(table.bytes_waiting, BYTES_WAITING - piece);
+    assert_eq!(table.relieve(now), []);
+}
+
+#[test]
+fn a_flood_of_single_messages_moves_nobody_who_wrote_more() {
+    let start = Instant::now();
+    let mut table = Table::default();
+    let (calling, _) = table.add(tag(u32::MAX), start);
+    table.sender(&tag(u32::MAX), start);
+    let later = start + Duration::from_secs(1);
+    for n in 0..2 * u32::try_from(SESSIONS).expect("small") {
+        table.add(tag(n), later);
+    }
+    assert!(table.is_live(calling));
+    assert_eq!(table.sessions.len(), SESSIONS);
 }

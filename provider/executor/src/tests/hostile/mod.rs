@@ -132,11 +132,19 @@ async fn each_ends_as_it_should(cases: Vec<Case>) {
             limits,
             end: expected,
         } = case;
+        // A machine that is busy with other tests must not be what ends a call.
+        let limits = match expected {
+            End::Is(Status::DeadlineExceeded) => limits,
+            _ => Limits {
+                wall_time: limits.wall_time.max(DEADLINE),
+                ..limits
+            },
+        };
         let call = async {
             let (function, _) = executor.prepare(wasm).await?;
             executor.run(&function, invocation, &limits).await
         };
-        match tokio::time::timeout(DEADLINE, call).await {
+        match tokio::time::timeout(2 * DEADLINE, call).await {
             Err(_) => wrong.push(format!("{name}: still running")),
             Ok(ended) => {
                 if end(&ended) != Some(expected) {
