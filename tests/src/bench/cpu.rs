@@ -4,13 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Processor time of this thread so far.
-pub(super) fn of_this_thread() -> Result<Duration> {
-    running(Path::new("/proc/thread-self/schedstat"))
+pub(super) fn of_this_thread() -> Duration {
+    read(ClockId::ThreadCPUTime)
 }
 
-/// Processor time of a process's threads so far; of those that live.
+/// Processor time of this process so far.
+pub(super) fn of_this_process() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    // Never before the start.
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}
+
+/// Processor time of another process's threads so far; of those that live, and
+/// to some milliseconds.
 pub(super) fn of_process(pid: u32) -> Result<Duration> {
     let mut sum = Duration::ZERO;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
