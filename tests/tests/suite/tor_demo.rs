@@ -6,7 +6,17 @@ use dlambda_tests::program::run;
 
 #[tokio::test]
 async fn the_demo_shows_three_calls_that_share_nothing() {
-    let output = run("dlambda-demo", &[], b"", Duration::from_secs(300))
+    shows_three_calls("tor", "starting a private Tor network").await;
+}
+
+#[tokio::test]
+async fn the_demo_over_nym_shows_them_too() {
+    shows_three_calls("nym", "starting a private mixnet").await;
+}
+
+async fn shows_three_calls(transport: &str, step: &str) {
+    let args = ["--transport", transport];
+    let output = run("dlambda-demo", &args, b"", Duration::from_secs(300))
         .await
         .expect("ends");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -22,8 +32,5 @@ async fn the_demo_shows_three_calls_that_share_nothing() {
     ] {
         assert!(said.contains(expected), "{expected} is missing in:\n{said}");
     }
-    assert!(
-        progress.contains("starting a private Tor network"),
-        "progress while it waits"
-    );
+    assert!(progress.contains(step), "progress while it waits");
 }

@@ -80,6 +80,15 @@ async fn the_examples_do_what_they_say() {
     }
 }
 
+#[tokio::test]
+async fn the_examples_over_nym_do_what_they_say() {
+    let output = bash(&script(&["sh-nym"])).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("HELLO THROUGH THE MIXES"), "{said}");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("mix 3"), "the counters at the end:\n{told}");
+}
+
 /// Needs the Python package index; set `DLAMBDA_TEST_DOWNLOADS=1` (CI does).
 #[tokio::test]
 async fn a_program_that_nobody_here_wrote_runs_unchanged() {

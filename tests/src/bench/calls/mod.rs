@@ -31,7 +31,7 @@ const PAYLOAD: usize = 1024;
 const LARGE: usize = 1 << 20;
 
 /// Claims: a figure over its baseline.
-const RATIOS: [Ratio; 7] = [
+const RATIOS: [Ratio; 8] = [
     (
         "a call over Tor over curl through C tor",
         "Tor: a call",
@@ -51,6 +51,11 @@ const RATIOS: [Ratio; 7] = [
         "round trip over the mixes' delay, 50 ms a mix, no cover",
         "Nym, 50 ms, no cover: of it the call's round trip",
         "Nym, 50 ms a mix: delay there and back",
+    ),
+    (
+        "... over that of the last of three packets",
+        "Nym, 50 ms, no cover: of it the call's round trip",
+        "Nym, 50 ms a mix: delay there and back, last of three",
     ),
     (
         "round trip over the mixes' delay, 15 ms a mix, cover (usual)",

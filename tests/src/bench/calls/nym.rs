@@ -1,9 +1,9 @@
 //! Calls over Nym, by how traffic is hidden, and what idle clients cost.
 //!
-//! The baseline is the time that a packet waits at mixes: three there and three
-//! back. A call of the smallest size is three packets each way, and the last
-//! of them decides, so that the round trip takes longer than that of one packet
-//! even where nothing else takes time.
+//! The baseline is the time that a packet waits at mixes on average: three there
+//! and three back. A call of the smallest size is three packets each way, and the
+//! last of them decides; so there is a second baseline, what is to be expected
+//! of the last of three where nothing else takes time.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ use crate::mixnet::{Mixnet, MixnetOptions, Traffic, helpers};
 
 /// Mixes on the way there and back.
 const MIXES: u16 = 6;
+
+/// Packets of a call, and of a reply, of the smallest size.
+const PACKETS: i32 = 3;
 
 /// Throughput is measured so often.
 const LARGE_CALLS: u16 = 3;
@@ -44,6 +47,8 @@ pub(super) async fn measure(rounds: u16, report: &mut Report) -> Result<()> {
     for delay in [1, 15, 50] {
         let name = format!("Nym, {delay} ms a mix: delay there and back");
         report.add(&name, "ms", f64::from(MIXES * delay));
+        let last = 2.0 * f64::from(delay) * last_of(PACKETS);
+        report.add(&format!("{name}, last of three"), "ms", last);
     }
     for (name, title, delay) in SETTINGS {
         progress(title);
@@ -61,6 +66,18 @@ pub(super) async fn measure(rounds: u16, report: &mut Report) -> Result<()> {
     }
     mixnet.down().await?;
     Ok(())
+}
+
+/// How long the last of so many packets is expected to wait at three mixes, in
+/// means of one: the integral of 1 - F(x)^n, F being the Erlang distribution of three.
+fn last_of(packets: i32) -> f64 {
+    const STEP: f64 = 0.001;
+    let is_still_waiting = |step: i32| {
+        let x = f64::from(step) * STEP;
+        let one = 1.0 - (-x).exp() * (1.0 + x + x * x / 2.0);
+        1.0 - one.powi(packets)
+    };
+    (0..60_000).map(is_still_waiting).sum::<f64>() * STEP
 }
 
 /// Rounds of calls under one setting.
@@ -150,4 +167,16 @@ async fn gone() -> Result<()> {
         sleep(Duration::from_millis(100)).await;
     }
     anyhow::bail!("a helper does not end")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_packet_waits_for_three_means_and_the_last_of_three_longer() {
+        assert!((last_of(1) - 3.0).abs() < 0.01);
+        // By simulation.
+        assert!((last_of(3) - 4.49).abs() < 0.05, "{}", last_of(3));
+    }
 }
