@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlambda_executor::{
-    CodeCacheConfig, Executor, ExecutorConfig, HttpRequest, Invocation, Isolation, Limits, Outcome,
-    Status, executor_program,
+    CodeCacheConfig, CompileLimits, Executor, ExecutorConfig, HttpRequest, Invocation, Isolation,
+    Limits, Outcome, Status, executor_program,
 };
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
@@ -242,6 +242,12 @@ pub(crate) fn kept_code() -> CodeCacheConfig {
 pub(crate) fn in_processes() -> ExecutorConfig {
     ExecutorConfig {
         max_concurrent: 8,
+        // A slow machine must not be what refuses a large program.
+        compile: CompileLimits {
+            cpu_time: Duration::from_secs(400),
+            wall_time: Duration::from_secs(800),
+            ..CompileLimits::default()
+        },
         ..ExecutorConfig::new(Isolation::Processes {
             program: executor_program().expect("cargo builds dlambda-executor beside the tests"),
             workers: 2,
