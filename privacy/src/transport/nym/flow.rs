@@ -264,7 +264,7 @@ impl<T> Flow<T> {
             return Vec::new();
         }
         self.patience = SLOWEST_PROBE.min(2 * self.patience);
-        self.wonder_at = now + self.patience + self.leaving();
+        self.wonder_at = now + self.patience + self.leaving(0);
         let mut send = self.repeat(now);
         match send.last_mut() {
             Some(last) => last.blocks = last.blocks.max(FEW_BLOCKS),
@@ -290,13 +290,13 @@ impl<T> Flow<T> {
 
     fn hope(&mut self, now: Duration) {
         self.patience = FIRST_PROBE;
-        self.wonder_at = now + FIRST_PROBE + self.leaving();
+        self.wonder_at = now + FIRST_PROBE + self.leaving(0);
     }
 
-    /// How long what is not acknowledged may take to leave.
-    fn leaving(&self) -> Duration {
+    /// How long what is not acknowledged, and so much more, may take to leave.
+    fn leaving(&self, more: usize) -> Duration {
         let bytes: usize = self.unacknowledged.iter().map(|sent| sent.data.len()).sum();
-        Duration::from_secs((bytes / PER_SECOND) as u64)
+        Duration::from_secs(((bytes + more) / PER_SECOND) as u64)
     }
 
     /// Keeps what has not come before.
@@ -338,7 +338,7 @@ impl<T> Flow<T> {
     fn repeat(&mut self, now: Duration) -> Vec<Outgoing> {
         let mut send = Vec::new();
         let (session, acknowledged) = (self.session, self.expected);
-        let (is_caller, leaving) = (self.is_caller, self.leaving());
+        let (is_caller, leaving) = (self.is_caller, self.leaving(0));
         for sent in &mut self.unacknowledged {
             if send.len() == REPEATS || now < sent.due {
                 break;
@@ -369,13 +369,9 @@ impl<T> Flow<T> {
             number,
             last,
             data: data.clone(),
-            due: now,
+            due: now + RECENT + self.leaving(data.len()),
             repeated: 0,
         });
-        let due = now + RECENT + self.leaving();
-        if let Some(sent) = self.unacknowledged.back_mut() {
-            sent.due = due;
-        }
         self.outgoing(Kind::Data { number, last, data }, blocks)
     }
 

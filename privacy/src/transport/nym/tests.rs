@@ -247,6 +247,19 @@ async fn streams_carry_small_and_large() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_stops_waiting_for_a_client_leaves_none_behind() {
+    let mixnet = Mixnet::default();
+    let (_provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
+    let dialled = timeout(Duration::ZERO, caller.dial(&endpoint)).await;
+    assert!(dialled.is_err(), "it takes longer than nothing");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(mixnet.inside().tags > 0, "it was underway");
+    assert!(mixnet.inside().callers.is_empty());
+    assert_eq!(caller.link.open_sessions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_lost_comes_again() {
     let mixnet = Mixnet::default();
     let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);

@@ -158,6 +158,32 @@ fn what_does_not_open_is_reset() {
     assert!(matches!(Flow::<()>::answer(&marked, START), Err(None)));
 }
 
+/// Under cover traffic a mebibyte takes a quarter of a minute to leave.
+#[test]
+fn what_has_not_left_yet_is_not_repeated() {
+    let (mut caller, mut provider) = both();
+    let greeting = provider.send(b"hello", Then::Wait, START).expect("fits");
+    read(&mut caller, &greeting[0].message, START);
+    let large = caller.send(&[1; 1 << 20], Then::Wait, START).expect("fits");
+    let wondering = caller.wonder_at().expect("a caller wonders");
+    assert!(
+        wondering >= START + Duration::from_secs(16),
+        "{wondering:?}"
+    );
+    let probe = read(&mut provider, &large[0].message, START).send;
+    assert!(probe.is_empty(), "data is no question");
+    // A provider that says again and again that nothing has come.
+    let nagging = provider.outgoing(Kind::Probe, 0).message;
+    let mut repeated = 0;
+    for second in 0..300 {
+        let now = START + Duration::from_secs(second);
+        repeated += read(&mut caller, &nagging, now).send.len();
+    }
+    assert!(repeated > 0, "what may be lost is repeated");
+    // 22 segments, each at most five times in as many minutes.
+    assert!(repeated <= 5 * large.len(), "{repeated}");
+}
+
 proptest! {
     /// Over a network that loses, repeats and reorders, everything arrives once and in order.
     #[test]
