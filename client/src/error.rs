@@ -1,6 +1,6 @@
 //! Why a call brought no answer.
 
-use dlambda_privacy::{ExchangeError, NegotiationError, SealError, TransportError, WireError};
+use dlambda_privacy::{ExchangeError, NegotiationError, SealError, TransportError};
 use dlambda_proto::{
     ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, TokenProblem,
 };
@@ -100,12 +100,8 @@ impl CallError {
     /// Whether a fresh try on another circuit may do better, without asking anybody.
     pub(crate) fn is_worth_another_circuit(&self) -> bool {
         match self {
-            Self::Transport(TransportError::Unreachable(_) | TransportError::Deadline(_))
-            | Self::Exchange(
-                ExchangeError::Silent
-                | ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline),
-            ) => true,
-            Self::Exchange(ExchangeError::Refused(refusal)) => refusal.is_transient(),
+            Self::Transport(error) => error.is_worth_another_circuit(),
+            Self::Exchange(error) => error.is_worth_another_circuit(),
             _ => false,
         }
     }
@@ -161,12 +157,8 @@ impl ContractError {
     /// Whether a fresh try on another circuit may do better.
     pub(crate) fn is_worth_another_circuit(&self) -> bool {
         match self {
-            Self::Transport(TransportError::Unreachable(_) | TransportError::Deadline(_))
-            | Self::Exchange(
-                ExchangeError::Silent
-                | ExchangeError::Wire(WireError::Lost(_) | WireError::Deadline),
-            ) => true,
-            Self::Exchange(ExchangeError::Refused(refusal)) => refusal.is_transient(),
+            Self::Transport(error) => error.is_worth_another_circuit(),
+            Self::Exchange(error) => error.is_worth_another_circuit(),
             _ => false,
         }
     }

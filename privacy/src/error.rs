@@ -34,6 +34,14 @@ pub enum TransportError {
     TooLarge(usize),
 }
 
+impl TransportError {
+    /// Whether the same may work at once on another circuit.
+    #[must_use]
+    pub fn is_worth_another_circuit(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Deadline(_))
+    }
+}
+
 /// A frame that could not be sent or received.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -147,6 +155,18 @@ pub enum NetworkFileError {
     /// The file is not a network file.
     #[error("the network file is not valid: {0}")]
     Syntax(String),
+}
+
+impl ExchangeError {
+    /// Whether the same, freshly sealed, may work at once on another circuit.
+    #[must_use]
+    pub fn is_worth_another_circuit(&self) -> bool {
+        match self {
+            Self::Silent | Self::Wire(WireError::Lost(_) | WireError::Deadline) => true,
+            Self::Refused(refusal) => refusal.is_transient(),
+            _ => false,
+        }
+    }
 }
 
 impl HasKind for TransportError {
