@@ -73,7 +73,7 @@ impl Ledger {
     ///
     /// Those of the disk.
     pub(crate) fn granted_in(&self, epoch: Epoch) -> Result<u64, LedgerError> {
-        let counts = self.store().read(tables::counts)?;
+        let counts = self.contract_counts()?;
         let of_epoch = counts.iter().filter(|counts| counts.epoch == epoch);
         Ok(of_epoch.map(|counts| counts.granted).sum())
     }
