@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::mixnet::{Mixnet, MixnetOptions, Traffic};
@@ -122,17 +121,15 @@ impl Networks {
         &self.dir
     }
 
-    /// Ends everything; returns what the mixnet has counted, if it could still
-    /// say so.
-    pub async fn down(self) -> Option<Value> {
-        let counters = match self.mixnet {
-            Some(mixnet) => mixnet.down().await.ok(),
-            None => None,
-        };
+    /// Ends everything.
+    pub async fn down(self) {
+        if let Some(mixnet) = self.mixnet {
+            // What has ended already needs no ending.
+            let _counters = mixnet.down().await;
+        }
         if let Some(tor) = self.tor {
             tor.down().await;
         }
-        counters
     }
 }
 

@@ -78,6 +78,17 @@ pub async fn run(rounds: u16) -> Result<Report> {
     Ok(report)
 }
 
+/// The largest contract.
+fn wish() -> Wish {
+    Wish {
+        plan: None,
+        calls: BatchSize::Calls128,
+        service: None,
+        deterministic: true,
+        invitation: None,
+    }
+}
+
 /// A provider's keys for contracts, and its advert.
 struct Shop {
     identity: IdentityKey,
@@ -118,13 +129,7 @@ impl Shop {
 
     /// A contract for the most calls, both sides in this thread.
     fn issue(&self, report: &mut Report) -> Result<Vec<CallToken>> {
-        let wish = Wish {
-            plan: None,
-            calls: BatchSize::Calls128,
-            service: None,
-            deterministic: true,
-            invitation: None,
-        };
+        let wish = wish();
         let mut seed = [0; 32];
         rand_core::Rng::fill_bytes(&mut os_rng(), &mut seed);
         let (proposed, blinding) = timed(|| {
@@ -240,13 +245,7 @@ impl Market {
         let wallet = Wallet::open(&self.dir.path().join(format!("wallet-{round}")))?;
         let querier = Querier::new(transport, Arc::new(SystemClock::default()));
         let querier = querier.with_wallet(wallet);
-        let wish = Wish {
-            plan: None,
-            calls: BatchSize::Calls128,
-            service: None,
-            deterministic: true,
-            invitation: None,
-        };
+        let wish = wish();
         let endpoint = self.provider.endpoint;
         let bought = querier.contract(&endpoint, &wish, DEADLINE, |_| true, |_| {});
         Box::pin(bought).await?;

@@ -6,6 +6,7 @@ mod interrupted;
 pub(crate) mod market;
 mod paying;
 mod receipts;
+mod withheld;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -109,11 +109,7 @@ async fn a_caller_whose_helper_is_killed_gets_its_answer_by_another() {
     let mut own = helpers();
     own.retain(|helper| *helper != providers);
     assert_eq!(own.len(), 1);
-    let killing = async {
-        sleep(UNDERWAY).await;
-        kill(own[0]);
-    };
-    let (ended, ()) = tokio::join!(perform(&querier, &call), killing);
+    let ended = perform_and_kill(&querier, &call, own[0]).await;
     assert_eq!(ended.attempts, 2, "one retry, by a fresh client");
     assert!(ended.into_answer().is_ok());
     world.close().await;
@@ -126,11 +122,7 @@ async fn a_provider_whose_helper_is_killed_comes_back_at_its_address() {
     let querier = world.caller("caller").await;
     let call = slow_call(world.endpoint);
     warm_up(&querier, &call).await;
-    let killing = async {
-        sleep(UNDERWAY).await;
-        kill(own);
-    };
-    let (ended, ()) = tokio::join!(perform(&querier, &call), killing);
+    let ended = perform_and_kill(&querier, &call, own).await;
     assert_eq!(ended.attempts, 2, "what was underway is made again");
     assert!(ended.into_answer().is_ok());
     world.close().await;
@@ -146,9 +138,14 @@ async fn the_providers_helper() -> u32 {
     }
 }
 
-fn kill(pid: u32) {
-    let pid = Pid::from_raw(pid.cast_signed());
-    kill_process(pid.expect("a process"), Signal::KILL).expect("it was alive");
+/// A call during which a helper is killed.
+async fn perform_and_kill(querier: &Querier, call: &Call, helper: u32) -> Ended {
+    let killing = async {
+        sleep(UNDERWAY).await;
+        let pid = Pid::from_raw(helper.cast_signed()).expect("a process");
+        kill_process(pid, Signal::KILL).expect("it was alive");
+    };
+    tokio::join!(perform(querier, call), killing).0
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,14 +186,7 @@ async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
         (["invoke", &nobody, "upper"], 3, "cannot be reached"),
         (["invoke", "a.b@c", "upper"], 2, "Nym address"),
     ] {
-        let output = shell.dlambda(&args, b"").await;
-        assert_eq!(code(&output), expected, "{args:?}: {}", stderr(&output));
-        assert!(
-            stderr(&output).contains(said),
-            "{args:?}: {}",
-            stderr(&output)
-        );
-        assert!(output.stdout.is_empty());
+        shell.dlambda_fails(&args, expected, said).await;
     }
     let elsewhere = ["invoke", address, "upper", "--transport", "tor"];
     let elsewhere = shell.dlambda(&elsewhere, b"").await;

@@ -93,6 +93,15 @@ impl Shell {
         ended.expect("in time").expect("ends")
     }
 
+    /// Fails as it should: with this exit code and these words, and without output.
+    pub(crate) async fn dlambda_fails(&self, args: &[&str], expected: i32, said: &str) {
+        let output = self.dlambda(args, b"").await;
+        let words = stderr(&output);
+        assert_eq!(code(&output), expected, "{args:?}: {words}");
+        assert!(words.contains(said), "{args:?}: {words}");
+        assert!(output.stdout.is_empty());
+    }
+
     pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> String {
         let path = self.path(name);
         std::fs::write(Path::new(&path), bytes).expect("written");

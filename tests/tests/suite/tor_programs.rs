@@ -127,14 +127,7 @@ async fn mistakes_have_their_exit_codes(shell: &Shell, address: &str) {
         (["invoke", address, "missing.wasm"], 8, "missing.wasm"),
         (["invoke", nobody, "upper"], 3, "cannot be reached"),
     ] {
-        let output = shell.dlambda(&args, b"").await;
-        assert_eq!(code(&output), expected, "{args:?}: {}", stderr(&output));
-        assert!(
-            stderr(&output).contains(said),
-            "{args:?}: {}",
-            stderr(&output)
-        );
-        assert!(output.stdout.is_empty());
+        shell.dlambda_fails(&args, expected, said).await;
     }
     let json = shell
         .dlambda(&["invoke", address, "no-such", "--format", "json"], b"")
