@@ -5,6 +5,7 @@ mod determinism;
 mod fairness;
 mod hostile;
 mod limits;
+mod long;
 mod memory;
 mod prepare;
 mod processes;

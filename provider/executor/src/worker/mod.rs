@@ -2,6 +2,7 @@
 
 mod channel;
 mod messages;
+mod patience;
 mod pool;
 pub(crate) mod serve;
 

@@ -21,15 +21,14 @@ use crate::engine::MEMORIES_PER_CALL;
 use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
 use crate::worker::channel::{Outbox, Receiver};
 use crate::worker::messages::{Order, Report, Setup};
+use crate::worker::patience::patiently;
 use crate::worker::serve;
 use crate::{
     ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, Wall, fingerprint,
 };
 
-/// For a worker to start: it reserves address space and puts up its walls.
+/// For a call to wait for a worker to start: it reserves address space and puts up its walls.
 const START: Duration = Duration::from_secs(30);
-/// Beyond its wall time, for a call that should have been ended by the worker.
-const GRACE: Duration = Duration::from_secs(10);
 /// Between a death and the next start, growing to the last with every start that fails.
 const RESTART: [Duration; 5] = [
     Duration::from_millis(10),
@@ -72,13 +71,19 @@ struct State {
     orders: Option<Arc<Outbox>>,
     /// Told to die by a call that waited for too long, or was lied to.
     condemned: Arc<Notify>,
-    #[cfg(test)]
     process: Option<u32>,
     loaded: HashSet<u64>,
     calls: HashMap<u64, oneshot::Sender<Result<WireOutcome, WireError>>>,
 }
 
 type Answer = oneshot::Receiver<Result<WireOutcome, WireError>>;
+
+/// A call that a worker was given, and that worker.
+struct Ordered {
+    answer: Answer,
+    condemned: Arc<Notify>,
+    process: Option<u32>,
+}
 
 /// Lets workers forget a function once nobody can call it any more.
 pub(crate) struct Retire {
@@ -176,18 +181,16 @@ impl Pool {
         let slot = function.slot();
         let order = minicbor::to_vec(Order::Run { call, slot, what });
         let order = order.map_err(|_| ExecutorError::Fault("a call cannot be written"))?;
-        let (answer, condemned) = worker
+        let ordered = worker
             .order(call, function, &order)
             .map_err(|_| ExecutorError::WorkerDied)?;
         let pending = PendingCall { worker, call };
-        let longest = limits.wall_time.saturating_add(GRACE);
-        let answer = match timeout(longest, answer).await {
-            Ok(answer) => answer.map_err(|_| ExecutorError::WorkerDied)?,
-            Err(_) => {
-                condemned.notify_one();
-                return Err(ExecutorError::WorkerDied);
-            }
+        let condemned = Arc::clone(&ordered.condemned);
+        let Some(answer) = ordered.answer(limits.wall_time).await else {
+            condemned.notify_one();
+            return Err(ExecutorError::WorkerDied);
         };
+        let answer = answer.map_err(|_| ExecutorError::WorkerDied)?;
         drop(pending);
         if matches!(answer, Err(WireError::Fault)) {
             // Its code may not have been loaded; next time it is sent again.
@@ -198,6 +201,19 @@ impl Pool {
             condemned.notify_one();
             ExecutorError::WorkerDied
         })
+    }
+}
+
+impl Ordered {
+    /// What the worker says, which should have ended the call after its wall time; `None` if it hangs.
+    async fn answer(
+        mut self,
+        wall_time: Duration,
+    ) -> Option<Result<Result<WireOutcome, WireError>, oneshot::error::RecvError>> {
+        if let Ok(answer) = timeout(wall_time, &mut self.answer).await {
+            return Some(answer);
+        }
+        patiently(self.process, self.answer).await
     }
 }
 
@@ -222,12 +238,7 @@ impl Worker {
     }
 
     /// Sends a call, after the code that it needs.
-    fn order(
-        &self,
-        call: u64,
-        function: &Function,
-        order: &[u8],
-    ) -> io::Result<(Answer, Arc<Notify>)> {
+    fn order(&self, call: u64, function: &Function, order: &[u8]) -> io::Result<Ordered> {
         let mut state = self.state();
         let orders = state.orders.clone().ok_or(io::ErrorKind::NotConnected)?;
         let slot = function.slot();
@@ -238,13 +249,17 @@ impl Worker {
             orders.send(&load, Some(image.descriptor().try_clone_to_owned()?))?;
             state.loaded.insert(slot);
         }
-        let (sender, receiver) = oneshot::channel();
+        let (sender, answer) = oneshot::channel();
         state.calls.insert(call, sender);
         if let Err(error) = orders.send(order, None) {
             state.calls.remove(&call);
             return Err(error);
         }
-        Ok((receiver, Arc::clone(&state.condemned)))
+        Ok(Ordered {
+            answer,
+            condemned: Arc::clone(&state.condemned),
+            process: state.process,
+        })
     }
 
     /// Code that is not needed any more.
@@ -333,8 +348,6 @@ async fn keep(shared: Weak<Shared>, number: usize, mut stopped: watch::Receiver<
         let Some(shared) = shared.upgrade() else {
             return;
         };
-        // Whoever waits for an answer hears that there is none.
-        *shared.workers[number].state() = State::default();
         shared.deaths.fetch_add(1, Ordering::Relaxed);
         let started = started.into_inner();
         if let (false, Err(error)) = (started, &ended) {
@@ -366,16 +379,14 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
         None,
     )?;
     orders.flush().await?;
-    let ready = timeout(START, receiver.receive()).await??;
+    let ready = patiently(child.id(), receiver.receive()).await;
+    let ready = ready.ok_or(io::ErrorKind::TimedOut)??;
     let walls = check(&ready.ok_or(io::ErrorKind::UnexpectedEof)?)?;
     started.store(true, Ordering::Relaxed);
     let condemned = {
         let mut state = pool.workers[number].state();
         state.orders = Some(Arc::clone(&orders));
-        #[cfg(test)]
-        {
-            state.process = child.id();
-        }
+        state.process = child.id();
         Arc::clone(&state.condemned)
     };
     *lock(&pool.walls) = walls;
@@ -387,6 +398,10 @@ async fn live(shared: &Weak<Shared>, number: usize, started: &AtomicBool) -> io:
         ended = read(shared, number, receiver) => ended,
         () = condemned.notified() => Ok(()),
     };
+    if let Some(pool) = shared.upgrade() {
+        // Before the process ends: from here on no call comes to it, and those that wait hear that there is no answer.
+        *pool.workers[number].state() = State::default();
+    }
     // It is killed here at the latest.
     drop(child);
     ended

@@ -240,8 +240,9 @@ async fn memory_returns_to_where_it_was() {
     for (before, after) in before.0.iter().zip(&after.0) {
         assert!(*after < before + SLACK, "{before} bytes, then {after}");
     }
+    // Of this process, by how much the allocator keeps on a busy machine: six rounds that lost 6 MiB each are more.
     assert!(
-        !alone() || after.1 < before.1 + 2 * SLACK,
+        !alone() || after.1 < before.1 + 4 * SLACK,
         "{} bytes here, then {}",
         before.1,
         after.1

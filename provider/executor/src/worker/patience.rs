@@ -1,0 +1,168 @@
+//! Whether a worker hangs, or was kept from running.
+//!
+//! The wall clock alone cannot tell: on a busy machine a healthy worker, whose priority is low, may not get a
+//! processor for seconds. So a worker that owes an answer is charged for time that it could have used: time on a
+//! processor, and time in which it asked for none (it sleeps, is stopped or has ended). Time in which it was ready to
+//! run and did not is the machine's. In the end that runs out as well.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// Time that a worker may use beyond what was agreed.
+pub(super) const GRACE: Duration = Duration::from_secs(10);
+/// Time beyond what was agreed, however busy the machine is.
+pub(super) const LONGEST: Duration = Duration::from_secs(180);
+/// Between two looks at a worker.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// What was seen at one look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Processor time of the thread that runs guests, since it started.
+    pub(super) ran: Duration,
+    /// Whether it would use a processor, or waits for a disk, at this moment.
+    pub(super) wants: bool,
+}
+
+/// How much of its grace a worker has used.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    charged: Duration,
+    waited: Duration,
+    last: Option<Look>,
+}
+
+impl Patience {
+    /// Takes a look after so much time; `None` where the system does not tell. Says whether patience has ended.
+    pub(super) fn ends(&mut self, elapsed: Duration, look: Option<Look>) -> bool {
+        let ran = match (self.last, look) {
+            (Some(last), Some(look)) => Some(look.ran.saturating_sub(last.ran)),
+            _ => None,
+        };
+        self.charged += match (ran, look) {
+            (Some(ran), Some(Look { wants: true, .. })) => ran.min(elapsed),
+            // If nobody looked for long, it was this process that did not run: the answer may have come meanwhile.
+            _ => elapsed.min(2 * LOOK),
+        };
+        self.waited += elapsed;
+        self.last = look;
+        self.charged >= GRACE || self.waited >= LONGEST
+    }
+}
+
+/// Waits for a worker's answer as long as it deserves; `None` if it hangs.
+///
+/// # Cancel safety
+///
+/// As cancel safe as `answer`.
+pub(super) async fn patiently<T>(
+    process: Option<u32>,
+    answer: impl Future<Output = T>,
+) -> Option<T> {
+    let mut answer = std::pin::pin!(answer);
+    let mut patience = Patience::default();
+    let mut looked = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Some(answer),
+            () = sleep(LOOK) => {
+                let elapsed = looked.elapsed();
+                looked = Instant::now();
+                if patience.ends(elapsed, process.and_then(look)) {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Looks at the first thread of a process, which is the one that runs guests.
+fn look(process: u32) -> Option<Look> {
+    let times = std::fs::read_to_string(format!("/proc/{process}/schedstat")).ok()?;
+    let ran = times.split(' ').next()?.parse().ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name of the program, in brackets, may hold anything.
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    Some(Look {
+        ran: Duration::from_nanos(ran),
+        wants: matches!(state, 'R' | 'D'),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For how long a worker that looks like this is borne with.
+    fn borne(look: impl Fn(Duration) -> Option<Look>) -> Duration {
+        let (mut patience, mut now) = (Patience::default(), Duration::ZERO);
+        loop {
+            now += LOOK;
+            if patience.ends(LOOK, look(now)) {
+                return now;
+            }
+        }
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_or_is_stopped_has_its_grace() {
+        let idle = Look {
+            ran: Duration::ZERO,
+            wants: false,
+        };
+        assert_eq!(borne(|_| Some(idle)), GRACE);
+    }
+
+    #[test]
+    fn a_worker_that_runs_and_does_not_answer_has_its_grace() {
+        let busy = |now| {
+            Some(Look {
+                ran: now,
+                wants: true,
+            })
+        };
+        assert_eq!(borne(busy), GRACE);
+    }
+
+    #[test]
+    fn a_worker_that_gets_a_tenth_of_a_processor_has_ten_times_as_long() {
+        let starved = |now| {
+            Some(Look {
+                ran: now / 10,
+                wants: true,
+            })
+        };
+        let borne = borne(starved);
+        assert!(borne > 9 * GRACE && borne <= 10 * GRACE, "{borne:?}");
+    }
+
+    #[test]
+    fn a_worker_that_never_runs_is_given_up_in_the_end() {
+        let never = Look {
+            ran: Duration::ZERO,
+            wants: true,
+        };
+        assert_eq!(borne(|_| Some(never)), LONGEST);
+    }
+
+    #[test]
+    fn the_clock_counts_where_the_system_does_not_tell() {
+        assert_eq!(borne(|_| None), GRACE);
+    }
+
+    #[test]
+    fn time_in_which_nobody_looked_is_not_charged() {
+        let mut patience = Patience::default();
+        assert!(!patience.ends(2 * GRACE, None));
+    }
+
+    #[test]
+    fn this_process_runs_and_wants_to() {
+        let seen = look(std::process::id()).unwrap();
+        assert!(seen.ran > Duration::ZERO);
+        assert_eq!(look(u32::MAX), None);
+    }
+}
