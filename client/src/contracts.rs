@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
-use dlambda_privacy::negotiation::{
+use dlambda_crypto::negotiation::{
     Agreement, Counter, Negotiation, Proposed, Step, Wish, confirmation,
 };
-use dlambda_privacy::seal::SealedContractRequest;
+use dlambda_crypto::seal::SealedContractRequest;
+use dlambda_crypto::{NegotiationError, work};
+use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
+use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
-use dlambda_privacy::{NegotiationError, os_rng, work};
 use dlambda_proto::{
     Admission, Advert, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest,
     Endpoint, EquivocationProof, Proposal, SignedContract,

@@ -1,6 +1,8 @@
 //! Why a call brought no answer.
 
-use dlambda_privacy::{ExchangeError, NegotiationError, SealError, TransportError};
+use dlambda_crypto::{NegotiationError, SealError};
+
+use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{
     ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, TokenProblem,
 };

@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting};
-use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::{BoxStream, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{

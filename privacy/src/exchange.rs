@@ -19,10 +19,10 @@ use dlambda_proto::{
 
 use tokio::io::AsyncReadExt as _;
 
-use crate::seal::{SealedCall, SealedContractRequest};
 use crate::transport::{BoxStream, Stream};
 use crate::wire::{ReceiveBudget, read_frame, write_frame};
 use crate::{ExchangeError, WireError};
+use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 
 /// A reply, opened, and what it weighed on the wire.
 #[derive(Debug)]

@@ -1,10 +1,9 @@
 //! Who sees what.
 //!
-//! Everything that decides what a stranger can learn is in this crate: the
-//! [transports](transport) that reach the outside, the per-call
-//! [sealing](seal) of requests and replies, the [tokens] that pay for calls
-//! without saying whose they are, the [negotiation] that gives them, and
-//! [padding]. No other crate of the workspace may open a connection.
+//! The [transports](transport) that reach the outside, and the
+//! [exchanges](exchange) over them. No other crate of the workspace may open a
+//! connection. What is sealed, padded and paid with is made in
+//! [`dlambda_crypto`], which does no I/O.
 //!
 //! # Not in this crate
 //!
@@ -17,19 +16,11 @@ pub mod clock;
 mod error;
 pub mod exchange;
 pub mod logging;
-pub mod negotiation;
 pub mod network;
-pub mod padding;
-pub mod seal;
-pub mod tokens;
 pub mod transport;
 pub mod wire;
-pub mod work;
 
-pub use error::{
-    ExchangeError, NegotiationError, NetworkFileError, SealError, TokenError, TransportError,
-    WireError,
-};
+pub use error::{ExchangeError, NetworkFileError, TransportError, WireError};
 
 /// The operating system's random number generator.
 ///

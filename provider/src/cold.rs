@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_privacy::negotiation::{consider, grant, is_confirmed};
-use dlambda_privacy::seal::OpenedContractRequest;
+use dlambda_crypto::negotiation::{consider, grant, is_confirmed};
+use dlambda_crypto::seal::OpenedContractRequest;
+use dlambda_crypto::work;
+use dlambda_privacy::WireError;
 use dlambda_privacy::wire::{read_frame, write_frame};
-use dlambda_privacy::{WireError, work};
 use dlambda_proto::{
     Admission, ContractAnswer, ContractEnvelope, ContractId, ContractRefusal, ContractRequest,
     Frame, FrameKind, Proposal, Refusal, decode, encode,

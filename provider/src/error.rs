@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use dlambda_privacy::{ExchangeError, TokenError, TransportError};
+use dlambda_crypto::TokenError;
+
+use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind};
 use thiserror::Error;
 

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_privacy::negotiation::Issuers;
-use dlambda_privacy::seal::EpochSecret;
+use dlambda_crypto::negotiation::Issuers;
+use dlambda_crypto::seal::EpochSecret;
 use dlambda_proto::{
     Admission, Advert, CallEnvelope, Endpoints, Epoch, Frame, FrameKind, Greeting, IdentityKey,
     Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms, SignedAdvert, Specs,

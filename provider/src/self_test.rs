@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
-use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport;
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{CallToken, Completion, Endpoint, FunctionSource, HasKind as _, Request};

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
+use dlambda_crypto::negotiation::Terms;
+use dlambda_crypto::tokens::BlindedCalls;
 use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::negotiation::Terms;
-use dlambda_privacy::tokens::BlindedCalls;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::ReceiveBudget;
 use dlambda_privacy::{TransportError, os_rng};

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_privacy::seal::OpenedCall;
+use dlambda_crypto::seal::OpenedCall;
+use dlambda_crypto::{SealError, padding};
+use dlambda_privacy::WireError;
 use dlambda_privacy::transport::Incoming;
 use dlambda_privacy::wire::{Reservation, read_frame, write_frame};
-use dlambda_privacy::{SealError, WireError, padding};
 use dlambda_proto::{
     CallEnvelope, Completion, Frame, FrameError, FrameKind, Plan, Refusal, Reply, decode, encode,
 };

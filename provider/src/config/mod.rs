@@ -7,10 +7,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dlambda_crypto::negotiation::Terms;
 use dlambda_executor::{
     CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, LaneConfig, executor_program,
 };
-use dlambda_privacy::negotiation::Terms;
 use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
 use zeroize::Zeroizing;
 
@@ -57,7 +57,7 @@ pub struct Contracts {
     /// The secrets of invitations.
     pub invitations: Vec<Zeroizing<Vec<u8>>>,
     /// Least work for a contract, under [`Admission::Pow`]: see
-    /// `dlambda_privacy::work`. It rises with the load.
+    /// `dlambda_crypto::work`. It rises with the load.
     pub least_effort: u8,
     /// Most work for a contract.
     pub most_effort: u8,

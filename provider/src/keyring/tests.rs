@@ -1,5 +1,5 @@
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::SealedCall;
 use dlambda_proto::{
     Cpu, Endpoint, FunctionId, FunctionSource, OnionAddress, Request, Verified, decode,
 };

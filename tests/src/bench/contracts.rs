@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use dlambda_client::{Call, Ended, FunctionName, Querier, Wallet};
+use dlambda_crypto::negotiation::{Issuers, Negotiation, Step, Wish, grant};
 use dlambda_privacy::clock::SystemClock;
-use dlambda_privacy::negotiation::{Issuers, Negotiation, Step, Wish, grant};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_proto::{
@@ -299,7 +299,7 @@ impl Market {
         let reply_parts: Reply = dlambda_proto::decode(reply)?;
         let receipt = encode(&reply_parts.receipt.context("a receipt")?).len();
         let token = encode(&dlambda_proto::decode::<dlambda_proto::Request>(request)?.token).len();
-        let padded = 2 * dlambda_privacy::padding::bucket(PAYLOAD).context("a bucket")?;
+        let padded = 2 * dlambda_crypto::padding::bucket(PAYLOAD).context("a bucket")?;
         let advert = advert_len(&last.sent);
         let frames = last.received.len() + last.sent.len() - advert - padded;
         let beyond = request.len() + reply.len() - 2 * PAYLOAD;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use dlambda_client::wallet::Wallet;
 use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
+use dlambda_crypto::negotiation::Wish;
+use dlambda_crypto::seal::EpochSecret;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protocol};
 use dlambda_privacy::clock::{Clock, FakeClock};
-use dlambda_privacy::negotiation::Wish;
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::EpochSecret;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};

@@ -12,11 +12,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use dlambda_client::{Call, CallError, ContractError, ContractProgress, Offered};
+use dlambda_crypto::negotiation::{Counter, Negotiation, Wish, invitation};
+use dlambda_crypto::seal::SealedContractRequest;
+use dlambda_crypto::{NegotiationError, work};
 use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::exchange_contract;
-use dlambda_privacy::negotiation::{Counter, Negotiation, Wish, invitation};
-use dlambda_privacy::seal::SealedContractRequest;
-use dlambda_privacy::{ExchangeError, NegotiationError, os_rng, work};
+use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, Advert, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
     HasKind as _, PaymentMethod, Refusal, Request, ServiceTerms, Verified, Work, decode,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::BoxStream;
 use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};
 use dlambda_proto::{

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use dlambda_crypto::negotiation::{Negotiation, Step, Wish, confirmation, invitation};
+use dlambda_crypto::seal::SealedContractRequest;
+use dlambda_crypto::work;
 use dlambda_privacy::exchange::{acknowledge, exchange_contract};
-use dlambda_privacy::negotiation::{Negotiation, Step, Wish, confirmation, invitation};
-use dlambda_privacy::seal::SealedContractRequest;
-use dlambda_privacy::{ExchangeError, os_rng, work};
+use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, Advert, BatchSize, CallEnvelope, CallHeader, Contract, ContractAnswer,
     ContractEnvelope, ContractId, ContractKey, ContractRefusal, ContractRequest, Epoch, Frame,

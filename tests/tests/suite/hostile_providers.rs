@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError};
+use dlambda_crypto::seal::EpochSecret;
 use dlambda_privacy::clock::FakeClock;
-use dlambda_privacy::seal::EpochSecret;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame};

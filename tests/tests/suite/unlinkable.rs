@@ -5,9 +5,9 @@
 use std::collections::HashSet;
 
 use dlambda_client::Call;
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::exchange::exchange;
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::wire::write_frame;
 use dlambda_proto::{Advert, FunctionSource, Request, Verified};
 use dlambda_provider::SessionRecord;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use dlambda_client::{ContractError, ContractProgress, Offered, Querier};
+use dlambda_crypto::negotiation::{Counter, Wish};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
-use dlambda_privacy::negotiation::{Counter, Wish};
 use dlambda_proto::{
     Contract, Endpoint, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
 };

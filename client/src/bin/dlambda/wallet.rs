@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use dlambda_client::wallet::{ContractStage, ContractSummary, Listing};
 use dlambda_client::{Offered, Querier, Settled, Wallet};
+use dlambda_crypto::negotiation::Wish;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
-use dlambda_privacy::negotiation::Wish;
 use dlambda_privacy::os_rng;
 use dlambda_proto::{BatchSize, Contract, Endpoint, PlanName, Report, UnixSeconds};
 use rand_core::Rng as _;

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use dlambda_client::wallet::{Draft, Taking};
 use dlambda_client::{Call, ContractProgress, Offered, Querier, Wallet};
+use dlambda_crypto::negotiation::{Negotiation, Wish};
+use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{
     Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
 };
-use dlambda_privacy::negotiation::{Negotiation, Wish};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::transport::{BoxStream, Transport};
 use dlambda_proto::{
     BatchSize, ContractAnswer, ContractId, ContractRequest, Endpoint, FunctionSource, Request,

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError, ContractError, Querier, Wallet};
+use dlambda_crypto::negotiation::{Issuers, grant};
+use dlambda_crypto::seal::EpochSecret;
 use dlambda_privacy::clock::FakeClock;
-use dlambda_privacy::negotiation::{Issuers, grant};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::EpochSecret;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame};

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dlambda_client::{Call, Offered, Querier, Wallet};
+use dlambda_crypto::negotiation::{Agreement, Negotiation, Proposed, Step, Wish};
+use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::exchange::{
     Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
 };
-use dlambda_privacy::negotiation::{Agreement, Negotiation, Proposed, Step, Wish};
-use dlambda_privacy::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError};
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::{acknowledge, exchange};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::SealedCall;
 use dlambda_proto::{
     BatchSize, Completion, FunctionId, FunctionSource, Request, TokenProblem, decode,
 };

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dlambda_client::CallError;
+use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::exchange::{acknowledge, exchange};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::seal::SealedCall;
 use dlambda_privacy::transport::Transport as _;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_proto::BatchSize;
