@@ -17,6 +17,7 @@ use dlambda_proto::{
     Admission, Advert, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest,
     Endpoint, EquivocationProof, Proposal, SignedContract,
 };
+use futures::future::BoxFuture;
 use rand_core::Rng as _;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -58,6 +59,9 @@ pub enum Offered {
     Countered(Counter),
 }
 
+/// Hears how far a contract has come.
+type Watch<'a> = dyn FnMut(ContractProgress) + Send + 'a;
+
 /// What became of contracts that were interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -92,8 +96,10 @@ impl Querier {
         agree: impl FnOnce(&Contract) -> bool + Send,
         mut progress: impl FnMut(ContractProgress) + Send,
     ) -> Result<Offered, ContractError> {
-        let negotiating = self.negotiate(provider, wish, max_time, agree, &mut progress);
-        timeout(max_time, Box::pin(negotiating))
+        let mut agree = Some(agree);
+        let mut agree = |contract: &Contract| agree.take().is_some_and(|agree| agree(contract));
+        let negotiating = self.negotiate_boxed(provider, wish, max_time, &mut agree, &mut progress);
+        timeout(max_time, negotiating)
             .await
             .map_err(|_| ContractError::Deadline(max_time.as_secs()))?
     }
@@ -111,7 +117,15 @@ impl Querier {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn settle_contracts(&self, max_time: Duration) -> Result<Settled, ContractError> {
+    pub fn settle_contracts(
+        &self,
+        max_time: Duration,
+    ) -> BoxFuture<'_, Result<Settled, ContractError>> {
+        // As below.
+        Box::pin(self.settle_here(max_time))
+    }
+
+    async fn settle_here(&self, max_time: Duration) -> Result<Settled, ContractError> {
         let wallet = self.needed_wallet()?;
         let mut settled = Settled::default();
         let from = wallet.clone();
@@ -146,13 +160,25 @@ impl Querier {
         Ok(settled)
     }
 
+    /// Boxed, so that it is compiled here, and not again in every crate that makes contracts.
+    fn negotiate_boxed<'a>(
+        &'a self,
+        provider: &'a Endpoint,
+        wish: &'a Wish,
+        max_time: Duration,
+        agree: &'a mut (dyn FnMut(&Contract) -> bool + Send),
+        progress: &'a mut Watch<'_>,
+    ) -> BoxFuture<'a, Result<Offered, ContractError>> {
+        Box::pin(self.negotiate(provider, wish, max_time, agree, progress))
+    }
+
     async fn negotiate(
         &self,
         provider: &Endpoint,
         wish: &Wish,
         max_time: Duration,
-        agree: impl FnOnce(&Contract) -> bool + Send,
-        progress: &mut (impl FnMut(ContractProgress) + Send),
+        agree: &mut (dyn FnMut(&Contract) -> bool + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let wallet = self.needed_wallet()?;
         let (stream, welcome) = self.greet(provider, progress).await?;
@@ -181,7 +207,7 @@ impl Querier {
         draft: Draft,
         open: Option<(BoxStream, Welcome)>,
         max_time: Duration,
-        progress: &mut (impl FnMut(ContractProgress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let id = draft.contract.id();
         let mut open = open;
@@ -211,7 +237,7 @@ impl Querier {
         draft: &Draft,
         open: Option<(BoxStream, Welcome)>,
         max_time: Duration,
-        progress: &mut (impl FnMut(ContractProgress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let wallet = self.needed_wallet()?;
         let (mut stream, welcome) = match open {
@@ -286,7 +312,7 @@ impl Querier {
     async fn greet(
         &self,
         endpoint: &Endpoint,
-        progress: &mut (impl FnMut(ContractProgress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<(BoxStream, Welcome), ContractError> {
         let mut attempt = 1;
         loop {
@@ -326,7 +352,7 @@ impl Querier {
         &self,
         welcome: &Welcome,
         request: &ContractRequest,
-        progress: &mut (impl FnMut(ContractProgress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<SealedContractRequest, ContractError> {
         let sealed = SealedContractRequest::seal(&welcome.advert, request, &mut os_rng())?;
         if welcome.advert.admission != Admission::Pow {

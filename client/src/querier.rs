@@ -15,6 +15,7 @@ use dlambda_proto::{
     PlanName, ProviderId, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
     SignedAdvert,
 };
+use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,9 @@ pub struct Querier {
     closing: TaskTracker,
     wallet: Option<Wallet>,
 }
+
+/// Hears how far a call has come.
+type Watch<'a> = dyn FnMut(Progress) + Send + 'a;
 
 /// A call that was answered, and whose provider does not know that yet.
 #[must_use = "a call that is not concluded keeps its token"]
@@ -154,7 +158,7 @@ impl Querier {
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(Ended, Unconcluded), CallError> {
         let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
-        let attempts = Box::pin(self.attempts(call, max_time, &mut payment, &mut progress));
+        let attempts = self.attempts_boxed(call, max_time, &mut payment, &mut progress);
         let answered = match timeout(max_time, attempts).await {
             Ok(answered) => answered,
             Err(_) => Err(CallError::Deadline(max_time.as_secs())),
@@ -209,12 +213,23 @@ impl Querier {
         self.closing.reopen();
     }
 
+    /// Boxed, so that it is compiled here, and not again in every crate that calls.
+    fn attempts_boxed<'a>(
+        &'a self,
+        call: &'a Call,
+        max_time: Duration,
+        payment: &'a mut Payment,
+        progress: &'a mut Watch<'_>,
+    ) -> BoxFuture<'a, Result<(Ended, BoxStream), CallError>> {
+        Box::pin(self.attempts(call, max_time, payment, progress))
+    }
+
     async fn attempts(
         &self,
         call: &Call,
         max_time: Duration,
         payment: &mut Payment,
-        progress: &mut (impl FnMut(Progress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<(Ended, BoxStream), CallError> {
         let started = Instant::now();
         let mut failures = 0;
@@ -253,7 +268,7 @@ impl Querier {
         deadline: Duration,
         payment: &mut Payment,
         resolved: &mut Option<FunctionId>,
-        progress: &mut (impl FnMut(Progress) + Send),
+        progress: &mut Watch<'_>,
     ) -> Result<(Ended, BoxStream), CallError> {
         let mut stages = Stages::default();
         let mut since = Instant::now();

@@ -19,6 +19,7 @@ use dlambda_proto::{
     BatchSize, CallToken, Cpu, Endpoint, Endpoints, PlanName, ProviderId, PublishedFunction, Specs,
     UnixSeconds,
 };
+use futures::future::BoxFuture;
 use rand_core::Rng as _;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -86,7 +87,22 @@ impl Provider {
     /// # Errors
     ///
     /// [`ProviderError`] naming the file, function or network that is at fault.
-    pub async fn start(
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    // Boxed, as below, so that it is compiled here, and not again in every crate that has a provider.
+    pub fn start(
+        config: ProviderConfig,
+        functions: &Path,
+        data: DataDir,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+    ) -> BoxFuture<'_, Result<Self, ProviderError>> {
+        Box::pin(Self::start_here(config, functions, data, transport, clock))
+    }
+
+    async fn start_here(
         config: ProviderConfig,
         functions: &Path,
         data: DataDir,
@@ -195,11 +211,29 @@ impl Provider {
     ///
     /// [`ProviderError`] if the provider cannot reach itself, or an epoch
     /// number cannot be stored: it then stops rather than reuse one.
-    pub async fn serve(
+    pub fn serve<'a>(
+        self,
+        ready_within: Duration,
+        observer: Option<Arc<dyn Observer>>,
+        ready: impl FnOnce() + Send + 'a,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.serve_boxed(ready_within, observer, Box::new(ready))
+    }
+
+    fn serve_boxed(
+        self,
+        ready_within: Duration,
+        observer: Option<Arc<dyn Observer>>,
+        ready: Box<dyn FnOnce() + Send + '_>,
+    ) -> BoxFuture<'_, Result<(), ProviderError>> {
+        Box::pin(self.serve_here(ready_within, observer, ready))
+    }
+
+    async fn serve_here(
         mut self,
         ready_within: Duration,
         observer: Option<Arc<dyn Observer>>,
-        ready: impl FnOnce(),
+        ready: Box<dyn FnOnce() + Send + '_>,
     ) -> Result<(), ProviderError> {
         let shared = Arc::clone(&self.shared);
         let endpoints = self.listener.endpoints();

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -238,7 +239,16 @@ impl Executor {
         }
     }
 
-    async fn prepare_from(&self, digest: FunctionDigest, wasm: Option<Bytes>) -> Prepared {
+    /// Boxed, so that it is compiled here, and not again in every crate that prepares functions.
+    fn prepare_from(
+        &self,
+        digest: FunctionDigest,
+        wasm: Option<Bytes>,
+    ) -> Pin<Box<dyn Future<Output = Prepared> + Send + '_>> {
+        Box::pin(self.prepare_here(digest, wasm))
+    }
+
+    async fn prepare_here(&self, digest: FunctionDigest, wasm: Option<Bytes>) -> Prepared {
         let (mut pending, ours) = {
             let mut functions = self.0.functions();
             if let Some(function) = functions.ready.get(&digest) {
@@ -261,9 +271,7 @@ impl Executor {
                 Ok((function, Start::Warm))
             }
             // Somebody looked for it without bringing it.
-            Err(MISSING) if !ours && wasm.is_some() => {
-                Box::pin(self.prepare_from(digest, wasm)).await
-            }
+            Err(MISSING) if !ours && wasm.is_some() => self.prepare_from(digest, wasm).await,
             prepared => prepared,
         }
     }

@@ -1,5 +1,6 @@
 //! Where guests run: in worker processes, or in this one.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::task::{self, JoinHandle};
@@ -10,6 +11,8 @@ use crate::worker::{Pool, Retire};
 use crate::{
     ExecutorConfig, ExecutorError, Function, Invocation, Isolation, Limits, Outcome, Wall,
 };
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The guests of one executor.
 pub(crate) enum Guests {
@@ -73,7 +76,19 @@ impl Guests {
     }
 
     /// Runs a call to its end; the place is given back after all that the call held.
-    pub(crate) async fn run(
+    ///
+    /// Boxed, so that the engine's code is compiled here, and not again in every crate that runs functions.
+    pub(crate) fn run<'a>(
+        &'a self,
+        place: Place,
+        function: &'a Function,
+        invocation: Invocation,
+        limits: &'a Limits,
+    ) -> BoxFuture<'a, Result<Outcome, ExecutorError>> {
+        Box::pin(self.run_here(place, function, invocation, limits))
+    }
+
+    async fn run_here(
         &self,
         place: Place,
         function: &Function,

@@ -24,6 +24,7 @@ use dlambda_nym_link::{
     Command, NymRecipient, Reason, Role, SessionId, Settings, Traffic, VERSION,
 };
 use dlambda_proto::{Endpoint, NymAddress};
+use futures::future::BoxFuture;
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
@@ -91,7 +92,17 @@ impl NymTransport {
             TransportError::Local(why.into())
         };
         let program = Program::find().ok_or_else(missing)?;
-        Self::start_with(program, network, role, deadline).await
+        Self::start_boxed(program, network, role, deadline).await
+    }
+
+    /// Boxed, so that it is compiled here, and not again in every crate that starts Nym.
+    fn start_boxed(
+        program: Program,
+        network: &Network,
+        role: NymRole,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Self, TransportError>> {
+        Box::pin(Self::start_with(program, network, role, deadline))
     }
 
     async fn start_with(

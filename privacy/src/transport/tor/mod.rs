@@ -14,6 +14,7 @@ use arti_client::{IsolationToken, StreamPrefs, TorClient};
 use async_trait::async_trait;
 use dlambda_proto::{Endpoint, ONION_PORT};
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tor_rtcompat::PreferredRuntime;
 
@@ -76,6 +77,30 @@ impl TorTransport {
         directories: &TorDirectories,
         deadline: Duration,
         mut progress: impl FnMut(BootstrapProgress) + Send,
+    ) -> Result<Self, TransportError> {
+        Self::bootstrap_boxed(network, directories, deadline, &mut progress).await
+    }
+
+    /// Boxed, so that arti's futures are compiled here, and not again in every crate that starts Tor.
+    fn bootstrap_boxed<'a>(
+        network: &'a Network,
+        directories: &'a TorDirectories,
+        deadline: Duration,
+        progress: &'a mut (dyn FnMut(BootstrapProgress) + Send),
+    ) -> BoxFuture<'a, Result<Self, TransportError>> {
+        Box::pin(Self::bootstrap_here(
+            network,
+            directories,
+            deadline,
+            progress,
+        ))
+    }
+
+    async fn bootstrap_here(
+        network: &Network,
+        directories: &TorDirectories,
+        deadline: Duration,
+        progress: &mut (dyn FnMut(BootstrapProgress) + Send),
     ) -> Result<Self, TransportError> {
         // Arti leaves the choice to the program; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
