@@ -10,6 +10,7 @@ pub mod local;
 pub mod mixnet;
 pub mod networks;
 pub mod program;
+pub mod shared;
 pub mod testnet;
 pub mod tor;
 pub mod view;

@@ -3,6 +3,7 @@
 
 use std::{
     io::Write as _,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
@@ -13,6 +14,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use dlambda_tests::mixnet::{MixnetOptions, Traffic};
 use dlambda_tests::networks::{Networks, NetworksConfig};
 use dlambda_tests::testnet::{Role, TestnetConfig, TestnetError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -73,6 +76,10 @@ struct Up {
     /// Give up when the network is not ready after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
     ready_timeout: u64,
+
+    /// End as well when the process with this id has ended.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    owner_pid: Option<i32>,
 
     #[command(flatten)]
     mixnet: MixnetArgs,
@@ -180,11 +187,13 @@ async fn run(up: Up) -> anyhow::Result<()> {
         signal(SignalKind::hangup())?,
     ];
     let [interrupt, terminate, hangup] = &mut interrupts;
+    let owner = up.owner_pid.map(watch).transpose()?;
     let mut stop = std::pin::pin!(async {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
+            () = ends(owner) => {}
         }
     });
     let config = NetworksConfig {
@@ -216,6 +225,28 @@ async fn run(up: Up) -> anyhow::Result<()> {
     // The mixnet says for people what it has counted.
     networks.down().await;
     Ok(())
+}
+
+/// Holds on to a process, whose id could later be another's.
+fn watch(process: i32) -> anyhow::Result<OwnedFd> {
+    let watched = Pid::from_raw(process)
+        .context("no process id")
+        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+    watched.with_context(|| format!("process {process} cannot be watched"))
+}
+
+/// Waits for the end of a process; for ever if there is none to watch.
+async fn ends(watched: Option<OwnedFd>) {
+    let Some(process) = watched else {
+        return std::future::pending().await;
+    };
+    let has_ended = || {
+        let mut asked = [PollFd::new(&process, PollFlags::IN)];
+        poll(&mut asked, Some(&Timespec::default())).is_ok_and(|ended| ended > 0)
+    };
+    while !has_ended() {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 fn announce(networks: &Networks, format: Format, took: Duration) -> anyhow::Result<()> {

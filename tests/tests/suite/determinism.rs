@@ -17,11 +17,8 @@ use crate::cases::{
     timeless,
 };
 
-/// Runs of each case, over all executors.
-const RUNS: usize = 100;
-/// The same for a case that takes more fuel than this. Every program has others, too.
+/// A case takes long if it takes more fuel than this. Every program has others, too.
 const LONG: u64 = 900_000_000;
-const LONG_RUNS: usize = 20;
 /// Cases that run at a time.
 const AT_ONCE: usize = 8;
 
@@ -32,6 +29,30 @@ const COLD: [Start; 4] = [
     Start::Cached,
     Start::Compiled,
 ];
+
+/// How often each case runs, over all executors; and how often if it takes long.
+#[derive(Clone, Copy)]
+struct Runs {
+    usual: usize,
+    long: usize,
+}
+
+impl Runs {
+    /// A hundred where `make test-long` asks for them, and otherwise enough for every executor to have some.
+    fn wanted() -> Self {
+        match std::env::var_os("DLAMBDA_TEST_LONG") {
+            Some(_) => Self {
+                usual: 100,
+                long: 20,
+            },
+            None => Self { usual: 10, long: 5 },
+        }
+    }
+
+    fn all(usual: usize) -> Self {
+        Self { usual, long: usual }
+    }
+}
 
 /// Writes 16 random bytes, and two readings of each clock.
 const SOURCES: &str = r#"(module
@@ -155,10 +176,10 @@ async fn agree(
     places: &[(Executor, Function)],
     case: &Case,
     limits: &Limits,
-    runs: usize,
+    runs: Runs,
 ) -> Result<(Outcome, usize), String> {
     let mut first: Option<Outcome> = None;
-    let mut wanted = runs;
+    let mut wanted = runs.usual;
     let mut run = 0;
     while run < wanted {
         let (executor, function) = &places[run % places.len()];
@@ -167,7 +188,7 @@ async fn agree(
             .await;
         let outcome = timeless(ended.map_err(|error| error.to_string())?);
         if outcome.usage.fuel > LONG {
-            wanted = runs.min(LONG_RUNS);
+            wanted = runs.long;
         }
         match &first {
             Some(first) if *first != outcome => {
@@ -194,13 +215,13 @@ async fn all_agree(machines: &Machines, subjects: &[Subject], starts: Option<&[S
     }
     let prepared = begun.elapsed();
     let burners = Burners::start();
-    let limits = &ample();
+    let (limits, runs) = (&ample(), Runs::wanted());
     let cases = subjects.iter().zip(&places).flat_map(|(subject, places)| {
         let cases = subject.cases.iter();
         cases.map(move |case| (subject, places, case))
     });
     let ended = futures::stream::iter(cases).map(|(subject, places, case)| async move {
-        let (faults, runs) = match agree(places, case, limits, RUNS).await {
+        let (faults, runs) = match agree(places, case, limits, runs).await {
             Ok((outcome, runs)) => (case.faults(&outcome), runs),
             Err(fault) => (vec![fault], 0),
         };
@@ -223,12 +244,12 @@ async fn all_agree(machines: &Machines, subjects: &[Subject], starts: Option<&[S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_runs_of_every_example_agree() {
+async fn runs_of_every_example_agree() {
     all_agree(&Machines::new(), &examples(), Some(&COLD)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_runs_of_real_programs_agree() {
+async fn runs_of_real_programs_agree() {
     if !may_download() {
         return;
     }
@@ -239,7 +260,7 @@ async fn a_hundred_runs_of_real_programs_agree() {
 
 /// With code that is kept between runs of the suite: compiling these takes a minute.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_runs_of_the_heaviest_programs_agree() {
+async fn runs_of_the_heaviest_programs_agree() {
     if !may_download() {
         return;
     }
@@ -255,9 +276,9 @@ async fn without_determinism_two_runs_differ() {
     let wasm: Bytes = wat::parse_str(SOURCES).expect("good WAT").into();
     let (places, _) = machines.prepare(&wasm).await;
     let case = examples().swap_remove(0).cases.swap_remove(0);
-    let agreed = agree(&places, &case, &Limits::default(), RUNS).await;
+    let agreed = agree(&places, &case, &Limits::default(), Runs::all(100)).await;
     let (outcome, runs) = agreed.expect("they agree");
-    assert_eq!((outcome.stdout.len(), runs), (48, RUNS));
+    assert_eq!((outcome.stdout.len(), runs), (48, 100));
 
     let limits = Limits {
         deterministic: false,
@@ -265,9 +286,9 @@ async fn without_determinism_two_runs_differ() {
     };
     for place in &places {
         let place = std::slice::from_ref(place);
-        let differ = agree(place, &case, &limits, 2).await;
+        let differ = agree(place, &case, &limits, Runs::all(2)).await;
         assert!(differ.is_err(), "two runs that agree");
-        let outcomes = [(); 2].map(|()| agree(place, &case, &limits, 1));
+        let outcomes = [(); 2].map(|()| agree(place, &case, &limits, Runs::all(1)));
         let [one, other] =
             outcomes.map(|outcome| async { outcome.await.expect("it ran").0.stdout });
         let (one, other) = (one.await, other.await);

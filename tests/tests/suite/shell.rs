@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt as _;
 use crate::support::functions;
 
 /// For one command, on a loaded machine too.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(330);
 
 /// A directory for everybody's files, and the network that is used.
 pub(crate) struct Shell {

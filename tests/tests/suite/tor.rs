@@ -1,6 +1,7 @@
 //! Calls over a private network of real Tor relays, arti at both ends.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::os_rng;
 use dlambda_provider::ProviderConfig;
 use dlambda_tests::local::LocalProvider;
+use dlambda_tests::shared::tor_network;
 use dlambda_tests::testnet::{Testnet, TestnetConfig};
 use dlambda_tests::tor::participant;
 use rand_core::Rng as _;
@@ -17,21 +19,16 @@ use tempfile::TempDir;
 use crate::support::{LONG, alias, functions};
 use crate::unlinkable::provider_view;
 
-/// A network, a provider and a caller, all in this process.
+/// A provider and a caller, both in this process.
 struct TorWorld {
-    testnet: Testnet,
     provider: LocalProvider,
     querier: Querier,
     _dir: TempDir,
 }
 
 impl TorWorld {
-    async fn new() -> Self {
-        let testnet = Testnet::up(TestnetConfig::default(), |_| {})
-            .await
-            .expect("a network");
+    async fn on(network: &Path) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let network = testnet.network_toml();
         let (published, data) = (functions(), dir.path().join("provider"));
         let mut config = ProviderConfig::without_tokens();
         // The last plan is on real time, where sleeping takes as long as it says.
@@ -51,7 +48,6 @@ impl TorWorld {
             .expect("Tor starts");
         let querier = Querier::new(tor, Arc::new(SystemClock::default()));
         Self {
-            testnet,
             provider,
             querier,
             _dir: dir,
@@ -61,7 +57,8 @@ impl TorWorld {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_calls_are_answered_and_share_nothing() {
-    let world = TorWorld::new().await;
+    let network = tor_network().await.expect("a network");
+    let world = TorWorld::on(&network).await;
     for i in 0..20_usize {
         let mut input = vec![0; 100 + 37 * i];
         os_rng().fill_bytes(&mut input);
@@ -80,7 +77,6 @@ async fn twenty_calls_are_answered_and_share_nothing() {
     let records = world.provider.recorder.wait_for(20).await;
     assert_eq!(provider_view(&records, 20), HashSet::new());
     world.provider.stop().await.expect("stops");
-    world.testnet.down().await;
 }
 
 fn sha256_line(input: &[u8]) -> Vec<u8> {
@@ -141,7 +137,10 @@ pub(crate) fn connections(process: &str) -> HashSet<u16> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
-    let mut world = TorWorld::new().await;
+    let mut testnet = Testnet::up(TestnetConfig::default(), |_| {})
+        .await
+        .expect("a network");
+    let world = TorWorld::on(testnet.network_toml()).await;
     let slow: Arc<[u8]> = wat::parse_str(SLOW).expect("good WAT").into();
     let call = Call::new(world.provider.endpoint, FunctionName::Wasm(slow));
     let call = call.plan("large".parse().expect("a plan"));
@@ -154,20 +153,20 @@ async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
         .expect("an answer");
     // Which relays a circuit uses is not for us to know: kill one after the
     // other until one was in use.
-    for name in far_relays(&world.testnet) {
+    for name in far_relays(&testnet) {
         let querier = &world.querier;
         let running = querier.call(&call, minutes, |_| {});
         let kill = async {
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            world.testnet.kill_node(&name).expect("was running");
+            testnet.kill_node(&name).expect("was running");
         };
         let (answer, ()) = tokio::join!(Box::pin(running), kill);
         let answer = answer.expect("an answer all the same");
         if answer.attempts > 1 {
-            world.testnet.down().await;
+            testnet.down().await;
             return;
         }
-        world.testnet.restart_node(&name).await.expect("comes back");
+        testnet.restart_node(&name).await.expect("comes back");
     }
     panic!("no relay that was killed was in use");
 }

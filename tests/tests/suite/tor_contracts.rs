@@ -9,7 +9,7 @@ use dlambda_privacy::os_rng;
 use dlambda_provider::{ProviderConfig, SessionRecord};
 use dlambda_tests::adversary::Adversary;
 use dlambda_tests::local::LocalProvider;
-use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use dlambda_tests::shared::tor_network;
 use dlambda_tests::tor::participant;
 use rand_core::Rng as _;
 use tempfile::TempDir;
@@ -25,7 +25,6 @@ const LEAKS: usize = 5;
 /// A network, a provider whose calls take tokens, and two customers, each with
 /// a Tor client of its own.
 struct Market {
-    testnet: Testnet,
     provider: LocalProvider,
     customers: [Customer; 2],
     _dir: TempDir,
@@ -33,11 +32,9 @@ struct Market {
 
 impl Market {
     async fn open() -> Self {
-        let testnet = Testnet::up(TestnetConfig::default(), |_| {})
-            .await
-            .expect("a network");
+        let network = tor_network().await.expect("a network");
         let dir = tempfile::tempdir().expect("a directory");
-        let network = testnet.network_toml();
+        let network = network.as_path();
         let (published, data) = (functions(), dir.path().join("provider"));
         let tor = participant(network, &dir.path().join("provider-tor")).await;
         let provider = LocalProvider::start(
@@ -61,7 +58,6 @@ impl Market {
             Box::pin(sign_up("second")).await,
         ];
         Self {
-            testnet,
             provider,
             customers,
             _dir: dir,
@@ -96,7 +92,6 @@ async fn forty_calls_under_two_contracts_cannot_be_assigned_and_a_leak_is_found(
     assert_inputs_are_sealed(&records, &script);
     Box::pin(the_leak_is_found(&market, seed)).await;
     market.provider.stop().await.expect("stops");
-    market.testnet.down().await;
 }
 
 /// What callers put in is in opened requests and nowhere else.

@@ -1,9 +1,10 @@
 //! The programs, as a newcomer runs them, on a private Tor network.
 
+use std::path::Path;
 use std::time::Duration;
 
-use dlambda_tests::program::{Program, run};
-use dlambda_tests::testnet::{Testnet, TestnetConfig};
+use dlambda_tests::program::run;
+use dlambda_tests::shared::tor_network;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -14,9 +15,8 @@ use crate::support::functions;
 /// The whole life of a provider and its callers, on one network.
 #[tokio::test(flavor = "multi_thread")]
 async fn from_first_start_to_a_network_that_is_gone() {
-    let testnet = Testnet::up(TestnetConfig::default(), |_| {}).await;
-    let testnet = testnet.expect("a network");
-    let shell = Shell::new(testnet.network_toml());
+    let network = tor_network().await.expect("a network");
+    let shell = Shell::new(&network);
     let (provider, address) = shell.provider(&[]).await;
 
     contract_and_wallet(&shell, &address).await;
@@ -29,12 +29,9 @@ async fn from_first_start_to_a_network_that_is_gone() {
     provider.stop(DEADLINE).await.expect("drains and stops");
     let (provider, again) = shell.provider(&[]).await;
     assert_eq!(again, address, "a restart keeps the address");
-    killed_in_mid_call(&shell, &address, provider).await;
+    provider.kill().await.expect("was running");
 
-    let network = shell.network().to_owned();
-    let kept = std::fs::read(&network).expect("a file");
-    testnet.down().await;
-    network_down(&shell.dir, &kept).await;
+    network_down(&shell.dir, &network).await;
 }
 
 async fn contract_and_wallet(shell: &Shell, address: &str) {
@@ -224,19 +221,24 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     );
 }
 
-async fn killed_in_mid_call(shell: &Shell, address: &str, provider: Program) {
+/// Takes some minutes in which next to nothing happens: three circuits of up to 45 s each are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_killed_in_mid_call_is_missed() {
+    let network = tor_network().await.expect("a network");
+    let shell = Shell::new(&network);
+    let (provider, address) = shell.provider(&[]).await;
     let endless = shell.write("endless.wasm", &wat::parse_str(LOOP).expect("good WAT"));
-    let agree = ["contract", address, "--plan", "large", "--yes"];
+    let agree = ["contract", &address, "--plan", "large", "--yes"];
     let agreed = shell.dlambda(&agree, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
     let args = [
         "invoke",
-        address,
+        &address,
         &endless,
         "--plan",
         "large",
         "--max-time",
-        "150",
+        "300",
     ];
     let calling = shell.dlambda(&args, b"");
     let kill = async {
@@ -252,9 +254,18 @@ async fn killed_in_mid_call(shell: &Shell, address: &str, provider: Program) {
     );
 }
 
-async fn network_down(dir: &TempDir, network: &[u8]) {
+/// The same network with no authority at its address any more.
+async fn network_down(dir: &TempDir, network: &Path) {
+    let mut text = std::fs::read_to_string(network).expect("a network file");
+    let mut at = 0;
+    while let Some(found) = text[at..].find("127.0.0.1:") {
+        at += found + "127.0.0.1:".len();
+        let port = text[at..].find(|it: char| !it.is_ascii_digit());
+        text.replace_range(at..at + port.expect("more text"), "1");
+    }
+    assert!(at > 0, "there were addresses");
     let file = dir.path().join("network.toml");
-    std::fs::write(&file, network).expect("written");
+    std::fs::write(&file, text).expect("written");
     let (file, home) = (file.to_str().expect("text"), dir.path().join("fresh"));
     let common = [
         "--network",
