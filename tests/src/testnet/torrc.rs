@@ -22,6 +22,12 @@ const VOTING_INTERVAL: u64 = 1800;
 /// interval on testing networks (24 rounds); arti reads it from the consensus.
 const HSDIR_INTERVAL_MINUTES: u64 = 24 * VOTING_INTERVAL / 60;
 
+/// The shortest time after which a circuit counts as failed, in milliseconds.
+///
+/// Tor learns from the circuits it has built how long they may take. On loopback that is a few hundredths of a
+/// second, which a busy machine exceeds.
+const CIRCUIT_TIMEOUT_MS: u64 = 5000;
+
 /// How far ahead the vote is parked until every descriptor has arrived.
 const PARKED: Duration = Duration::from_secs(VOTING_INTERVAL - 120);
 
@@ -82,7 +88,7 @@ TestingDirAuthVoteGuard *
 TestingDirAuthVoteHSDir *
 TestingMinExitFlagThreshold 0
 MinUptimeHidServDirectoryV2 0
-ConsensusParams hsdir_interval={HSDIR_INTERVAL_MINUTES}
+ConsensusParams cbtmintimeout={CIRCUIT_TIMEOUT_MS} hsdir_interval={HSDIR_INTERVAL_MINUTES}
 TestingV3AuthVotingStartOffset {offset}
 ",
         dir_port = me.dir_port,

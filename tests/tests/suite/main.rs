@@ -36,6 +36,7 @@ mod support;
 mod tor;
 mod tor_contracts;
 mod tor_demo;
+mod tor_guards;
 mod tor_programs;
 mod tor_readme;
 mod tor_testnet;

@@ -19,11 +19,15 @@ mod run;
 mod wallet;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use cli::{Cli, Command, FunctionCommand};
 use dlambda_privacy::logging;
 use dlambda_proto::{ErrorKind, Report};
+
+/// For what is written at the end, on a busy machine.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -38,8 +42,8 @@ fn main() -> ExitCode {
                     _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
                 }
             });
-            // Circuits being built are not waited for.
-            runtime.shutdown_background();
+            // Tor's state is written when its client is dropped; circuits being built are not waited for.
+            runtime.shutdown_timeout(LAST_WRITES);
             outcome
         });
     match outcome {

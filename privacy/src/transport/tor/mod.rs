@@ -2,6 +2,7 @@
 
 mod config;
 mod errors;
+mod guards;
 mod service;
 
 use std::fmt;
@@ -16,8 +17,8 @@ use dlambda_proto::{Endpoint, ONION_PORT};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::time::timeout;
-use tor_rtcompat::PreferredRuntime;
 
+use self::guards::{Guards, Runtime};
 use super::{BoxStream, Listener, Transport};
 use crate::TransportError;
 use crate::network::Network;
@@ -49,7 +50,8 @@ pub struct BootstrapProgress {
 
 /// A Tor client and, once it listens, an onion service.
 pub struct TorTransport {
-    client: Arc<TorClient<PreferredRuntime>>,
+    client: Arc<TorClient<Runtime>>,
+    guards: Arc<Guards>,
 }
 
 impl TorDirectories {
@@ -105,10 +107,14 @@ impl TorTransport {
         // Arti leaves the choice to the program; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = config::build(network, directories)?;
-        let client = TorClient::builder()
+        let guards = Guards::below(&directories.state);
+        let runtime = guards.runtime();
+        let runtime = runtime.map_err(|error| TransportError::Local(error.into()))?;
+        let client = TorClient::with_runtime(runtime)
             .config(config)
             .create_unbootstrapped()
             .map_err(errors::starting)?;
+        guards.belong_to(&client);
         let mut events = client.bootstrap_events();
         let mut last_blockage = None;
         let bootstrap = client.bootstrap();
@@ -130,7 +136,10 @@ impl TorTransport {
         })
         .await;
         match outcome {
-            Ok(Ok(())) => Ok(Self { client }),
+            Ok(Ok(())) => {
+                guards.stored().await?;
+                Ok(Self { client, guards })
+            }
             Ok(Err(error)) => Err(errors::starting(error)),
             Err(_) => {
                 let why = last_blockage.unwrap_or_else(|| "no relay answered in time".to_owned());
@@ -160,6 +169,7 @@ impl Transport for TorTransport {
             .await
             .map_err(|_| TransportError::Unreachable("no circuit in time".into()))?
             .map_err(errors::dialling)?;
+        self.guards.confirmed().await?;
         Ok(Box::new(stream))
     }
 

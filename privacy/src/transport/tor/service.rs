@@ -19,10 +19,10 @@ use tor_cell::relaycell::msg::Connected;
 use tor_hsservice::config::OnionServiceConfigBuilder;
 use tor_hsservice::{RendRequest, RunningOnionService, StreamRequest};
 use tor_proto::stream::IncomingStreamRequest;
-use tor_rtcompat::PreferredRuntime;
 
 use super::super::{CircuitFacts, Incoming, Listener};
 use super::errors;
+use super::guards::Runtime;
 use crate::TransportError;
 
 /// Arti's name for the service in its key store; a provider has one service.
@@ -36,9 +36,7 @@ const RENDEZVOUS: Duration = Duration::from_secs(60);
 const MAX_PENDING: usize = 64;
 
 /// Launches the onion service under the key in arti's key store, made at first use.
-pub(super) fn launch(
-    client: &Arc<TorClient<PreferredRuntime>>,
-) -> Result<TorListener, TransportError> {
+pub(super) fn launch(client: &Arc<TorClient<Runtime>>) -> Result<TorListener, TransportError> {
     let local = |error: String| TransportError::Local(error.into());
     let nickname = NICKNAME
         .parse()

@@ -7,11 +7,15 @@ mod run;
 mod status;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
 use dlambda_privacy::logging;
 use dlambda_proto::{ErrorKind, Report};
+
+/// For what is written at the end, on a busy machine.
+const LAST_WRITES: Duration = Duration::from_millis(500);
 
 /// Every setting, explained.
 fn config() -> ExitCode {
@@ -34,7 +38,8 @@ fn main() -> ExitCode {
                     Command::Status => status::run(cli.data, format).await,
                 }
             });
-            runtime.shutdown_background();
+            // Tor's state is written when its client is dropped.
+            runtime.shutdown_timeout(LAST_WRITES);
             outcome
         });
     match outcome {
