@@ -6,7 +6,7 @@
 
 use minicbor::{CborLen, Decode, Encode};
 
-use crate::DecodeError;
+use crate::{DecodeError, check_shape};
 
 /// Encodes `value` canonically: definite lengths, shortest integers.
 #[must_use]
@@ -30,6 +30,7 @@ pub fn decode<T>(bytes: &[u8]) -> Result<T, DecodeError>
 where
     T: for<'b> Decode<'b, ()> + Encode<()> + CborLen<()>,
 {
+    check_shape(bytes)?;
     let value: T = minicbor::decode(bytes).map_err(|_| DecodeError::Malformed)?;
     if encode(&value) == bytes {
         Ok(value)

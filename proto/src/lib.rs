@@ -6,12 +6,14 @@
 //!
 //! # Not in this crate
 //!
-//! No I/O, no clock, no randomness, no encryption (that is `dlambda-privacy`).
+//! No I/O, no clock, no randomness, no encryption (that is `dlambda-crypto`).
 //! Whatever depends on the time takes the time as an argument.
 
 #![forbid(unsafe_code)]
 
 mod advert;
+#[cfg(test)]
+mod allocation;
 mod call;
 mod codec;
 mod contract;
@@ -27,6 +29,7 @@ mod nym_address;
 mod plan;
 mod receipt;
 mod report;
+mod shape;
 mod time;
 mod token;
 
@@ -60,5 +63,6 @@ pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;
+pub use shape::check_shape;
 pub use time::{UnixSeconds, Validity};
 pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

@@ -24,6 +24,7 @@ use wasmtime::{Engine, Module};
 use crate::code::{CodeImage, memory_file};
 use crate::sandbox::Linkers;
 use crate::wire::{self, WireError};
+use crate::worker::messages;
 use crate::{Abi, Cost, ExecutorConfig, ExecutorError, Isolation, engine, inspect};
 
 /// Longest verdict of a child.
@@ -161,7 +162,7 @@ async fn in_process_of_its_own(
         return Err(too_costly(status));
     }
     let verdict: Verdict =
-        minicbor::decode(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
+        messages::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
     let abi = wire::abi(verdict?).ok_or(ExecutorError::Fault("the compiler's verdict"))?;
     CodeImage::seal(abi, code).map_err(no_memory)
 }

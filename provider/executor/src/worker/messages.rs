@@ -1,8 +1,21 @@
 //! What is said between this process and a worker.
 
+use std::io;
+
 use minicbor::{Decode, Encode};
 
 use crate::wire::{WireCall, WireError, WireOutcome};
+
+/// Reads a message. Whoever has broken out of a worker writes what it likes.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidData`], before anything is allocated that is larger than the message.
+pub(crate) fn read<T: for<'b> Decode<'b, ()>>(message: &[u8]) -> io::Result<T> {
+    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
+    dlambda_proto::check_shape(message).map_err(invalid)?;
+    minicbor::decode(message).map_err(|_| io::ErrorKind::InvalidData.into())
+}
 
 /// How a worker is set up; the first message.
 #[derive(Debug, Clone, Encode, Decode)]

@@ -1,7 +1,7 @@
 //! Worker processes: where strangers' functions run.
 
 mod channel;
-mod messages;
+pub(crate) mod messages;
 mod patience;
 mod pool;
 pub(crate) mod serve;

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::engine::MEMORIES_PER_CALL;
 use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
 use crate::worker::channel::{Outbox, Receiver};
-use crate::worker::messages::{Order, Report, Setup};
+use crate::worker::messages::{self, Order, Report, Setup};
 use crate::worker::patience::patiently;
 use crate::worker::serve;
 use crate::{
@@ -436,7 +436,7 @@ fn blocking(socket: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
 
 /// Whether a worker is of our version, and which walls it has.
 fn check(report: &[u8]) -> io::Result<Vec<Wall>> {
-    match minicbor::decode(report).map_err(io::Error::other)? {
+    match messages::read(report)? {
         Report::Ready { engine, walls } if engine == fingerprint() => Ok(walls
             .into_iter()
             .filter_map(|wall| Wall::ALL.get(usize::from(wall)).copied())
@@ -451,8 +451,7 @@ fn check(report: &[u8]) -> io::Result<Vec<Wall>> {
 
 async fn read(shared: &Weak<Shared>, number: usize, mut receiver: Receiver) -> io::Result<()> {
     while let Some(report) = receiver.receive().await? {
-        let Report::Done { call, outcome } = minicbor::decode(&report).map_err(io::Error::other)?
-        else {
+        let Report::Done { call, outcome } = messages::read(&report)? else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let Some(pool) = shared.upgrade() else {

@@ -18,7 +18,7 @@ use crate::sandbox::{Code, Sandbox};
 use crate::wall::{Confinement, Wall, confine};
 use crate::wire::{self, WireCall, WireError, WireOutcome};
 use crate::worker::channel::{Outbox, Receiver};
-use crate::worker::messages::{Order, Report, Setup};
+use crate::worker::messages::{self, Order, Report, Setup};
 use crate::{ExecutorError, fingerprint};
 
 /// The command that starts it.
@@ -90,7 +90,7 @@ fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
     }
     let mut message = vec![0; len as usize];
     socket.read_exact(&mut message)?;
-    minicbor::decode(&message).map_err(io::Error::other)
+    messages::read(&message)
 }
 
 fn prepare(setup: &Setup) -> Result<(Sandbox, Vec<Wall>), ExecutorError> {
@@ -128,7 +128,7 @@ impl Worker {
         spawn_local(async move { outbox.drain().await.map(drop) });
         while let Ok(Some(order)) = self.receiver.receive().await {
             // A parent that makes no sense is no parent of ours.
-            let Ok(order) = minicbor::decode::<Order>(&order) else {
+            let Ok(order) = messages::read::<Order>(&order) else {
                 return;
             };
             self.obey(order);
