@@ -16,7 +16,7 @@ use std::time::Duration;
 use arti_client::{DormantMode, TorClient};
 use async_trait::async_trait;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tor_rtcompat::{CompoundRuntime, NetStreamProvider, PreferredRuntime, RuntimeSubstExt as _};
 
 use crate::TransportError;
@@ -25,6 +25,8 @@ use crate::TransportError;
 const FILE: &str = "state/guards.json";
 /// For a write, which takes milliseconds.
 const WRITE: Duration = Duration::from_secs(10);
+/// The same, where nothing depends on it.
+const CONFIRM: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(3);
 /// Between two requests to write.
 const AGAIN: Duration = Duration::from_millis(60);
@@ -39,7 +41,7 @@ pub(super) struct Guards {
     file: PathBuf,
     /// Makes arti write its state.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
-    /// Whether the disk is known to hold one that has worked.
+    /// Whether the disk was given its moment to hold one that has worked.
     confirmed: AtomicBool,
 }
 
@@ -99,25 +101,19 @@ impl Guards {
     ///
     /// [`TransportError::Local`] if they cannot be stored: then nothing may be sent through them.
     pub(super) async fn stored(&self) -> Result<(), TransportError> {
-        self.wait_for(|kept| !kept.addresses.is_empty()).await
+        let stored = self.wait(|kept, _| !kept.addresses.is_empty()).await;
+        stored.map_err(|error| TransportError::Local(error.into()))
     }
 
-    /// After a circuit has worked: waits until the disk says which guard did.
+    /// After a circuit has worked: gives the disk a moment to say which guard did.
     ///
-    /// # Errors
-    ///
-    /// Those of [`Guards::stored`].
-    pub(super) async fn confirmed(&self) -> Result<(), TransportError> {
+    /// Not longer, and no error: the guards are there, and in order, so that the next start begins with the same one;
+    /// and another process of this home may be the one that writes.
+    pub(super) async fn confirmed(&self) {
         if !self.confirmed.load(Ordering::Relaxed) {
-            self.wait_for(|kept| kept.confirmed).await?;
+            let _ = timeout(CONFIRM, self.wait(|kept, _| kept.confirmed)).await;
             self.confirmed.store(true, Ordering::Relaxed);
         }
-        Ok(())
-    }
-
-    async fn wait_for(&self, enough: impl Fn(&Kept) -> bool) -> Result<(), TransportError> {
-        let stored = self.wait(|kept, _| enough(kept)).await;
-        stored.map_err(|error| TransportError::Local(error.into()))
     }
 
     /// Waits until the relay may be connected to.

@@ -169,7 +169,7 @@ impl Transport for TorTransport {
             .await
             .map_err(|_| TransportError::Unreachable("no circuit in time".into()))?
             .map_err(errors::dialling)?;
-        self.guards.confirmed().await?;
+        self.guards.confirmed().await;
         Ok(Box::new(stream))
     }
 
