@@ -131,6 +131,12 @@ impl Network {
         }
         Ok(network)
     }
+
+    /// Whether its Tor directory authorities are its own: a private Tor network.
+    pub(crate) fn has_own_authorities(&self) -> bool {
+        let tor_network = self.tor.get("tor_network").and_then(toml::Value::as_table);
+        tor_network.is_some_and(|it| it.contains_key("authorities"))
+    }
 }
 
 impl TransportName {
@@ -202,6 +208,15 @@ mod tests {
         let network = Network::parse(text).expect("valid");
         assert_eq!(network.transports, [TransportName::Tor]);
         assert!(network.tor.contains_key("path_rules"));
+    }
+
+    #[test]
+    fn a_private_tor_network_has_authorities_of_its_own() {
+        assert!(!Network::public().has_own_authorities());
+        let text = "name = \"mine\"\ntransport = \"tor\"\n";
+        assert!(!Network::parse(text).unwrap().has_own_authorities());
+        let private = format!("{text}[tor.tor_network.authorities]\nv3idents = []\n");
+        assert!(Network::parse(&private).unwrap().has_own_authorities());
     }
 
     #[test]

@@ -107,6 +107,9 @@ impl TorTransport {
         // Arti leaves the choice to the program; a second call changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let config = config::build(network, directories)?;
+        if network.has_own_authorities() {
+            forget_circuit_times(directories);
+        }
         let guards = Guards::below(&directories.state);
         let runtime = guards.runtime();
         let runtime = runtime.map_err(|error| TransportError::Local(error.into()))?;
@@ -155,6 +158,16 @@ impl TorTransport {
         prefs.set_isolation(IsolationToken::new());
         prefs
     }
+}
+
+/// Forgets how long circuits took on a private network.
+///
+/// There they take some hundredths of a second while the machine is idle, which it soon is not. The consensus has a
+/// lower bound for it, but arti 0.47 applies that to neither the client that reads another process's estimate nor the
+/// first estimate after a start, so that a second command of the same home gave up circuits that were fine.
+fn forget_circuit_times(directories: &TorDirectories) {
+    // One that is not there is forgotten already.
+    let _ = std::fs::remove_file(directories.state.join("state/circuit_timeouts.json"));
 }
 
 #[async_trait]
