@@ -20,7 +20,7 @@ use dlambda_proto::{
 use tokio::io::AsyncReadExt as _;
 
 use crate::transport::{BoxStream, Stream};
-use crate::wire::{ReceiveBudget, read_frame, write_frame};
+use crate::wire::{Budget, read_frame, write_frame};
 use crate::{ExchangeError, WireError};
 use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 
@@ -37,7 +37,7 @@ pub struct Exchanged {
 }
 
 /// A caller holds at most one advert and one reply at a time.
-const BUDGET: usize = 66 << 20;
+const HELD: usize = 66 << 20;
 
 /// Time for the acknowledgement to be sent, and for the stream to close.
 const ACK: Duration = Duration::from_secs(5);
@@ -70,10 +70,10 @@ pub async fn receive_greeting(
     now: UnixSeconds,
     deadline: Duration,
 ) -> Result<Welcome, ExchangeError> {
-    let budget = ReceiveBudget::new(BUDGET);
+    let budget = Budget::new(HELD);
     let expected = [FrameKind::Advert, FrameKind::Refusal];
     let read = read_frame(stream, &expected, deadline, &budget).await;
-    let (frame, _reservation) = read.map_err(|error| match error {
+    let (frame, _lease) = read.map_err(|error| match error {
         WireError::Deadline => ExchangeError::Silent,
         error => error.into(),
     })?;
@@ -128,7 +128,7 @@ pub async fn exchange_contract(
     request: SealedContractRequest,
     deadline: Duration,
 ) -> Result<ContractAnswer, ExchangeError> {
-    let budget = ReceiveBudget::new(BUDGET);
+    let budget = Budget::new(HELD);
     let expected = [FrameKind::ContractAnswer, FrameKind::Refusal];
     let round_trip = async {
         let frame = request.frame().map_err(ExchangeError::Reply)?;
@@ -138,7 +138,7 @@ pub async fn exchange_contract(
         }
         Ok(read_frame(stream, &expected, deadline, &budget).await?)
     };
-    let (frame, _reservation) = tokio::time::timeout(deadline, round_trip)
+    let (frame, _lease) = tokio::time::timeout(deadline, round_trip)
         .await
         .map_err(|_| ExchangeError::Wire(WireError::Deadline))??;
     if frame.kind() == FrameKind::Refusal {
@@ -163,7 +163,7 @@ pub async fn exchange(
     deadline: Duration,
 ) -> Result<Exchanged, ExchangeError> {
     let sent = wire_len(call.frame());
-    let budget = ReceiveBudget::new(BUDGET);
+    let budget = Budget::new(HELD);
     let expected = [FrameKind::Reply, FrameKind::Refusal];
     let round_trip = async {
         match write_frame(stream, call.frame(), deadline).await {
@@ -174,7 +174,7 @@ pub async fn exchange(
         }
         read_frame(stream, &expected, deadline, &budget).await
     };
-    let (frame, _reservation) = tokio::time::timeout(deadline, round_trip)
+    let (frame, _lease) = tokio::time::timeout(deadline, round_trip)
         .await
         .map_err(|_| WireError::Deadline)??;
     if frame.kind() == FrameKind::Refusal {

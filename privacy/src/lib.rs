@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod budget;
 pub mod clock;
 mod error;
 pub mod exchange;

@@ -1,63 +1,30 @@
-//! Frames on a stream, with a deadline and a memory budget on every one.
+//! Frames on a stream, with deadlines and a memory budget on every one.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_proto::{FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::WireError;
+use crate::budget::STEP;
 
-/// Bytes that may be in the process of being received, over all streams.
-///
-/// A peer that announces a long frame gets memory only as its bytes arrive,
-/// and only while the budget lasts.
-#[derive(Clone, Debug)]
-pub struct ReceiveBudget(Arc<Semaphore>);
+pub use crate::budget::{Budget, Lease};
 
-/// A part of a [`ReceiveBudget`], given back when dropped.
-#[derive(Debug, Default)]
-pub struct Reservation(Option<OwnedSemaphorePermit>);
-
-/// Received bodies grow by this much at a time.
-const STEP: usize = 64 << 10;
-
-impl ReceiveBudget {
-    /// A budget of `bytes`, rounded up to 64 KiB.
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.div_ceil(STEP))))
-    }
-
-    /// Takes `bytes` at once, rounded up to 64 KiB; `None` if they are not left.
-    #[must_use]
-    pub fn reserve(&self, bytes: usize) -> Option<Reservation> {
-        let steps = u32::try_from(bytes.div_ceil(STEP)).ok()?;
-        let permit = Arc::clone(&self.0).try_acquire_many_owned(steps).ok()?;
-        Some(Reservation(Some(permit)))
-    }
-
-    fn grow(&self, reservation: &mut Reservation) -> Result<(), WireError> {
-        let permit = Arc::clone(&self.0)
-            .try_acquire_owned()
-            .map_err(|_| WireError::NoBudget)?;
-        match &mut reservation.0 {
-            Some(held) => held.merge(permit),
-            none => *none = Some(permit),
-        }
-        Ok(())
-    }
-}
+/// For each 64 KiB of a frame, in either direction: 2 KiB a second, below which a peer stalls.
+const STEP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Receives one frame of an expected kind.
+///
+/// Its first 64 KiB are not counted; what is beyond them comes out of the
+/// budget as it arrives. A frame that stalls loses its memory, and is given
+/// up, when other streams need it.
 ///
 /// # Errors
 ///
 /// [`WireError`]: the header is unacceptable, the stream ends, `deadline`
-/// passes, or the budget is exhausted.
+/// passes, 64 KiB take longer than 30 s, or the budget is exhausted.
 ///
 /// # Cancel safety
 ///
@@ -66,21 +33,44 @@ pub async fn read_frame<S>(
     stream: &mut S,
     expected: &[FrameKind],
     deadline: Duration,
-    budget: &ReceiveBudget,
-) -> Result<(Frame, Reservation), WireError>
+    budget: &Budget,
+) -> Result<(Frame, Lease), WireError>
 where
     S: AsyncRead + Unpin + ?Sized,
 {
-    timeout(deadline, read_frame_inner(stream, expected, budget))
+    read_frame_watched(stream, expected, deadline, budget, || {}).await
+}
+
+/// The same as [`read_frame`]; `moved` is called after the header, and after every 64 KiB.
+///
+/// # Errors
+///
+/// The same.
+///
+/// # Cancel safety
+///
+/// The same.
+pub async fn read_frame_watched<S>(
+    stream: &mut S,
+    expected: &[FrameKind],
+    deadline: Duration,
+    budget: &Budget,
+    moved: impl FnMut(),
+) -> Result<(Frame, Lease), WireError>
+where
+    S: AsyncRead + Unpin + ?Sized,
+{
+    timeout(deadline, read_steps(stream, expected, budget, moved))
         .await
         .map_err(|_| WireError::Deadline)?
 }
 
-async fn read_frame_inner<S>(
+async fn read_steps<S>(
     stream: &mut S,
     expected: &[FrameKind],
-    budget: &ReceiveBudget,
-) -> Result<(Frame, Reservation), WireError>
+    budget: &Budget,
+    mut moved: impl FnMut(),
+) -> Result<(Frame, Lease), WireError>
 where
     S: AsyncRead + Unpin + ?Sized,
 {
@@ -91,19 +81,21 @@ where
         .map_err(WireError::Lost)?;
     let header = FrameHeader::parse(header, expected)?;
     let total = header.body_len() as usize;
-    let mut reservation = Reservation::default();
+    let mut lease = budget.lease(total);
     let mut body = Vec::new();
     while body.len() < total {
-        budget.grow(&mut reservation)?;
+        moved();
         let start = body.len();
         let end = total.min(start + STEP);
+        if start > 0 {
+            lease.grow(end - start).await?;
+        }
+        lease.moves();
         body.resize(end, 0);
-        stream
-            .read_exact(&mut body[start..end])
-            .await
-            .map_err(WireError::Lost)?;
+        step(&lease, stream.read_exact(&mut body[start..end])).await?;
     }
-    Ok((Frame::new(header.kind(), body)?, reservation))
+    lease.rests();
+    Ok((Frame::new(header.kind(), body)?, lease))
 }
 
 /// Sends one frame and flushes it.
@@ -135,20 +127,68 @@ where
         .map_err(|error: io::Error| WireError::Lost(error))
 }
 
+/// Sends one frame, whose memory `lease` counts, and flushes it; `moved` is called after every 64 KiB.
+///
+/// # Errors
+///
+/// Those of [`write_frame`]; [`WireError::Deadline`] also if 64 KiB take
+/// longer than 30 s, and [`WireError::NoBudget`] if the peer stalls and other
+/// streams need the memory.
+///
+/// # Cancel safety
+///
+/// Not cancel safe: a part of the frame may have been sent. Drop the stream too.
+pub async fn write_frame_watched<S>(
+    stream: &mut S,
+    frame: &Frame,
+    deadline: Duration,
+    lease: &Lease,
+    mut moved: impl FnMut(),
+) -> Result<(), WireError>
+where
+    S: AsyncWrite + Unpin + ?Sized,
+{
+    let send = async {
+        step(lease, stream.write_all(&frame.header())).await?;
+        for part in frame.body().chunks(STEP) {
+            moved();
+            lease.moves();
+            step(lease, stream.write_all(part)).await?;
+        }
+        step(lease, stream.flush()).await
+    };
+    timeout(deadline, send)
+        .await
+        .map_err(|_| WireError::Deadline)?
+}
+
+/// One step of a frame: in time, and as long as nobody else needs the memory.
+async fn step<T>(
+    lease: &Lease,
+    moving: impl Future<Output = io::Result<T>>,
+) -> Result<(), WireError> {
+    tokio::select! {
+        biased;
+        moved = timeout(STEP_DEADLINE, moving) => {
+            moved.map_err(|_| WireError::Deadline)?.map_err(WireError::Lost)?;
+            Ok(())
+        }
+        () = lease.evicted() => Err(WireError::NoBudget),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LONG: Duration = Duration::from_secs(300);
 
     fn call(len: usize) -> Frame {
         Frame::new(FrameKind::Call, vec![1; len]).expect("within limits")
     }
 
-    async fn pass(
-        frame: &Frame,
-        budget: &ReceiveBudget,
-    ) -> Result<(Frame, Reservation), WireError> {
+    async fn pass(frame: &Frame, budget: &Budget) -> Result<(Frame, Lease), WireError> {
         let (mut near, mut far) = tokio::io::duplex(1 << 10);
         let sent = write_frame(&mut near, frame, SECOND);
         let received = read_frame(&mut far, &[FrameKind::Call], SECOND, budget);
@@ -158,17 +198,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_frame_passes_and_gives_its_memory_back() {
-        let budget = ReceiveBudget::new(1 << 20);
-        let (frame, reservation) = pass(&call(300_000), &budget).await.expect("passes");
+        let budget = Budget::new(1 << 20);
+        let (frame, lease) = pass(&call(300_000), &budget).await.expect("passes");
         assert_eq!(frame.body().len(), 300_000);
-        assert_eq!(budget.0.available_permits(), 16 - 5);
-        drop(reservation);
-        assert_eq!(budget.0.available_permits(), 16);
+        assert_eq!(
+            budget.free_bytes(),
+            (16 - 4) * STEP,
+            "the first is not counted"
+        );
+        drop(lease);
+        assert_eq!(budget.free_bytes(), 16 * STEP);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_announced_length_costs_no_memory() {
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let (mut near, mut far) = tokio::io::duplex(1 << 10);
         let header = call(0).header();
         let lie = [&header[..2], &(50_u32 << 20).to_be_bytes()].concat();
@@ -176,18 +220,82 @@ mod tests {
         let read = read_frame(&mut far, &[FrameKind::Call], SECOND, &budget);
         let held = async {
             tokio::time::sleep(SECOND / 2).await;
-            budget.0.available_permits()
+            budget.free_bytes()
         };
         let (read, held) = tokio::join!(read, held);
-        assert_eq!(held, 15, "one step only");
+        assert_eq!(held, 1 << 20, "one step only, which is not counted");
         assert!(matches!(read, Err(WireError::Deadline)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_budget_bounds_what_is_received_at_once() {
-        let budget = ReceiveBudget::new(128 << 10);
+        let budget = Budget::new(128 << 10);
         let result = pass(&call(200_000), &budget).await;
         assert!(matches!(result, Err(WireError::NoBudget)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_frames_pass_whatever_large_ones_hold() {
+        let budget = Budget::new(1 << 20);
+        let _all = budget.reserve(1 << 20).await.expect("is there");
+        assert!(pass(&call(STEP), &budget).await.is_ok());
+        assert!(pass(&call(STEP + 1), &budget).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_that_stalls_gives_way_to_one_that_does_not() {
+        let budget = Budget::new(1 << 20);
+        let (mut near, mut far) = tokio::io::duplex(2 << 20);
+        let frame = call(2 << 20);
+        near.write_all(&frame.header()).await.expect("fits");
+        near.write_all(&frame.body()[..1 << 20])
+            .await
+            .expect("fits");
+        let stalled = read_frame(&mut far, &[FrameKind::Call], LONG, &budget);
+        let other = async {
+            tokio::time::sleep(3 * SECOND).await;
+            pass(&call(300_000), &budget).await
+        };
+        let (stalled, other) = tokio::join!(stalled, other);
+        assert!(matches!(stalled, Err(WireError::NoBudget)));
+        assert!(other.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken_gives_way_to_another() {
+        let budget = Budget::new(1 << 20);
+        let lease = budget.reserve(1 << 20).await.expect("is there");
+        let (mut near, _far) = tokio::io::duplex(1 << 10);
+        let frame = call(1 << 20);
+        let slow = async move {
+            let sent = write_frame_watched(&mut near, &frame, LONG, &lease, || {}).await;
+            drop(lease);
+            sent
+        };
+        let other = async {
+            tokio::time::sleep(3 * SECOND).await;
+            budget.reserve(1 << 20).await.is_ok()
+        };
+        let (slow, other) = tokio::join!(slow, other);
+        assert!(matches!(slow, Err(WireError::NoBudget)));
+        assert!(other);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_is_too_slow_long_before_the_deadline() {
+        let budget = Budget::new(1 << 20);
+        let (mut near, mut far) = tokio::io::duplex(1 << 10);
+        near.write_all(&call(100_000).header()).await.expect("fits");
+        let begun = tokio::time::Instant::now();
+        let trickle = async {
+            while near.write_all(&[1]).await.is_ok() {
+                tokio::time::sleep(SECOND).await;
+            }
+        };
+        let read = read_frame(&mut far, &[FrameKind::Call], LONG, &budget);
+        let ended = tokio::select! { read = read => read, () = trickle => unreachable!() };
+        assert!(matches!(ended, Err(WireError::Deadline)));
+        assert_eq!(begun.elapsed(), STEP_DEADLINE);
     }
 
     #[tokio::test(start_paused = true)]
@@ -195,7 +303,7 @@ mod tests {
         let (mut near, mut far) = tokio::io::duplex(1 << 10);
         near.write_all(&call(100).header()).await.expect("fits");
         drop(near);
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let result = read_frame(&mut far, &[FrameKind::Call], SECOND, &budget).await;
         assert!(matches!(result, Err(WireError::Lost(_))));
     }

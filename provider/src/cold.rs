@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::keyring::Opening;
 use crate::ledger::LedgerError;
 use crate::observe::Tee;
+use crate::places::{Place, Standing};
 use crate::service::Shared;
 use crate::status::Ending;
 
@@ -72,6 +73,7 @@ pub(crate) async fn serve(
     tee: &mut Tee,
     frame: Frame,
     effort: u8,
+    place: &Place,
 ) -> Result<Ending, Refusal> {
     let mut frame = frame;
     let mut visit = Visit {
@@ -81,13 +83,20 @@ pub(crate) async fn serve(
     for _ in 0..MAX_REQUESTS {
         let answer = answer(shared, tee, frame, &mut visit).await?;
         let deadlines = &shared.config.deadlines;
+        // It keeps its place while it goes on.
+        place.moves();
         if write_frame(tee, &answer, deadlines.reply).await.is_err() {
             return Ok(Ending::Vanished);
         }
         let expected = [FrameKind::Contract, FrameKind::Ack];
         let next = read_frame(tee, &expected, NEXT, &shared.receive_budget).await;
         frame = match next {
-            Ok((next, _)) if next.kind() == FrameKind::Contract => next,
+            Ok((next, _))
+                if next.kind() == FrameKind::Contract && place.comes_to(Standing::Asked) =>
+            {
+                next
+            }
+            Ok((next, _)) if next.kind() == FrameKind::Contract => return Err(Refusal::Busy),
             Ok(_) | Err(WireError::Lost(_) | WireError::Deadline) => break,
             Err(_) => return Err(Refusal::Malformed),
         };

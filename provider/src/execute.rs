@@ -15,6 +15,7 @@ use dlambda_proto::{
 use tokio::time::timeout;
 
 use crate::keyring::Opening;
+use crate::places::{Place, Standing};
 use crate::redeem::{NotNow, Turn};
 use crate::service::Shared;
 
@@ -40,6 +41,7 @@ pub(crate) async fn run(
     plan: &Plan,
     keys: &Opening,
     arrived: Instant,
+    place: &Place,
 ) -> Reply {
     let mut usage = Usage::default();
     let checked = match pays(shared, &request, plan) {
@@ -54,6 +56,10 @@ pub(crate) async fn run(
         Ok(turn) => turn,
         Err(completion) => return reply(completion, usage),
     };
+    // Not before it is this token's turn: copies of one call must not hold a place each.
+    if turn.is_some() {
+        let _ = place.comes_to(Standing::Paid);
+    }
     let kept = turn.as_ref().and_then(Turn::answer);
     let mut answer = if let Some(kept) = kept {
         Reply::clone(&kept)

@@ -22,6 +22,7 @@ mod execute;
 mod keyring;
 mod ledger;
 mod observe;
+mod places;
 mod redeem;
 mod self_test;
 mod service;

@@ -13,7 +13,7 @@ use dlambda_crypto::tokens::BlindedCalls;
 use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
-use dlambda_privacy::wire::ReceiveBudget;
+use dlambda_privacy::wire::Budget;
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
     BatchSize, CallToken, Cpu, Endpoint, Endpoints, PlanName, ProviderId, PublishedFunction, Specs,
@@ -21,7 +21,6 @@ use dlambda_proto::{
 };
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,8 +31,9 @@ use crate::cold::ContractDesk;
 use crate::effort::Effort;
 use crate::keyring::{EpochKeys, Keyring, Offer};
 use crate::ledger::Ledger;
+use crate::places::{Place, Places};
 use crate::redeem::Desk;
-use crate::status::{ContractLine, ContractTotals, Counters, Queue, Snapshot, Work};
+use crate::status::{ContractLine, ContractTotals, Counters, Ending, Queue, Snapshot, Work};
 use crate::store::FunctionStore;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
 
@@ -65,8 +65,8 @@ pub(crate) struct Shared {
     pub(crate) lanes: HashMap<PlanName, Lane>,
     pub(crate) work: Work,
     pub(crate) functions: FunctionStore,
-    pub(crate) receive_budget: ReceiveBudget,
-    pub(crate) send_budget: ReceiveBudget,
+    pub(crate) receive_budget: Budget,
+    pub(crate) send_budget: Budget,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     pub(crate) ledger: Arc<Ledger>,
@@ -149,8 +149,8 @@ impl Provider {
             lanes,
             work: Work::new(&store),
             functions: store,
-            receive_budget: ReceiveBudget::new(config.receive_bytes),
-            send_budget: ReceiveBudget::new(config.send_bytes),
+            receive_budget: Budget::new(config.receive_bytes),
+            send_budget: Budget::new(config.send_bytes),
             counters: Counters::default(),
             stop: CancellationToken::new(),
             desk: Desk::new(Arc::clone(&ledger)),
@@ -404,26 +404,27 @@ impl Shared {
     }
 }
 
-/// Serves every stream in a task of its own, up to the bound; beyond it,
-/// streams are closed at once, which costs us less than it costs the caller.
+/// Serves every stream in a task of its own, up to the bound; beyond it, a
+/// stream is closed at once, which costs us less than it costs the caller:
+/// the least proven one. Waits for nothing but the next stream.
 async fn accept(shared: &Arc<Shared>, listener: &mut dyn Listener, sessions: &TaskTracker) {
-    let places = Arc::new(Semaphore::new(shared.config.max_sessions));
+    let places = Places::new(shared.config.max_sessions);
     while let Some(incoming) = listener.accept().await {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Some(place) = places.enter() else {
+            shared.counters.count(Ending::TurnedOut);
             continue;
         };
         let shared = Arc::clone(shared);
         sessions.spawn(async move {
             let _open = shared.counters.start_session();
-            serve_one(&shared, incoming).await;
-            drop(place);
+            serve_one(&shared, incoming, &place).await;
         });
     }
     tracing::error!("the network accepts no more callers for us");
 }
 
-async fn serve_one(shared: &Arc<Shared>, incoming: Incoming) {
-    Box::pin(session::serve(shared, incoming)).await;
+async fn serve_one(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
+    Box::pin(session::serve(shared, incoming, place)).await;
 }
 
 async fn open_ledger(data: &DataDir) -> Result<Ledger, ProviderError> {

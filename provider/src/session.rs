@@ -7,7 +7,9 @@ use dlambda_crypto::seal::OpenedCall;
 use dlambda_crypto::{SealError, padding};
 use dlambda_privacy::WireError;
 use dlambda_privacy::transport::Incoming;
-use dlambda_privacy::wire::{Reservation, read_frame, write_frame};
+use dlambda_privacy::wire::{
+    Lease, read_frame, read_frame_watched, write_frame, write_frame_watched,
+};
 use dlambda_proto::{
     CallEnvelope, Completion, Frame, FrameError, FrameKind, Plan, Refusal, Reply, decode, encode,
 };
@@ -18,18 +20,26 @@ use crate::cold;
 use crate::execute::{busy, run};
 use crate::keyring::Opening;
 use crate::observe::{SessionRecord, Tee};
+use crate::places::{Place, Standing};
 use crate::service::Shared;
 use crate::status::Ending;
 
 /// A frame of the size that the mixnet carries takes no longer to leave.
 const MOST_LEAVING: Duration = Duration::from_secs(150);
 
+/// How long the work that a greeting asks for is enough. Streams that are opened while little is asked, and kept, do
+/// not pay less later.
+const EFFORT_HOLDS: Duration = Duration::from_secs(60);
+
+/// Bytes that every stream may hold without their being counted; the number of streams bounds them.
+const UNCOUNTED: usize = 128 << 10;
+
 /// Serves one stream to its end.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: a running function is ended, the stream closed.
-pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
+pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
     let observer = shared.observer();
     let mut tee = Tee {
         stream: incoming.stream,
@@ -37,7 +47,11 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
             .is_some()
             .then(|| SessionRecord::new(incoming.circuit)),
     };
-    let ending = converse(shared, &mut tee, incoming.largest_frame).await;
+    let ending = tokio::select! {
+        ending = converse(shared, &mut tee, incoming.largest_frame, place) => ending,
+        // Nothing is said to it: a refusal could be waited for.
+        () = place.lost() => Ending::TurnedOut,
+    };
     shared.counters.count(ending);
     if let (Some(observer), Some(mut record)) = (observer, tee.record) {
         record.ended = std::time::SystemTime::now();
@@ -47,9 +61,10 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming) {
 
 /// The whole conversation. What the caller did wrong is answered with a
 /// refusal where that makes sense; a caller that vanished is let go.
-async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize) -> Ending {
+async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &Place) -> Ending {
     let deadlines = shared.config.deadlines;
     let effort = shared.effort();
+    let greeted = Instant::now();
     let greeting = shared.keyring().greeting(effort);
     let Some(greeting) = greeting else {
         return Ending::Fault;
@@ -59,22 +74,30 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize) -> Ending
     }
     let budget = &shared.receive_budget;
     let expected = [FrameKind::Call, FrameKind::Contract];
-    let first = read_frame(tee, &expected, deadlines.call, budget);
+    let moved = || place.moves();
+    let first = read_frame_watched(tee, &expected, deadlines.call, budget, moved);
     let received = tokio::select! {
         received = first => received,
         // Only calls that are here already are finished when we stop.
         () = shared.stop.cancelled() => return Ending::Vanished,
     };
-    let (frame, _reservation) = match received {
-        Ok(received) => received,
+    let served = match received {
+        Ok((frame, _lease)) if !place.comes_to(Standing::Asked) => {
+            drop(frame);
+            Err(Refusal::Busy)
+        }
+        Ok((frame, _lease)) if frame.kind() == FrameKind::Contract => {
+            let effort = match greeted.elapsed() {
+                recent if recent <= EFFORT_HOLDS => effort,
+                _ => effort.max(shared.effort()),
+            };
+            Box::pin(cold::serve(shared, tee, frame, effort, place)).await
+        }
+        Ok(received) => Box::pin(call(shared, tee, received, largest, place)).await,
         Err(WireError::Lost(_)) => return Ending::Vanished,
-        Err(error) => return refuse(shared, tee, refusal_for(&error)).await,
+        Err(error) => Err(refusal_for(&error)),
     };
-    let served = if frame.kind() == FrameKind::Contract {
-        Box::pin(cold::serve(shared, tee, frame, effort)).await
-    } else {
-        Box::pin(call(shared, tee, frame, largest)).await
-    };
+    let _ = place.comes_to(Standing::Over);
     match served {
         Ok(ending) => ending,
         Err(refusal) => refuse(shared, tee, refusal).await,
@@ -85,8 +108,9 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize) -> Ending
 async fn call(
     shared: &Arc<Shared>,
     tee: &mut Tee,
-    frame: Frame,
+    (frame, lease): (Frame, Lease),
     largest: usize,
+    place: &Place,
 ) -> Result<Ending, Refusal> {
     let deadlines = &shared.config.deadlines;
     let _running = shared.counters.start_call();
@@ -101,12 +125,14 @@ async fn call(
     // On a plan for everybody nobody has looked at it.
     let token = request.token.filter(|_| opened.plan.needs_token);
     let mut answer = tokio::select! {
-        reply = run(shared, request, &opened.plan, &opened.keys, arrived) => reply,
+        reply = run(shared, request, &opened.plan, &opened.keys, arrived, place) => reply,
         () = hang_up(tee) => return Ok(Ending::Vanished),
     };
+    // The request is gone; its memory must not wait for the answer to be taken.
+    drop(lease);
     // Many callers who take their time to take large replies must not fill
     // our memory: what is over the budget becomes a short "busy".
-    let _sending = reserve_reply(shared, &mut answer);
+    let sending = reserve_reply(shared, &mut answer).await;
     if let Some(record) = &mut tee.record {
         record.reply = Some(encode(&answer));
     }
@@ -123,9 +149,13 @@ async fn call(
         return Err(Refusal::AnswerTooLarge);
     }
     let leaving = leaving(&frame);
-    if write_frame(tee, &frame, deadlines.reply).await.is_err() {
+    let moved = || place.moves();
+    let sent = write_frame_watched(tee, &frame, deadlines.reply, &sending, moved).await;
+    if sent.is_err() {
         return Ok(Ending::Vanished);
     }
+    drop(sending);
+    let _ = place.comes_to(Standing::Over);
     // The acknowledgement closes the call; without one, time does.
     let budget = &shared.receive_budget;
     let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack + leaving, budget).await;
@@ -152,19 +182,20 @@ fn is_over(completion: &Completion) -> bool {
     )
 }
 
-fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Option<Reservation> {
+async fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Lease {
     let weight = match &answer.completion {
         Completion::Exited { stdout, stderr, .. } => stdout.len() + stderr.len() + 1024,
-        _ => return None,
+        _ => 0,
     };
-    // The answer and its sealed copy, as large as its bucket.
+    // The answer and its sealed copy, as large as its bucket. A small one never waits behind large ones.
     let needed = weight + padding::bucket(weight).unwrap_or(weight);
-    let reserved = shared.send_budget.reserve(needed);
-    if reserved.is_none() {
-        answer.completion = busy();
-        answer.receipt = None;
+    let counted = if needed > UNCOUNTED { needed } else { 0 };
+    if let Ok(lease) = shared.send_budget.reserve(counted).await {
+        return lease;
     }
-    reserved
+    answer.completion = busy();
+    answer.receipt = None;
+    shared.send_budget.nothing()
 }
 
 struct Opened {
@@ -176,16 +207,18 @@ struct Opened {
 
 /// Opens a call on a blocking thread: a large one takes a while.
 async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<Opened, Refusal> {
+    // While it is opened it is here four times: sealed, padded, taken apart,
+    // and encoded again to see that there was no other way. One is counted.
+    let more = 3 * frame.body().len();
+    let counted = if more > UNCOUNTED { more } else { 0 };
+    let more = shared.receive_budget.reserve_to_work(counted).await;
+    let _more = more.map_err(|_| Refusal::Busy)?;
     let shared = Arc::clone(shared);
     let opening = tokio::task::spawn_blocking(move || open_blocking(&shared, frame));
     opening.await.unwrap_or(Err(Refusal::Busy))
 }
 
 fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
-    // While it is opened it is here four times: sealed, padded, taken apart,
-    // and encoded again to see that there was no other way. One is counted.
-    let more = shared.receive_budget.reserve(3 * frame.body().len());
-    let _more = more.ok_or(Refusal::Busy)?;
     let envelope: CallEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
     let plan = shared.keyring().plan(&envelope).cloned();
     let plan = plan.ok_or(Refusal::UnknownPlan)?;

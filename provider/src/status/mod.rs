@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub refused: u64,
     /// Streams that ended without an answer to give.
     pub vanished: u64,
+    /// Streams that lost their place, or got none, since too many came at once.
+    pub turned_out: u64,
     /// Calls that the provider itself failed.
     pub faults: u64,
     /// Contracts that were granted, since the start.
@@ -112,6 +114,7 @@ pub(crate) enum Ending {
     Negotiated,
     Refused,
     Succeeded,
+    TurnedOut,
     Vanished,
 }
 
@@ -123,6 +126,7 @@ pub(crate) struct Counters {
     failed: AtomicU64,
     refused: AtomicU64,
     vanished: AtomicU64,
+    turned_out: AtomicU64,
     faults: AtomicU64,
     granted: AtomicU64,
     not_granted: AtomicU64,
@@ -151,6 +155,7 @@ impl Counters {
             Ending::Negotiated => return,
             Ending::Refused => &self.refused,
             Ending::Succeeded => &self.succeeded,
+            Ending::TurnedOut => &self.turned_out,
             Ending::Vanished => &self.vanished,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -181,6 +186,7 @@ impl Counters {
             &self.failed,
             &self.refused,
             &self.vanished,
+            &self.turned_out,
             &self.faults,
         ] {
             counter.store(0, Ordering::Relaxed);
@@ -201,6 +207,7 @@ impl Counters {
             failed: read(&self.failed),
             refused: read(&self.refused),
             vanished: read(&self.vanished),
+            turned_out: read(&self.turned_out),
             faults: read(&self.faults),
             contracts_granted: read(&self.granted),
             contracts_refused: read(&self.not_granted),

@@ -1,4 +1,5 @@
-//! Measuring: calls over Tor and Nym, contracts and their tokens, the executor.
+//! Measuring: calls over Tor and Nym, contracts and their tokens, the executor,
+//! calls while strangers hold streams and memory.
 //!
 //! Each bench has its baselines in the same run.
 
@@ -6,6 +7,7 @@ pub mod calls;
 pub mod contracts;
 mod cpu;
 pub mod executor;
+pub mod floods;
 mod report;
 
 use std::path::{Path, PathBuf};

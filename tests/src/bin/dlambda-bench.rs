@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use dlambda_tests::bench::{Report, calls, contracts, executor};
+use dlambda_tests::bench::{Report, calls, contracts, executor, floods};
 
 /// Measure calls, contracts and the executor against what they are compared with.
 #[derive(Parser)]
@@ -29,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   dlambda-bench calls
   dlambda-bench contracts --rounds 10 --json
+  dlambda-bench floods
   dlambda-bench executor --wasmtime ./wasmtime --programs .";
 
 #[derive(Subcommand)]
@@ -40,6 +41,8 @@ enum Bench {
     Contracts(Contracts),
     /// The executor, against wasmtime's own programs
     Executor(Executor),
+    /// Paid calls while strangers hold streams and memory, against quiet ones
+    Floods,
 }
 
 #[derive(Args)]
@@ -93,6 +96,7 @@ async fn run(bench: Bench) -> Result<Report> {
     match bench {
         Bench::Calls(Calls { rounds }) => Box::pin(calls::run(rounds)).await,
         Bench::Contracts(Contracts { rounds }) => Box::pin(contracts::run(rounds)).await,
+        Bench::Floods => Box::pin(floods::run()).await,
         Bench::Executor(Executor {
             rounds,
             seconds,

@@ -12,7 +12,7 @@ use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
-use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};
+use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, Completion, Endpoint, Epoch, Evidence, Finding, Frame,
     FrameKind, FraudProof, FunctionId, FunctionSource, Greeting, IdentityKey, OnionAddress,
@@ -244,7 +244,7 @@ impl Patched {
         };
         let greeting = Frame::new(FrameKind::Advert, encode(&greeting)).expect("fits");
         let _ = write_frame(&mut *stream, &greeting, LONG).await;
-        let budget = ReceiveBudget::new(8 << 20);
+        let budget = Budget::new(8 << 20);
         let Ok((call, _)) = read_frame(&mut *stream, &[FrameKind::Call], LONG, &budget).await
         else {
             return;

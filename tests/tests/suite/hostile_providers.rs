@@ -8,7 +8,7 @@ use dlambda_crypto::seal::EpochSecret;
 use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
-use dlambda_privacy::wire::{ReceiveBudget, read_frame};
+use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Advert, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind, FunctionId,
@@ -71,7 +71,7 @@ impl Liar {
 
     /// Reads a call and seals this reply to it.
     async fn reply(&self, stream: &mut BoxStream, reply: &Reply) -> Vec<u8> {
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let (call, _) = read_frame(&mut **stream, &[FrameKind::Call], LONG, &budget)
             .await
             .expect("a call");

@@ -19,6 +19,7 @@ mod cases;
 mod code_cache;
 mod contracts;
 mod determinism;
+mod floods;
 mod hostile_callers;
 mod hostile_contracts;
 mod hostile_functions;

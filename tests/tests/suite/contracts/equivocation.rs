@@ -11,7 +11,7 @@ use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
-use dlambda_privacy::wire::{ReceiveBudget, read_frame};
+use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_proto::{
     Advert, BatchSize, ContractAnswer, ContractEnvelope, ContractRequest, Endpoint, Epoch,
     ErrorKind, Frame, FrameKind, FunctionId, Greeting, HasKind as _, IdentityKey, Plan,
@@ -103,7 +103,7 @@ impl TwoFaced {
     /// Shows its usual advert and makes a contract.
     async fn sell(&self, stream: &mut BoxStream) {
         self.greet(stream, &self.advert).await;
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         while let Ok((frame, _)) =
             read_frame(&mut **stream, &[FrameKind::Contract], LONG, &budget).await
         {

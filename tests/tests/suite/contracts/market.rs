@@ -14,7 +14,7 @@ use dlambda_privacy::exchange::{
 };
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport as _};
-use dlambda_privacy::wire::{ReceiveBudget, read_frame, write_frame};
+use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_privacy::{ExchangeError, WireError, os_rng};
 use dlambda_proto::{
     Advert, BatchSize, CallToken, Completion, ContractAnswer, ContractRequest, Endpoint, Epoch,
@@ -316,7 +316,7 @@ pub(crate) async fn send(stream: &mut BoxStream, frame: &Frame) {
 
 /// Any answer; nothing if the provider closes the stream.
 pub(crate) async fn receive(stream: &mut BoxStream) -> Option<Frame> {
-    let budget = ReceiveBudget::new(66 << 20);
+    let budget = Budget::new(66 << 20);
     let expected = [
         FrameKind::ContractAnswer,
         FrameKind::Refusal,
