@@ -1,5 +1,6 @@
 //! Our onion service: one circuit in, one stream in it, no second.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use dlambda_proto::{Endpoint, ONION_PORT};
 use futures::StreamExt as _;
 use safelog::DisplayRedacted as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tor_cell::relaycell::msg::Connected;
@@ -32,8 +34,8 @@ const NICKNAME: &str = "dlambda";
 /// first stream on the circuit.
 const RENDEZVOUS: Duration = Duration::from_secs(60);
 
-/// Rendezvous being made at a time; more callers wait.
-const MAX_PENDING: usize = 64;
+/// Rendezvous being made at a time.
+const MAX_PENDING: usize = 256;
 
 /// Launches the onion service under the key in arti's key store, made at first use.
 pub(super) fn launch(client: &Arc<TorClient<Runtime>>) -> Result<TorListener, TransportError> {
@@ -85,25 +87,43 @@ impl Listener for TorListener {
     }
 }
 
+/// Meets every caller in a task of its own. Waits for nothing but the next one: when too many are being met, the one
+/// that has taken longest makes room, since a caller that never opens its stream costs us more than it costs itself.
 async fn meet_callers(
     requests: impl futures::Stream<Item = RendRequest> + Send,
     sender: mpsc::Sender<Incoming>,
 ) {
-    let pending = Arc::new(Semaphore::new(MAX_PENDING));
+    let mut pending = Pending::default();
     let mut requests = std::pin::pin!(requests);
     while let Some(request) = requests.next().await {
-        let Ok(permit) = Arc::clone(&pending).acquire_owned().await else {
-            return;
-        };
         let sender = sender.clone();
-        tokio::spawn(async move {
+        pending.spawn(async move {
             // A caller that cannot be met, or asks for something else, is
             // dropped; there is nobody to tell.
             if let Ok(Some(incoming)) = timeout(RENDEZVOUS, meet(request)).await {
                 let _ = sender.send(incoming).await;
             }
-            drop(permit);
         });
+    }
+}
+
+/// Tasks, of which the oldest ends when there are too many. All end when it is dropped.
+#[derive(Default)]
+struct Pending {
+    tasks: JoinSet<()>,
+    by_age: VecDeque<AbortHandle>,
+}
+
+impl Pending {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
+        self.by_age.retain(|task| !task.is_finished());
+        if self.by_age.len() >= MAX_PENDING
+            && let Some(oldest) = self.by_age.pop_front()
+        {
+            oldest.abort();
+        }
+        self.by_age.push_back(self.tasks.spawn(task));
     }
 }
 
@@ -185,5 +205,46 @@ impl AsyncWrite for OnlyStream {
 impl fmt::Debug for TorListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TorListener")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_caller_is_met_however_many_never_come() {
+        let mut pending = Pending::default();
+        for _ in 0..10 * MAX_PENDING {
+            pending.spawn(std::future::pending());
+        }
+        let (sender, met) = oneshot::channel();
+        pending.spawn(async move {
+            let _ = sender.send(());
+        });
+        met.await.expect("it was met");
+        assert!(pending.by_age.len() <= MAX_PENDING);
+    }
+
+    #[tokio::test]
+    async fn the_oldest_makes_room() {
+        let mut pending = Pending::default();
+        let (alive, mut oldest_is_gone) = mpsc::channel::<()>(1);
+        pending.spawn(async move {
+            let _alive = alive;
+            std::future::pending().await
+        });
+        for _ in 1..MAX_PENDING {
+            pending.spawn(std::future::pending());
+        }
+        assert!(
+            oldest_is_gone
+                .try_recv()
+                .is_err_and(|it| it == mpsc::error::TryRecvError::Empty)
+        );
+        pending.spawn(std::future::pending());
+        assert_eq!(oldest_is_gone.recv().await, None);
     }
 }
