@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dlambda_tests::program::{Program, binary};
 use dlambda_tests::shared::tor_network;
+use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -83,11 +84,21 @@ impl Callers {
 
     /// The ports of the guards on this home's disk.
     fn kept(&self, home: &str) -> HashSet<u16> {
-        let networks = std::fs::read_dir(Path::new(home).join("state")).expect("a directory");
-        let files = networks.map(|entry| entry.expect("read").path().join("state/guards.json"));
-        let texts = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
-        ports(&texts.collect::<String>())
+        ports(&state(home, "guards.json"))
     }
+}
+
+/// A file of Tor's state in this home.
+fn state(home: &str, name: &str) -> String {
+    let networks = std::fs::read_dir(Path::new(home).join("state")).expect("a directory");
+    let files = networks.map(|entry| entry.expect("read").path().join("state").join(name));
+    let texts = files.map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    texts.collect()
+}
+
+/// The relays that this home takes for the hops behind its guard.
+fn vanguards(home: &str) -> Value {
+    serde_json::from_str(&state(home, "vanguards.json")).expect("they are on disk")
 }
 
 /// Every port of a loopback address in a text.
@@ -127,6 +138,7 @@ async fn commands_of_one_home_enter_by_one_relay_also_when_the_first_are_killed(
         !after_kill.is_empty(),
         "they were written before they were used"
     );
+    let second_hops = vanguards(&home);
     let mut seen: HashSet<String> = HashSet::new();
     seen.extend(callers.run(&home, &callers.contract()).await);
     for _ in 0..6 {
@@ -137,6 +149,13 @@ async fn commands_of_one_home_enter_by_one_relay_also_when_the_first_are_killed(
     assert_eq!(seen.len(), 1, "{seen:?}");
     let seen = ports(&seen.into_iter().collect::<String>());
     assert!(seen.is_subset(&after_kill), "{seen:?}, {after_kill:?}");
+    assert_eq!(vanguards(&home), second_hops);
+    let lists = second_hops.as_object().expect("lists by layer");
+    assert!(
+        lists
+            .values()
+            .all(|list| list.as_array().is_some_and(|list| !list.is_empty()))
+    );
 }
 
 /// At every moment, whatever the process is connected to is on disk, or a directory that everybody knows.

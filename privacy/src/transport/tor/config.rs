@@ -12,9 +12,11 @@ pub(super) fn build(
     directories: &TorDirectories,
 ) -> Result<TorClientConfig, TransportError> {
     let local = |error: String| TransportError::Local(error.into());
-    let mut builder: TorClientConfigBuilder = network
-        .tor
-        .clone()
+    let mut settings = network.tor.clone();
+    // Only full vanguards are kept on disk: with lite ones, every command would choose its second hops anew.
+    let full = toml::Table::from_iter([("mode".to_owned(), "full".into())]);
+    settings.insert("vanguards".to_owned(), full.into());
+    let mut builder: TorClientConfigBuilder = settings
         .try_into()
         .map_err(|error| local(format!("the network file's [tor] section: {error}")))?;
     builder
