@@ -176,7 +176,7 @@ impl Mixnet {
     ///
     /// If the helper is not built, or cannot use the mixnet.
     pub async fn caller(&self, traffic: Traffic, pool: u8) -> Result<Arc<NymTransport>> {
-        let role = NymRole::Caller { pool };
+        let role = NymRole::Caller { pool, entry: None };
         let network = self.network(traffic)?;
         Ok(Arc::new(
             NymTransport::start(&network, role, PATIENCE).await?,

@@ -6,7 +6,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 /// The version of what is said here. Both sides must agree.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Bytes of the longest message.
 pub const MAX_MESSAGE: usize = 64 << 10;
@@ -45,6 +45,10 @@ pub enum Role {
         /// Clients to keep connected ahead of time.
         #[n(0)]
         pool: u8,
+        /// A directory in which to keep the entry gateway, readable by nobody
+        /// else; without one, the gateway is kept as long as the helper runs.
+        #[n(1)]
+        entry: Option<String>,
     },
     /// Is reachable at one address, which is kept in `directory`.
     #[n(1)]

@@ -44,11 +44,12 @@ struct EndOnDrop(ShutdownToken);
 pub(crate) struct NotSent;
 
 impl Client {
-    /// Connects a client that keeps its identity in `storage`.
+    /// Connects a client that keeps its identity in `storage`, at this gateway or at a random one.
     pub(crate) async fn connect<K, G>(
         network: &Network,
         config: DebugConfig,
         storage: crate::storage::Storage<K, G>,
+        gateway: Option<String>,
     ) -> Result<Self, Trouble>
     where
         crate::storage::Storage<K, G>: MixnetClientStorage + Clone + Send + Sync + 'static,
@@ -58,11 +59,14 @@ impl Client {
         // at all panics in this process.
         let ending = EndOnDrop(ShutdownToken::new());
         let tracker = ShutdownTracker::new_from_external_shutdown_token(ending.0.clone());
-        let client = MixnetClientBuilder::new_with_storage(storage)
+        let mut client = MixnetClientBuilder::new_with_storage(storage)
             .network_details(network.details.clone())
             .debug_config(config)
-            .custom_shutdown(tracker)
-            .build()?;
+            .custom_shutdown(tracker);
+        if let Some(gateway) = gateway {
+            client = client.request_gateway(gateway);
+        }
+        let client = client.build()?;
         let connecting = Box::pin(client.connect_to_mixnet());
         let mixnet = timeout(CONNECT_DEADLINE, connecting)
             .await
@@ -79,6 +83,11 @@ impl Client {
     /// Its address.
     pub(crate) fn address(&self) -> NymRecipient {
         NymRecipient(self.mixnet.nym_address().to_bytes())
+    }
+
+    /// The identity of its gateway, in base 58.
+    pub(crate) fn gateway(&self) -> String {
+        self.mixnet.nym_address().gateway().to_base58_string()
     }
 
     /// Its reply blocks.

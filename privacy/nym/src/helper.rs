@@ -1,13 +1,14 @@
 //! The helper as a whole: starts in one role, and ends with its input.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dlambda_nym_link::{Command, Event, Role, Settings, VERSION};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::caller::Entry;
 use crate::error::HelperError;
 use crate::link::{self, Events};
 use crate::network::Network;
@@ -67,7 +68,10 @@ async fn obey(
     }
     let network = Network::new(&settings)?;
     match settings.role {
-        Role::Caller { pool } => caller::run(network, pool, commands, events, start_deadline).await,
+        Role::Caller { pool, entry } => {
+            let entry = Entry::open(entry.as_deref().map(Path::new), SystemTime::now());
+            caller::run(network, entry, pool, commands, events, start_deadline).await
+        }
         Role::Provider { directory } => {
             let directory = Path::new(&directory);
             provider::run(network, directory, commands, events, start_deadline).await

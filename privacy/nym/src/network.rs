@@ -119,7 +119,10 @@ mod tests {
             version: VERSION,
             api_url: api_url.map(str::to_owned),
             traffic,
-            role: Role::Caller { pool: 1 },
+            role: Role::Caller {
+                pool: 1,
+                entry: None,
+            },
             mean_delay_ms: None,
         })
     }
@@ -157,7 +160,10 @@ mod tests {
             version: VERSION,
             api_url: None,
             traffic: Traffic::Fast,
-            role: Role::Caller { pool: 1 },
+            role: Role::Caller {
+                pool: 1,
+                entry: None,
+            },
             mean_delay_ms: Some(50),
         };
         let caller = Network::new(&settings).expect("mainnet").caller();

@@ -28,6 +28,7 @@ mod http_functions;
 mod kill;
 mod local_run;
 mod nym;
+mod nym_entry;
 mod nym_faults;
 mod nym_programs;
 mod nym_view;

@@ -103,7 +103,10 @@ impl NaiveClient {
                 version: VERSION,
                 api_url: Some(api_url.to_owned()),
                 traffic: LinkTraffic::Fast,
-                role: Role::Caller { pool: 0 },
+                role: Role::Caller {
+                    pool: 0,
+                    entry: None,
+                },
                 mean_delay_ms: None,
             }))
             .await;

@@ -49,6 +49,19 @@ pub(crate) fn directories(common: &Common, network: &Network) -> Result<TorDirec
     Ok(directories)
 }
 
+/// Where the way into the mixnet is kept.
+fn nym_entry(common: &Common, network: &Network) -> Result<PathBuf, Report> {
+    let (state, _) = roots(common)?;
+    make_private(&state)?;
+    // The dot keeps it apart from the directories of networks.
+    let entries = state.join("nym.d");
+    let entry = entries.join(&network.name);
+    for path in [&entries, &entry] {
+        make_private(path)?;
+    }
+    Ok(entry)
+}
+
 /// The wallet for this network.
 pub(crate) fn wallet(common: &Common) -> Result<Wallet, Report> {
     let network = network(common)?;
@@ -268,7 +281,10 @@ pub(crate) async fn start(
         ));
     };
     // The first client is connected at the start; for one call there is no need of more.
-    let nym = NymRole::Caller { pool: 0 };
+    let nym = NymRole::Caller {
+        pool: 0,
+        entry: Some(nym_entry(common, network)?),
+    };
     let options = StartOptions::new(directories, nym, deadline);
     Ok(Box::pin(transport::start(network, name, options, progress)).await?)
 }

@@ -1,5 +1,6 @@
 //! The role of the caller: a fresh client for each session.
 
+mod entry;
 mod pool;
 mod session;
 mod surbs;
@@ -17,6 +18,7 @@ use tokio::task::JoinSet;
 use crate::error::HelperError;
 use crate::link::Events;
 use crate::network::Network;
+pub(crate) use entry::Entry;
 use pool::Pool;
 use session::{Outgoing, Session};
 
@@ -40,12 +42,13 @@ const FAREWELLS: usize = 256;
 /// them ends the helper.
 pub(crate) async fn run(
     network: Network,
+    entry: Entry,
     pool: u8,
     mut commands: mpsc::Receiver<Command>,
     events: Events,
     start_deadline: Duration,
 ) -> Result<(), HelperError> {
-    let pool = Pool::start(network, pool, start_deadline).await?;
+    let pool = Pool::start(network, entry, pool, start_deadline).await?;
     let mut caller = Caller {
         pool,
         events,

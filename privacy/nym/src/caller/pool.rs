@@ -5,12 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use dlambda_nym_link::Traffic;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::Entry;
 use crate::chance;
 use crate::client::Client;
 use crate::error::{HelperError, Trouble};
@@ -23,9 +24,9 @@ const LARGEST: u8 = 16;
 /// The mean time until a used client is replaced.
 const REFILL_AFTER: Duration = Duration::from_secs(2);
 
-/// Tries to connect a client for a session that waits for one. Each takes a
-/// gateway of its own.
-const TRIES: u32 = 3;
+/// Tries to connect a client for a session that waits for one: after three
+/// failures another gateway is tried.
+const TRIES: u32 = 4;
 
 /// The first and the longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -39,6 +40,7 @@ pub(super) struct Pool(Arc<Inner>);
 
 struct Inner {
     network: Network,
+    entry: Entry,
     size: usize,
     ready: Mutex<VecDeque<Client>>,
     taken: Notify,
@@ -49,12 +51,14 @@ impl Pool {
     /// others in the background.
     pub(super) async fn start(
         network: Network,
+        entry: Entry,
         size: u8,
         deadline: Duration,
     ) -> Result<Self, HelperError> {
-        let first = first(&network, deadline).await?;
+        let first = first(&network, &entry, deadline).await?;
         let pool = Self(Arc::new(Inner {
             network,
+            entry,
             size: usize::from(size.min(LARGEST)),
             ready: Mutex::new(VecDeque::from([first])),
             taken: Notify::new(),
@@ -73,7 +77,7 @@ impl Pool {
         }
         let mut trouble = Trouble::Other;
         for attempt in 1..=TRIES {
-            match connect(&self.0.network).await {
+            match connect(&self.0.network, &self.0.entry).await {
                 Ok(client) => return Ok(client),
                 Err(error) => trouble = error,
             }
@@ -110,12 +114,16 @@ impl Inner {
 }
 
 /// Connects a first client, with growing pauses, until the deadline.
-async fn first(network: &Network, deadline: Duration) -> Result<Client, HelperError> {
+async fn first(
+    network: &Network,
+    entry: &Entry,
+    deadline: Duration,
+) -> Result<Client, HelperError> {
     let until = Instant::now() + deadline;
     let mut cause = Trouble::Late;
     let mut pause = PAUSES.0;
     loop {
-        match timeout_at(until, connect(network)).await {
+        match timeout_at(until, connect(network, entry)).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(trouble)) => cause = trouble,
             Err(_) => break,
@@ -130,8 +138,13 @@ async fn first(network: &Network, deadline: Duration) -> Result<Client, HelperEr
     Err(HelperError::Unreachable { within, cause })
 }
 
-async fn connect(network: &Network) -> Result<Client, Trouble> {
-    Client::connect(network, network.caller(), InMemory::new()).await
+/// Connects a client at the gateway that is kept.
+async fn connect(network: &Network, entry: &Entry) -> Result<Client, Trouble> {
+    let connecting = Client::connect(network, network.caller(), InMemory::new(), entry.gateway());
+    let connected = connecting.await.inspect_err(|_| entry.failed())?;
+    let kept = entry.worked(connected.gateway(), SystemTime::now());
+    kept.map_err(|_| Trouble::Storage)?;
+    Ok(connected)
 }
 
 /// Fills the pool while it exists. The first filling follows no use and needs
@@ -150,7 +163,7 @@ async fn refill(pool: Weak<Inner>) {
         if filled && inner.network.traffic == Traffic::Standard {
             sleep(chance::exponential(REFILL_AFTER)).await;
         }
-        match connect(&inner.network).await {
+        match connect(&inner.network, &inner.entry).await {
             Ok(client) => {
                 inner.ready().push_back(client);
                 pause = PAUSES.0;

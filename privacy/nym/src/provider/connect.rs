@@ -75,7 +75,7 @@ impl Plan {
         let storage = OnDisk::open(&self.path, self.replies.clone()).await?;
         let is_new = !storage.has_gateway().await?;
         let config = self.network.provider();
-        let connected = Client::connect(&self.network, config, storage).await;
+        let connected = Client::connect(&self.network, config, storage, None).await;
         if connected.is_err() && is_new {
             let storage = OnDisk::open(&self.path, self.replies.clone()).await?;
             storage.forget_gateways().await?;

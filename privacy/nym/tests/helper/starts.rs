@@ -23,7 +23,13 @@ fn nowhere(role: Role) -> Settings {
 async fn without_a_network_the_start_fails_in_time() {
     let directory = private_directory();
     let directory = directory.path().to_str().expect("a plain path").to_owned();
-    for role in [Role::Caller { pool: 1 }, Role::Provider { directory }] {
+    for role in [
+        Role::Caller {
+            pool: 1,
+            entry: None,
+        },
+        Role::Provider { directory },
+    ] {
         let mut helper = Helper::spawn(Some(3));
         let began = Instant::now();
         helper.tell(Command::Start(nowhere(role))).await;
@@ -74,7 +80,11 @@ async fn the_end_of_the_input_is_the_end_of_the_helper() {
     let mixnet = Mixnet::start(1).await;
     let mut ready = ready_caller(&mixnet, Traffic::Standard, 3).await;
     let mut waiting = Helper::spawn(None);
-    let mut connecting = Helper::start(nowhere(Role::Caller { pool: 1 })).await;
+    let mut connecting = Helper::start(nowhere(Role::Caller {
+        pool: 1,
+        entry: None,
+    }))
+    .await;
     for helper in [&mut ready, &mut waiting, &mut connecting] {
         helper.hang_up();
         assert!(helper.end(Duration::from_secs(1)).await.success());

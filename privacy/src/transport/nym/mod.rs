@@ -14,7 +14,7 @@ mod stream;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -64,11 +64,22 @@ pub enum NymRole {
     Caller {
         /// Clients to keep connected ahead of time: as many as calls come at once.
         pool: u8,
+        /// A directory of its own in which to keep the entry gateway, readable
+        /// by its owner only. Without one, every start draws another gateway.
+        entry: Option<PathBuf>,
     },
     /// To be called, at an address that is kept in a directory of its own,
     /// readable by its owner only. Calling, which a provider does to see
     /// whether it is reached, takes another helper each time.
     Provider(PathBuf),
+}
+
+/// A directory, as the helper is told of it: it works elsewhere.
+fn spoken(directory: &Path) -> Result<String, TransportError> {
+    let directory = std::path::absolute(directory);
+    let directory = directory.map_err(|error| TransportError::Local(error.into()))?;
+    let spoken = directory.into_os_string().into_string();
+    spoken.map_err(|_| TransportError::Local("the path is not UTF-8".into()))
 }
 
 impl NymTransport {
@@ -112,17 +123,13 @@ impl NymTransport {
         deadline: Duration,
     ) -> Result<Self, TransportError> {
         let role = match role {
-            NymRole::Caller { pool } => Role::Caller { pool },
-            NymRole::Provider(directory) => {
-                // The helper works elsewhere.
-                let directory = std::path::absolute(directory);
-                let directory = directory.map_err(|error| TransportError::Local(error.into()))?;
-                let directory = directory.into_os_string().into_string();
-                let unspeakable = |_| TransportError::Local("the path is not UTF-8".into());
-                Role::Provider {
-                    directory: directory.map_err(unspeakable)?,
-                }
-            }
+            NymRole::Caller { pool, entry } => Role::Caller {
+                pool,
+                entry: entry.as_deref().map(spoken).transpose()?,
+            },
+            NymRole::Provider(directory) => Role::Provider {
+                directory: spoken(&directory)?,
+            },
         };
         let settings = Settings {
             version: VERSION,
@@ -134,10 +141,18 @@ impl NymTransport {
             role,
             mean_delay_ms: network.nym.mean_delay_ms,
         };
-        let own_caller = matches!(settings.role, Role::Provider { .. }).then(|| {
+        // A provider that calls itself enters by one gateway, too.
+        let own_entry = match &settings.role {
+            Role::Provider { directory } => Some(directory.clone()),
+            Role::Caller { .. } => None,
+        };
+        let own_caller = own_entry.is_some().then(|| {
             let launch = launch.clone();
             let settings = Settings {
-                role: Role::Caller { pool: 0 },
+                role: Role::Caller {
+                    pool: 0,
+                    entry: own_entry.clone(),
+                },
                 ..settings.clone()
             };
             let start = move || Link::start(launch.clone(), settings.clone()).0;

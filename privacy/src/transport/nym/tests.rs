@@ -55,7 +55,14 @@ impl Mixnet {
     }
 
     async fn caller(&self) -> NymTransport {
-        self.transport("caller", NymRole::Caller { pool: 1 }).await
+        self.transport(
+            "caller",
+            NymRole::Caller {
+                pool: 1,
+                entry: None,
+            },
+        )
+        .await
     }
 
     async fn provider(&self) -> NymTransport {

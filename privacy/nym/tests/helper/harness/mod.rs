@@ -25,7 +25,7 @@ pub(crate) fn private_directory() -> TempDir {
 
 /// Settings for a caller.
 pub(crate) fn caller(mixnet: &Mixnet, traffic: Traffic, pool: u8) -> Settings {
-    settings(mixnet, traffic, Role::Caller { pool })
+    settings(mixnet, traffic, Role::Caller { pool, entry: None })
 }
 
 /// Settings for a provider.
