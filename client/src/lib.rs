@@ -12,7 +12,7 @@
 //!
 //! let minute = Duration::from_secs(60);
 //! let directories = TorDirectories::new("state".into(), "cache".into());
-//! let options = StartOptions::new(directories, NymRole::Caller { pool: 1 }, minute);
+//! let options = StartOptions::new(directories, NymRole::Caller { pool: 1, entry: None }, minute);
 //! let tor = transport::start(&Network::public(), TransportName::Tor, options, |_| {}).await?;
 //! let querier = Querier::new(tor, Arc::new(SystemClock::default()));
 //!
@@ -33,6 +33,7 @@
 
 mod answer;
 mod arbiter;
+mod audits;
 mod call;
 mod contracts;
 mod ended;
@@ -43,6 +44,7 @@ pub mod wallet;
 
 pub use answer::{Answer, Stages, Traffic};
 pub use arbiter::{Arbiter, Judgement};
+pub use audits::{Corpus, waits};
 pub use call::{Call, FunctionName};
 pub use contracts::{ContractProgress, Offered, Settled};
 pub use ended::Ended;

@@ -14,6 +14,7 @@
 mod adversary;
 mod arrows;
 mod audits;
+mod audits_like_calls;
 mod calls;
 mod cases;
 mod code_cache;

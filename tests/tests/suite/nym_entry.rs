@@ -15,7 +15,10 @@ const STARTS: usize = 6;
 
 /// The ports of the gateways by which helpers have entered, of which each is killed as soon as it is connected.
 async fn entered(mixnet: &Mixnet, entry: Option<PathBuf>) -> HashSet<u16> {
-    let gateways = mixnet.ready["gateways"].as_array().expect("gateways").iter();
+    let gateways = mixnet.ready["gateways"]
+        .as_array()
+        .expect("gateways")
+        .iter();
     let gateways: HashSet<u16> = gateways
         .map(|it| u16::try_from(it["ws_port"].as_u64().expect("a port")).expect("a port"))
         .collect();

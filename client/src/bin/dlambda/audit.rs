@@ -1,23 +1,23 @@
 //! `dlambda audit`: calls like any other, whose answers are run again here.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
+use dlambda_client::{Arbiter, Call, CallError, Corpus, Ended, FunctionName, Querier, waits};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
     Endpoint, ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
 };
 use rand_core::Rng as _;
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::cli::{AuditArgs, Common, Format};
 use crate::output::{Spinner, print, say};
 use crate::{evidence, home, input, local};
-
-/// Longest random input, in bytes.
-const MOST_INPUT: u32 = 4096;
 
 /// What the audits came to.
 #[derive(Default)]
@@ -40,9 +40,9 @@ pub(crate) async fn run(
     common: &Common,
     format: Format,
 ) -> Result<ExitCode, Report> {
-    let given = match &args.function {
-        Some(_) => input::read_input(common.max_time).await?,
-        None => Vec::new(),
+    let given = match (&args.function, &args.inputs) {
+        (Some(_), None) => input::read_input(common.max_time).await?,
+        _ => Vec::new(),
     };
     let isolation = evidence::isolation(args.no_process_isolation)?;
     let mut arbiter = Arbiter::new(isolation, common.max_time);
@@ -50,7 +50,14 @@ pub(crate) async fn run(
     let querier = home::querier(common, &[provider]).await?;
     let spinner = Spinner::new(common.quiet);
     let mut tally = Tally::default();
-    for number in 1..=args.count {
+    for (number, wait) in (1..).zip(pauses(&args)) {
+        if !wait.is_zero() {
+            spinner.say(format!(
+                "waiting for a random time, audit {number} of {}",
+                args.count
+            ));
+            sleep(wait).await;
+        }
         spinner.say(format!("audit {number} of {}", args.count));
         let sample = sample(&args, &given)?;
         Box::pin(audit(
@@ -190,22 +197,48 @@ fn conclude(tally: &Tally, args: &AuditArgs, format: Format) -> Result<ExitCode,
     }
 }
 
-fn sample(args: &AuditArgs, given: &[u8]) -> Result<Sample, Report> {
-    if let Some(path) = &args.function {
-        return Ok(Sample {
-            wasm: input::read_function(path)?.into(),
-            args: args.args.clone(),
-            input: given.to_vec(),
-        });
+/// How long to wait before each audit. One alone shows nothing by its time.
+fn pauses(args: &AuditArgs) -> Vec<Duration> {
+    if args.at_once || args.count == 1 {
+        let count = usize::try_from(args.count).unwrap_or(usize::MAX);
+        return vec![Duration::ZERO; count];
     }
-    let directory = args.functions.as_deref().unwrap_or_else(|| Path::new("."));
-    let functions = functions(directory)?;
-    let index = os_rng().next_u32() as usize % functions.len();
+    waits(args.count, args.over, &mut os_rng())
+}
+
+fn sample(args: &AuditArgs, given: &[u8]) -> Result<Sample, Report> {
+    let path = match &args.function {
+        Some(path) => path.clone(),
+        None => function(args.functions.as_deref().unwrap_or_else(|| Path::new(".")))?,
+    };
+    let input = match (&args.inputs, &args.function) {
+        (Some(inputs), _) => draw(Corpus::open(inputs), inputs)?,
+        (None, None) => draw(Corpus::beside(&path), &path.with_extension("inputs"))?,
+        (None, Some(_)) => given.to_vec(),
+    };
     Ok(Sample {
-        wasm: input::read_function(&functions[index])?.into(),
-        args: Vec::new(),
-        input: text(),
+        wasm: input::read_function(&path)?.into(),
+        args: args.args.clone(),
+        input,
     })
+}
+
+fn draw(corpus: io::Result<Corpus>, path: &Path) -> Result<Vec<u8>, Report> {
+    let drawn = corpus.and_then(|corpus| corpus.draw(&mut os_rng()));
+    drawn.map_err(|error| {
+        let message = format!("sample inputs, {}: {error}", path.display());
+        Report::new(ErrorKind::Local, message).with_hint(
+            "give inputs as callers send them, with --inputs or in NAME.inputs beside NAME.wasm: \
+             made-up ones would tell the provider that it is being audited",
+        )
+    })
+}
+
+/// One of a directory's functions, at random.
+fn function(directory: &Path) -> Result<PathBuf, Report> {
+    let mut functions = functions(directory)?;
+    let index = os_rng().next_u32() as usize % functions.len();
+    Ok(functions.swap_remove(index))
 }
 
 fn functions(directory: &Path) -> Result<Vec<PathBuf>, Report> {
@@ -221,19 +254,4 @@ fn functions(directory: &Path) -> Result<Vec<PathBuf>, Report> {
         return Err(wrong("there is no *.wasm file".to_owned()));
     }
     Ok(functions)
-}
-
-/// Some words: what callers send.
-fn text() -> Vec<u8> {
-    let mut rng = os_rng();
-    let length = rng.next_u32() % MOST_INPUT;
-    let letters = (0..length).map(|_| {
-        let letter = u8::try_from(rng.next_u32() % 32).unwrap_or(0);
-        if letter < 26 {
-            b'a' + letter
-        } else {
-            b" \n,.0:"[usize::from(letter - 26)]
-        }
-    });
-    letters.collect()
 }

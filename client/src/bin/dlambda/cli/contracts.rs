@@ -36,8 +36,11 @@ Examples:
   # One call like any other, run again here to see whether the answer is right
   echo hello | dlambda audit 2gzy...wid.onion ./upper.wasm
 
-  # Ten, with functions of a directory and random inputs
-  dlambda audit 2gzy...wid.onion --functions ./functions --count 10
+  # Ten at random times of the next hour, each with an input of a directory
+  dlambda audit 2gzy...wid.onion ./upper.wasm --inputs ./inputs --count 10
+
+  # With functions of a directory: x.wasm gets one of the inputs in x.inputs
+  dlambda audit 2gzy...wid.onion --functions ./functions --count 10 --over 86400
 
   # What to do with a proof
   dlambda arbiter verify fraud.proof";
@@ -111,7 +114,7 @@ pub(crate) struct AuditArgs {
     pub(crate) provider: Endpoints,
 
     /// The function to audit with, a path to a .wasm file; its input is
-    /// standard input
+    /// standard input, if there are no --inputs
     #[arg(required_unless_present = "functions")]
     pub(crate) function: Option<PathBuf>,
 
@@ -119,10 +122,24 @@ pub(crate) struct AuditArgs {
     #[arg(last = true, requires = "function")]
     pub(crate) args: Vec<String>,
 
-    /// Audit with functions of this directory, chosen at random, and random
-    /// inputs
+    /// Audit with functions of this directory, chosen at random; x.wasm gets
+    /// one of the inputs in x.inputs, a file or directory
     #[arg(long, value_name = "DIR", conflicts_with = "function")]
     pub(crate) functions: Option<PathBuf>,
+
+    /// Inputs as callers send them, a file or a directory of files: each audit
+    /// takes one at random
+    #[arg(long, value_name = "PATH")]
+    pub(crate) inputs: Option<PathBuf>,
+
+    /// Spread several audits at random over so many seconds
+    #[arg(long, value_name = "SECONDS", default_value = "3600", value_parser = seconds)]
+    pub(crate) over: Duration,
+
+    /// Make the calls one after the other: the provider can see that they
+    /// belong together, and be honest in them only
+    #[arg(long, conflicts_with = "over")]
+    pub(crate) at_once: bool,
 
     /// How many calls to check
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=10_000))]
