@@ -128,11 +128,11 @@ fn code_here<'a>(sandbox: &Sandbox, function: &'a Function) -> Result<&'a Code, 
         return Ok(code);
     }
     let image = function.image();
-    let file = image
-        .file()
+    let code = image
+        .handle()
         .map_err(|_| ExecutorError::Fault("no descriptor"))?;
-    // SAFETY: it is sealed, and was made by this process or has passed its check of authenticity.
-    let code = unsafe { sandbox.load(image.abi(), file)? };
+    // SAFETY: the digest was taken when the code had come from our compiler, or had passed its check of authenticity.
+    let code = unsafe { sandbox.load(image.abi(), code)? };
     Ok(function.here().get_or_init(|| code))
 }
 

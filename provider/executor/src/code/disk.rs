@@ -7,8 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,7 +123,7 @@ impl CodeCache {
         copy(file, &mut File::from(memory.try_clone()?), code, &mut mac)?;
         let mut found = [0; MAC];
         file.read_exact(&mut found)?;
-        // In constant time.
+        // Of what was read, after it was read; in constant time.
         if mac.finalize() != blake3::Hash::from_bytes(found) {
             return Err(damaged());
         }
@@ -143,9 +142,7 @@ impl CodeCache {
         let mut mac = self.mac(digest);
         mac.update(&header);
         file.write_all(&header)?;
-        let source = OwnedFd::from(image.file()?);
-        rustix::fs::seek(&source, rustix::fs::SeekFrom::Start(0))?;
-        copy(&File::from(source), &mut file, image.len(), &mut mac)?;
+        copy(image.reader(), &mut file, image.len(), &mut mac)?;
         file.write_all(mac.finalize().as_bytes())
     }
 
@@ -208,7 +205,7 @@ impl CodeCache {
     }
 }
 
-fn copy(mut from: &File, to: &mut File, len: u64, mac: &mut blake3::Hasher) -> io::Result<()> {
+fn copy(mut from: impl Read, to: &mut File, len: u64, mac: &mut blake3::Hasher) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK];
     let mut left = len;
     while left > 0 {
@@ -242,11 +239,8 @@ mod tests {
     }
 
     fn content(image: &CodeImage) -> Vec<u8> {
-        use std::io::Seek as _;
-        let mut file = image.file().unwrap();
-        file.rewind().unwrap();
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).unwrap();
+        image.reader().read_to_end(&mut bytes).unwrap();
         bytes
     }
 
@@ -330,13 +324,5 @@ mod tests {
             }
         });
         assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn sealed_code_cannot_be_changed() {
-        let image = image(b"code");
-        let mut file = image.file().unwrap();
-        assert!(file.write_all(b"evil").is_err());
-        assert!(file.set_len(0).is_err());
     }
 }

@@ -164,7 +164,9 @@ async fn in_process_of_its_own(
     let verdict: Verdict =
         messages::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
     let abi = wire::abi(verdict?).ok_or(ExecutorError::Fault("the compiler's verdict"))?;
-    CodeImage::seal(abi, code).map_err(no_memory)
+    // It has ended, and had no way to hand the memory on.
+    let sealed = spawn_blocking(move || CodeImage::seal(abi, code));
+    sealed.await.map_err(no_memory)?.map_err(no_memory)
 }
 
 /// Why a compiler ended without a verdict: it ran into its limits, since it ends orderly otherwise.

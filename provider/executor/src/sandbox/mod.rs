@@ -15,9 +15,6 @@ mod run;
 mod sleep;
 mod turn;
 
-use std::fs::File;
-use std::io::{Read as _, Seek as _};
-
 use wasmtime::component::Component;
 use wasmtime::{Engine, InstancePre, Module};
 use wasmtime_wasi::p2::bindings::CommandPre;
@@ -25,6 +22,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 pub(crate) use link::Linkers;
 
+use crate::code::CodeHandle;
 use crate::engine::{self, Ticker};
 use crate::sandbox::host::Host;
 use crate::sandbox::turn::Turns;
@@ -71,27 +69,26 @@ impl Sandbox {
     ///
     /// # Safety
     ///
-    /// `code` must be what an engine of this version made of a function, unchanged, and must never change: it is
-    /// native code, and will run.
+    /// The digest of `code` must be that of what an engine of this version made of a function: it is native code, and
+    /// will run. The bytes need no trust: they are checked against the digest here.
     #[allow(
         unsafe_code,
-        reason = "native code is loaded; the caller vouches for where it comes from"
+        reason = "native code is loaded; the caller vouches for its digest"
     )]
-    pub(crate) unsafe fn load(&self, abi: Abi, mut code: File) -> Result<Code, ExecutorError> {
+    pub(crate) unsafe fn load(&self, abi: Abi, code: CodeHandle) -> Result<Code, ExecutorError> {
         let loaded = match abi {
             Abi::Preview1 => {
-                // SAFETY: the caller's promise.
-                let module = unsafe { Module::deserialize_open_file(&self.engine, code) };
+                let file = code.unchangeable().map_err(|_| STALE)?;
+                // SAFETY: the file was read after it was sealed, and has the digest for which the caller vouches. What
+                // is mapped is what was read: the seal lets nobody write or resize it.
+                let module = unsafe { Module::deserialize_open_file(&self.engine, file) };
                 module
                     .map_err(|_| STALE)
                     .and_then(|module| self.linkers.module(&module))?
             }
             Abi::Preview2 | Abi::Http => {
-                let mut bytes = Vec::new();
-                code.rewind()
-                    .and_then(|()| code.read_to_end(&mut bytes))
-                    .map_err(|_| STALE)?;
-                // SAFETY: the caller's promise.
+                let bytes = code.copy().map_err(|_| STALE)?;
+                // SAFETY: the copy, which is nobody else's, has the digest for which the caller vouches.
                 let component = unsafe { Component::deserialize(&self.engine, bytes) };
                 component
                     .map_err(|_| STALE)

@@ -1,14 +1,17 @@
 //! Workers that die, hang and are replaced.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use super::processes::{eventually, lives, signal};
-use super::{command, config, deadline, executor, prepare, run};
-use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Outcome, Status};
+use super::{command, component, config, deadline, executor, prepare, run};
+use crate::{
+    CodeCacheConfig, Executor, ExecutorConfig, ExecutorError, Invocation, Isolation, Limits,
+    Outcome, Status, executor_program,
+};
 
 const SPIN: &str = "(loop (br 0))";
 
@@ -95,6 +98,58 @@ async fn a_worker_that_hangs_is_replaced_once() {
     let calls = spinners(&executor, 6, 600).await;
     assert_eq!(sorted(calls).await, (6, 0));
     assert_eq!(executor.counts().workers_lost, 1);
+}
+
+/// Nothing is kept warm, so every preparation makes an image that each worker has to load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn workers_that_load_one_component_at_once_all_get_its_code() {
+    const WORKERS: usize = 4;
+    let directory = tempfile::tempdir().unwrap();
+    let executor = Executor::new(ExecutorConfig {
+        isolation: Isolation::Processes {
+            program: executor_program().unwrap(),
+            workers: WORKERS,
+        },
+        warm_bytes: 0,
+        code_cache: Some(CodeCacheConfig {
+            directory: directory.path().to_owned(),
+            key: [1; 32],
+            bytes: 1 << 30,
+        }),
+        ..config()
+    })
+    .unwrap();
+    eventually("all workers", || executor.processes().len() == WORKERS).await;
+    let wasm = component(&command(""));
+    for trial in 0..40 {
+        let function = prepare(&executor, wasm.clone()).await;
+        let mut shared = function.image().shared();
+        let calls: Vec<_> = (0..WORKERS)
+            .map(|_| {
+                let (executor, function) = (executor.clone(), function.clone());
+                tokio::spawn(async move {
+                    executor
+                        .run(&function, Invocation::default(), &Limits::default())
+                        .await
+                })
+            })
+            .collect();
+        while calls.iter().any(|call| !call.is_finished()) {
+            for position in 0..100 {
+                shared.seek(SeekFrom::Start(position * 101)).unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+        for call in calls {
+            let outcome = call.await.unwrap();
+            assert!(
+                matches!(&outcome, Ok(outcome) if outcome.status == Status::Exited(0)),
+                "trial {trial}: {outcome:?}"
+            );
+        }
+    }
+    assert_eq!(executor.counts().compiled, 1);
+    assert_eq!(executor.counts().workers_lost, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -126,6 +126,7 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         F_SETFL,
         F_DUPFD_CLOEXEC,
         F_ADD_SEALS,
+        F_GET_SEALS,
     ];
     let commands = commands.map(|command| equal(1, command.cast_unsigned().into()));
     rules.insert(SYS_fcntl, commands.into_iter().collect::<Result<_, _>>()?);

@@ -4,6 +4,7 @@ use std::io;
 
 use minicbor::{Decode, Encode};
 
+use crate::code::CodeDigest;
 use crate::wire::{WireCall, WireError, WireOutcome};
 
 /// Reads a message. Whoever has broken out of a worker writes what it likes.
@@ -48,6 +49,9 @@ pub(crate) enum Order {
         slot: u64,
         #[n(1)]
         abi: u8,
+        /// What the descriptor must hold.
+        #[n(2)]
+        code: CodeDigest,
     },
     /// Code that is not needed any more.
     #[n(1)]

@@ -244,9 +244,13 @@ impl Worker {
         let slot = function.slot();
         if !state.loaded.contains(&slot) {
             let image = function.image();
-            let abi = abi_code(image.abi());
-            let load = minicbor::to_vec(Order::Load { slot, abi }).map_err(io::Error::other)?;
-            orders.send(&load, Some(image.descriptor().try_clone_to_owned()?))?;
+            let load = Order::Load {
+                slot,
+                abi: abi_code(image.abi()),
+                code: image.digest(),
+            };
+            let load = minicbor::to_vec(load).map_err(io::Error::other)?;
+            orders.send(&load, Some(image.open_again()?))?;
             state.loaded.insert(slot);
         }
         let (sender, answer) = oneshot::channel();

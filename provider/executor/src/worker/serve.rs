@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{self, Read as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -137,14 +137,19 @@ impl Worker {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Load { slot, abi } => {
-                let descriptor = self.receiver.descriptor();
+            Order::Load {
+                slot,
+                abi,
+                code: digest,
+            } => {
+                let handle = self.receiver.descriptor();
+                let handle = handle.map(|memory| CodeHandle::new(memory, digest));
                 let code: Slot = Rc::new(SetOnce::new());
                 self.slots.insert(slot, Rc::clone(&code));
                 let sandbox = Arc::clone(&self.sandbox);
                 spawn_local(async move {
                     // Nobody else sets it.
-                    let _ = code.set(load(sandbox, abi, descriptor).await);
+                    let _ = code.set(load(sandbox, abi, handle).await);
                 });
             }
             Order::Unload { slot } => drop(self.slots.remove(&slot)),
@@ -191,15 +196,15 @@ async fn run_call(
 async fn load(
     sandbox: Arc<Sandbox>,
     abi: u8,
-    code: Option<OwnedFd>,
+    code: Option<CodeHandle>,
 ) -> Result<Arc<Code>, ExecutorError> {
     let broken = ExecutorError::Fault("no code came");
     let (Some(abi), Some(code)) = (wire::abi(abi), code) else {
         return Err(broken);
     };
     let loading = spawn_blocking(move || {
-        // SAFETY: it comes sealed from the parent, which made it or checked its authenticity.
-        unsafe { sandbox.load(abi, code.into()) }
+        // SAFETY: the digest comes from the parent, which made the code or checked its authenticity.
+        unsafe { sandbox.load(abi, code) }
     });
     loading.await.unwrap_or(Err(broken)).map(Arc::new)
 }
