@@ -10,13 +10,14 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tokio::task;
 
-use crate::code::{CodeCache, CodeImage, Warm};
-use crate::compile::Compiler;
+use crate::code::{CodeBudget, CodeCache, CodeImage, Warm};
+use crate::compile::{Compiler, largest_code};
 use crate::function;
+use crate::lane::MemoryBudget;
 use crate::place::Guests;
 use crate::{
-    Counts, ExecutorConfig, ExecutorError, Function, FunctionDigest, Invocation, Lane, LaneConfig,
-    Limits, Outcome, Wall, engine, inspect,
+    Absence, Counts, ExecutorConfig, ExecutorError, Function, FunctionDigest, Invocation, Lane,
+    LaneConfig, Limits, Outcome, Wall, engine, inspect,
 };
 
 /// Prepares and runs functions. Cheap to clone: clones share everything.
@@ -44,10 +45,11 @@ struct Shared {
     compiling: Semaphore,
     disk: Option<CodeCache>,
     functions: Mutex<Functions>,
+    /// For functions that are kept, in use, or wait for their turn.
+    code: CodeBudget,
     guests: Guests,
     lane: Lane,
-    memory: Arc<Semaphore>,
-    memory_total: u32,
+    memory: MemoryBudget,
     counters: Counters,
 }
 
@@ -83,10 +85,7 @@ impl Executor {
             let compatibility = engine::code_compatibility(&engine::for_compiling()?);
             CodeCache::open(cache, compatibility).map_err(engine::setup)
         });
-        let memory_total = u32::try_from(config.memory_budget >> 20)
-            .unwrap_or(u32::MAX >> 4)
-            .max(1);
-        let memory = Arc::new(Semaphore::new(memory_total as usize));
+        let memory = MemoryBudget::new(config.memory_budget);
         let lane = LaneConfig {
             concurrent: config.max_concurrent,
             queued: config.max_queued,
@@ -101,10 +100,10 @@ impl Executor {
                 ready: Warm::new(config.warm_bytes as u64),
                 pending: HashMap::new(),
             }),
+            code: CodeBudget::new(code_bytes(&config)),
             guests: Guests::new(&config)?,
-            lane: Lane::new(lane, Arc::clone(&memory), memory_total),
+            lane: Lane::new(lane, memory.clone()),
             memory,
-            memory_total,
             counters: Counters::default(),
             config,
         })))
@@ -168,7 +167,7 @@ impl Executor {
 
     /// A queue of its own for some calls, all within the executor's memory budget.
     pub fn lane(&self, config: LaneConfig) -> Lane {
-        Lane::new(config, Arc::clone(&self.0.memory), self.0.memory_total)
+        Lane::new(config, self.0.memory.clone())
     }
 
     /// Runs a function in a fresh instance and waits for its end.

@@ -2,7 +2,11 @@
 //!
 //! Each plan has a lane of its own, so that the callers of one cannot starve those of another. A lane runs so many calls
 //! at a time and lets so many wait, in order; a call that would have to wait for longer than it may is refused at once,
-//! with the time after which to try again, before it costs anything.
+//! with the time after which to try again, before it costs anything. The memory of calls comes out of one budget for
+//! all lanes, in which a call that fits passes one that does not, within bounds.
+
+mod admission;
+mod memory;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +15,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout_at;
 
+pub(crate) use memory::MemoryBudget;
+
 use crate::ExecutorError;
+use crate::lane::memory::Promise;
 
 /// How many calls a lane runs and lets wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +39,8 @@ pub struct Lane(Arc<Shared>);
 struct Shared {
     config: LaneConfig,
     places: Arc<Semaphore>,
-    /// Mebibytes that calls of all lanes are promised.
-    memory: Arc<Semaphore>,
-    memory_total: u32,
+    /// Shared by all lanes.
+    memory: MemoryBudget,
     waiting: AtomicUsize,
     refused: AtomicU64,
     /// Mean time that a place is held, if any was yet.
@@ -58,11 +64,11 @@ pub(crate) struct Place {
     lane: Arc<Shared>,
     taken: Instant,
     _place: OwnedSemaphorePermit,
-    _memory: OwnedSemaphorePermit,
+    _memory: Promise,
 }
 
 impl Lane {
-    pub(crate) fn new(config: LaneConfig, memory: Arc<Semaphore>, memory_total: u32) -> Self {
+    pub(crate) fn new(config: LaneConfig, memory: MemoryBudget) -> Self {
         let concurrent = config.concurrent.clamp(1, Semaphore::MAX_PERMITS);
         Self(Arc::new(Shared {
             config: LaneConfig {
@@ -71,7 +77,6 @@ impl Lane {
             },
             places: Arc::new(Semaphore::new(concurrent)),
             memory,
-            memory_total,
             waiting: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             mean: Mutex::default(),
@@ -104,11 +109,11 @@ impl Lane {
         }
         let until = tokio::time::Instant::now() + shared.config.max_wait;
         let place = Arc::clone(&shared.places).acquire_owned();
-        let mebibytes = u32::try_from(memory_bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX);
-        // What can never fit has all there is.
-        let mebibytes = mebibytes.min(shared.memory_total);
-        let memory = Arc::clone(&shared.memory).acquire_many_owned(mebibytes);
-        let both = async { Ok::<_, tokio::sync::AcquireError>((place.await?, memory.await?)) };
+        let both = async {
+            let place = place.await;
+            let place = place.map_err(|_| ExecutorError::Fault("no place"))?;
+            Ok::<_, ExecutorError>((place, shared.memory.promise(memory_bytes).await?))
+        };
         let Ok(entered) = timeout_at(until, both).await else {
             return Err(shared.refuse(expected_wait(
                 ahead,
@@ -116,7 +121,7 @@ impl Lane {
                 shared.mean(),
             )));
         };
-        let (place, memory) = entered.map_err(|_| ExecutorError::Fault("no place"))?;
+        let (place, memory) = entered?;
         drop(waiting);
         Ok(Place {
             lane: Arc::clone(shared),
@@ -186,13 +191,13 @@ fn smoothed(mean: Option<Duration>, latest: Duration) -> Duration {
 mod tests {
     use super::*;
 
-    fn lane(concurrent: usize, queued: usize, max_wait: Duration, memory: u32) -> Lane {
+    fn lane(concurrent: usize, queued: usize, max_wait: Duration, mebibytes: u64) -> Lane {
         let config = LaneConfig {
             concurrent,
             queued,
             max_wait,
         };
-        Lane::new(config, Arc::new(Semaphore::new(memory as usize)), memory)
+        Lane::new(config, MemoryBudget::new(mebibytes << 20))
     }
 
     #[test]
@@ -253,16 +258,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn memory_is_shared_by_all_lanes_and_not_promised_twice() {
-        let memory = Arc::new(Semaphore::new(100));
+        let memory = MemoryBudget::new(100 << 20);
         let config = LaneConfig {
             concurrent: 9,
             queued: 9,
             max_wait: Duration::from_secs(1),
         };
-        let (one, two) = (
-            Lane::new(config, Arc::clone(&memory), 100),
-            Lane::new(config, memory, 100),
-        );
+        let (one, two) = (Lane::new(config, memory.clone()), Lane::new(config, memory));
         let large = one.enter(90 << 20).await.unwrap();
         assert!(two.enter(20 << 20).await.is_err());
         let _small = two.enter(10 << 20).await.unwrap();
@@ -273,5 +275,29 @@ mod tests {
             one.enter(1 << 40).await.is_ok(),
             "more than there is takes all there is"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_of_a_small_plan_does_not_wait_behind_one_of_a_large_plan() {
+        let memory = MemoryBudget::new(1_100 << 20);
+        let config = LaneConfig {
+            concurrent: 9,
+            queued: 9,
+            max_wait: Duration::from_secs(60),
+        };
+        let (large, small) = (Lane::new(config, memory.clone()), Lane::new(config, memory));
+        let running = large.enter(1 << 30).await.unwrap();
+        let waits = tokio::spawn({
+            let large = large.clone();
+            async move { large.enter(1 << 30).await.map(drop) }
+        });
+        let begun = tokio::time::Instant::now();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(small.enter(64 << 20).await.unwrap());
+        }
+        assert_eq!(begun.elapsed().as_secs(), 10, "none of them waited");
+        drop(running);
+        waits.await.unwrap().unwrap();
     }
 }

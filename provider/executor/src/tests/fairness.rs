@@ -1,9 +1,9 @@
 //! Neighbours: guests that hog, wait, or are abandoned.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{command, config, deadline, executor, prepare};
-use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Status};
+use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, LaneConfig, Limits, Status};
 
 const SPIN: &str = "(loop (br 0))";
 
@@ -101,4 +101,52 @@ async fn a_full_house_of_components_fits_the_pool() {
     for outcome in calls.join_all().await {
         assert_eq!(outcome.unwrap().status, Status::Exited(0));
     }
+}
+
+/// Of two plans. One large call runs, another waits; small ones have room beside the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_a_small_plan_does_not_wait_for_the_memory_of_a_large_one() {
+    let executor = Executor::new(ExecutorConfig {
+        memory_budget: 1_100 << 20,
+        ..config()
+    })
+    .unwrap();
+    let lane = |concurrent| {
+        executor.lane(LaneConfig {
+            concurrent,
+            queued: 8,
+            max_wait: Duration::from_secs(60),
+        })
+    };
+    let (large, small) = (lane(4), lane(4));
+    let spinner = prepare(&executor, command(SPIN)).await;
+    let quick = prepare(&executor, command("")).await;
+    let limits = Limits {
+        memory_bytes: 1 << 30,
+        ..deadline(3_000)
+    };
+    let mut spinning = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let (executor, spinner) = (executor.clone(), spinner.clone());
+        let (large, limits) = (large.clone(), limits.clone());
+        spinning.spawn(async move {
+            executor
+                .run_in(&large, &spinner, Invocation::default(), &limits)
+                .await
+        });
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let mut slowest = Duration::ZERO;
+    while spinning.try_join_next().is_none() {
+        let begun = Instant::now();
+        let outcome = executor
+            .run_in(&small, &quick, Invocation::default(), &Limits::default())
+            .await;
+        assert_eq!(outcome.unwrap().status, Status::Exited(0));
+        slowest = slowest.max(begun.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    let second = spinning.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!(second.status, Status::DeadlineExceeded);
 }
