@@ -25,7 +25,8 @@ pub struct ExecutorConfig {
     pub max_functions: usize,
     /// Bytes of the longest function in a module or component. Default 1 MiB.
     pub max_function_bytes: usize,
-    /// Bytes of compiled functions that are kept in memory when nobody uses them. Default 256 MiB.
+    /// Bytes of compiled functions that are kept in memory when nobody uses them. Default 256 MiB. As many may be in use
+    /// beside them, or one function of any size; a function for which nothing is left has to come again.
     pub warm_bytes: usize,
     /// Bytes that any one memory may have, whatever the limits of the call; at most 4 GiB. Default 1 GiB.
     pub max_memory_bytes: usize,

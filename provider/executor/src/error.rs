@@ -33,7 +33,7 @@ pub enum ExecutorError {
     )]
     NoEntryPoint,
 
-    /// Too many calls or compilations are waiting, or one waited for too long.
+    /// Too many calls or compilations are waiting, one waited for too long, or too much compiled code is in use.
     #[error("the executor is overloaded; try again in {} s", .retry_after.as_secs().max(1))]
     Overloaded {
         /// When there is likely to be room again.

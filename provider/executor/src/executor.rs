@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
@@ -294,12 +295,15 @@ impl Executor {
         };
         task::spawn(async move {
             let prepared = entry.shared.image(digest, wasm).await;
-            let prepared = prepared.map(|(image, start)| {
+            let prepared = prepared.and_then(|(image, start)| {
+                let share = entry.shared.code.take(image.len());
+                // Others are in use, or wait to be.
+                let share = share.ok_or(ExecutorError::Overloaded {
+                    retry_after: CODE_IN_USE,
+                })?;
                 let retire = entry.shared.guests.retire();
-                (
-                    Function::new(entry.shared.name, digest, image, retire),
-                    start,
-                )
+                let function = Function::new(entry.shared.name, digest, (image, share), retire);
+                Ok((function, start))
             });
             if let Ok((function, _)) = &prepared {
                 entry.shared.functions().ready.insert(function);
@@ -310,6 +314,15 @@ impl Executor {
         });
         Ok(receiver)
     }
+}
+
+/// When code that is in use is likely to be used no longer.
+const CODE_IN_USE: Duration = Duration::from_secs(5);
+
+/// What is kept warm, and as much again in use; but one function always has room.
+fn code_bytes(config: &ExecutorConfig) -> u64 {
+    let warm = config.warm_bytes as u64;
+    warm.saturating_add(warm.max(largest_code(config)))
 }
 
 /// Not an error that anybody sees.

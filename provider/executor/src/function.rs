@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 
-use crate::code::CodeImage;
+use crate::code::{CodeImage, CodeShare};
 use crate::sandbox::Code;
 use crate::worker::Retire;
 
@@ -33,6 +33,8 @@ struct Compiled {
     digest: FunctionDigest,
     executor: u64,
     image: CodeImage,
+    /// Of the memory for code; given back after the code.
+    _share: CodeShare,
     /// The code in this process, if guests run here.
     here: OnceLock<Code>,
     /// The code in worker processes, if guests run there.
@@ -43,13 +45,14 @@ impl Function {
     pub(crate) fn new(
         executor: u64,
         digest: FunctionDigest,
-        image: CodeImage,
+        (image, share): (CodeImage, CodeShare),
         retire: Retire,
     ) -> Self {
         Self(Arc::new(Compiled {
             digest,
             executor,
             image,
+            _share: share,
             here: OnceLock::new(),
             retire,
         }))
@@ -93,7 +96,8 @@ impl Function {
         let memory = crate::code::memory_file().unwrap();
         rustix::fs::ftruncate(&memory, size as u64).unwrap();
         let image = CodeImage::seal(Abi::Preview1, memory).unwrap();
-        Self::new(0, digest, image, Retire::nowhere())
+        let share = crate::code::CodeBudget::new(u64::MAX).take(size as u64);
+        Self::new(0, digest, (image, share.unwrap()), Retire::nowhere())
     }
 }
 

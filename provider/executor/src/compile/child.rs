@@ -14,8 +14,8 @@ pub(crate) const COMMAND: &str = "compile";
 /// Exit status when the walls cannot be put up.
 pub(crate) const SETUP_FAILED: i32 = 3;
 
-/// Compiled code is a few times as large as the function.
-const GROWTH: u64 = 16;
+/// Compiled code is a few times as large as the function; no more than this.
+pub(super) const GROWTH: u64 = 16;
 /// Others go first.
 const NICENESS: i32 = 15;
 

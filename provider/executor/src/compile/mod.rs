@@ -44,6 +44,11 @@ pub(crate) enum Compiler {
     Here(std::sync::Arc<Here>),
 }
 
+/// Bytes of the largest code that a process of its own makes.
+pub(crate) fn largest_code(config: &ExecutorConfig) -> u64 {
+    (config.max_module_bytes as u64).saturating_mul(child::GROWTH)
+}
+
 /// Compiles in this process.
 pub(crate) struct Here {
     engine: Engine,
