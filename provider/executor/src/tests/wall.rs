@@ -105,11 +105,13 @@ fn an_intruder_can_compute_and_nothing_else() {
     let failed: Vec<_> = unconfined
         .iter()
         .filter(|(what, outcome)| {
-            // Not every machine has a message bus, overcommits memory, or lets limits be raised.
+            // Not every machine has a message bus, overcommits memory, or lets limits be raised; and root has too many
+            // processes.
             let machine = [
                 "connect to a local socket",
                 "raise its limits",
                 "allocate without end",
+                "change the priority of its user",
             ];
             outcome.is_err() && !machine.contains(what)
         })

@@ -10,12 +10,9 @@ use seccompiler::{
 
 type Error = Box<dyn std::error::Error>;
 
-/// Calls without conditions. None of them names a file, another process or an address.
+/// Calls without conditions. None of them names a file, a process, a group, a user or an address.
 const ALLOWED: &[c_long] = &[
     SYS_brk,
-    SYS_clock_getres,
-    SYS_clock_gettime,
-    SYS_clock_nanosleep,
     SYS_close,
     SYS_dup,
     SYS_epoll_create1,
@@ -51,7 +48,6 @@ const ALLOWED: &[c_long] = &[
     SYS_rt_sigaction,
     SYS_rt_sigprocmask,
     SYS_rt_sigreturn,
-    SYS_sched_getaffinity,
     SYS_sched_yield,
     SYS_sendmsg,
     SYS_sendto,
@@ -61,6 +57,9 @@ const ALLOWED: &[c_long] = &[
     SYS_writev,
     // Answered with "no such call" by the first filter, so that the C library takes `clone` instead.
     SYS_clone3,
+    // The same of the affinity of all threads but the caller's own: the C library asks for that of a new one, and does
+    // without it.
+    SYS_sched_getaffinity,
     #[cfg(target_arch = "x86_64")]
     SYS_epoll_wait,
     #[cfg(target_arch = "x86_64")]
@@ -70,11 +69,17 @@ const ALLOWED: &[c_long] = &[
     SYS_ppoll,
 ];
 
+/// `PRIO_PROCESS`, whose type is not the same in all C libraries.
+const ONE_PROCESS: u64 = 0;
+
 /// Installs the filter for this thread and all that it will start. Other calls fail with EPERM.
 pub(super) fn install() -> Result<(), Error> {
     let arch = TargetArch::try_from(std::env::consts::ARCH)?;
     let missing = SeccompFilter::new(
-        BTreeMap::from([(SYS_clone3, vec![])]),
+        BTreeMap::from([
+            (SYS_clone3, vec![]),
+            (SYS_sched_getaffinity, vec![only(0, SeccompCmpOp::Ne, 0)?]),
+        ]),
         SeccompAction::Allow,
         SeccompAction::Errno(ENOSYS.cast_unsigned()),
         arch,
@@ -104,8 +109,16 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     let kind = u64::from(MAP_TYPE.cast_unsigned());
     let own = u64::from(MAP_PRIVATE.cast_unsigned());
     rules.insert(SYS_mmap, vec![only(3, SeccompCmpOp::MaskedEq(kind), own)?]);
-    // Of one's own thread; unprivileged, a priority only falls.
-    rules.insert(SYS_setpriority, vec![equal(1, 0)?]);
+    // Whatever names a process or a group may name one's own only.
+    //
+    // Of one's own thread, and neither of a group nor of a user; unprivileged, a priority only falls.
+    let own_thread = [(0, ONE_PROCESS), (1, 0)];
+    rules.insert(SYS_setpriority, vec![all_equal(&own_thread)?]);
+    // A negative clock is the time that some process has used.
+    let sign = 1 << 31;
+    for call in [SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep] {
+        rules.insert(call, vec![only(0, SeccompCmpOp::MaskedEq(sign), 0)?]);
+    }
     // An abort is a signal to oneself.
     let this = u64::from(std::process::id());
     rules.insert(SYS_tgkill, vec![equal(0, this)?]);
@@ -134,10 +147,25 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
 }
 
 fn equal(argument: u8, value: u64) -> Result<SeccompRule, Error> {
-    only(argument, SeccompCmpOp::Eq, value)
+    all_equal(&[(argument, value)])
+}
+
+/// Each of these arguments has the value beside it.
+fn all_equal(arguments: &[(u8, u64)]) -> Result<SeccompRule, Error> {
+    let conditions = arguments
+        .iter()
+        .map(|(argument, value)| condition(*argument, SeccompCmpOp::Eq, *value));
+    Ok(SeccompRule::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
 fn only(argument: u8, compare: SeccompCmpOp, value: u64) -> Result<SeccompRule, Error> {
+    Ok(SeccompRule::new(vec![condition(
+        argument, compare, value,
+    )?])?)
+}
+
+/// Looks at the lower half of the argument: all of it in the calls above, whose arguments are integers of C.
+fn condition(argument: u8, compare: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compare, value)?;
-    Ok(SeccompRule::new(vec![condition])?)
+    Ok(condition)
 }

@@ -11,7 +11,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{
+    Pid, Signal, Uid, getpriority_process, kill_process, setpriority_pgrp, setpriority_process,
+    setpriority_user,
+};
 
 /// One thing tried.
 pub(crate) type Attempt = (&'static str, Result<(), String>);
@@ -62,6 +65,32 @@ pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
             outcome(rustix::process::kill_current_process_group(Signal::CONT)),
         ),
         ("raise its limits", outcome(raise_limits())),
+        (
+            "ask for the priority of a process",
+            outcome(getpriority_process(pid)),
+        ),
+        (
+            "change the priority of a process",
+            outcome(setpriority_process(pid, 19)),
+        ),
+        // Their own priority, so that nothing changes where it is allowed.
+        (
+            "change the priority of its group",
+            outcome(getpriority_process(None).and_then(|own| setpriority_pgrp(None, own))),
+        ),
+        ("change the priority of its user", renice_user()),
+        (
+            "ask for the affinity of a process",
+            outcome(rustix::thread::sched_getaffinity(pid)),
+        ),
+        (
+            "read the time that a process used",
+            outcome(processor_time(other)),
+        ),
+        (
+            "signal a thread of a process",
+            outcome(signal_thread(other)),
+        ),
         ("allocate without end", allocate()),
         ("share memory", outcome(share())),
         ("make a thread, which it may", outcome(thread())),
@@ -75,6 +104,41 @@ fn outcome<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<(), String> 
 fn read(path: &Path) -> std::io::Result<()> {
     let mut byte = [0];
     File::open(path)?.read_exact(&mut byte)
+}
+
+fn renice_user() -> Result<(), String> {
+    if rustix::process::geteuid().is_root() {
+        // It would be every process of the system.
+        return Err("not tried".to_owned());
+    }
+    // 0 is the user that asks.
+    let own = getpriority_process(None);
+    outcome(own.and_then(|own| setpriority_user(Uid::from_raw(0), own)))
+}
+
+/// By the clock that is named after the process.
+#[allow(unsafe_code, reason = "there is no safe wrapper for such clocks")]
+fn processor_time(process: i32) -> std::io::Result<()> {
+    const SCHEDULED: i32 = 2;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the time is ours, and large enough.
+    match unsafe { libc::clock_gettime(!process << 3 | SCHEDULED, &raw mut time) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+/// With no signal: whether it might.
+#[allow(unsafe_code, reason = "there is no safe wrapper")]
+fn signal_thread(process: i32) -> std::io::Result<()> {
+    // SAFETY: the call takes numbers only.
+    match unsafe { libc::syscall(libc::SYS_tgkill, process, process, 0) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
 }
 
 fn raise_limits() -> std::io::Result<()> {
