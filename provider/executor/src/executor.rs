@@ -214,7 +214,18 @@ impl Executor {
 
     /// What stands between guests and the machine, once a worker has started. Nothing without process isolation.
     pub fn walls(&self) -> Vec<Wall> {
-        self.0.guests.walls()
+        self.0.guests.walls().standing
+    }
+
+    /// The other walls, which this system does not offer, once a worker has started. Nothing without process isolation.
+    pub fn absent_walls(&self) -> Vec<(Wall, Absence)> {
+        self.0.guests.walls().absent
+    }
+
+    /// Why the last worker process that was to start did not: a wall that could stand and does not, for one. Workers
+    /// that had started before go on. For this machine's operator: it may name files.
+    pub fn trouble(&self) -> Option<String> {
+        self.0.guests.trouble()
     }
 
     /// The workers that live.

@@ -74,7 +74,7 @@ pub use limits::Limits;
 pub use outcome::{Outcome, Status, TrapKind, Usage};
 pub use program::main;
 pub use report::{Inspection, inspect_function};
-pub use wall::Wall;
+pub use wall::{Absence, Wall};
 
 #[cfg(test)]
 mod tests;

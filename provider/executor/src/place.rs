@@ -7,10 +7,9 @@ use tokio::task::{self, JoinHandle};
 
 use crate::lane::Place;
 use crate::sandbox::{Code, Sandbox};
+use crate::wall::Walls;
 use crate::worker::{Pool, Retire};
-use crate::{
-    ExecutorConfig, ExecutorError, Function, Invocation, Isolation, Limits, Outcome, Wall,
-};
+use crate::{ExecutorConfig, ExecutorError, Function, Invocation, Isolation, Limits, Outcome};
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -46,10 +45,17 @@ impl Guests {
         }
     }
 
-    pub(crate) fn walls(&self) -> Vec<Wall> {
+    pub(crate) fn walls(&self) -> Walls {
         match self {
             Self::Workers(pool) => pool.walls(),
-            Self::Here(_) => Vec::new(),
+            Self::Here(_) => Walls::default(),
+        }
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        match self {
+            Self::Workers(pool) => pool.trouble(),
+            Self::Here(_) => None,
         }
     }
 

@@ -66,6 +66,21 @@ pub struct ExecutionStatus {
     /// What stands between functions and this machine; nothing without
     /// process isolation.
     pub walls: Vec<String>,
+    /// What does not, and why this system does not offer it.
+    pub absent_walls: Vec<AbsentWall>,
+    /// Why the last worker process that was to start did not, such as a wall
+    /// that could stand here and does not.
+    pub trouble: Option<String>,
+}
+
+/// A wall that this system does not offer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct AbsentWall {
+    /// Its name.
+    pub wall: String,
+    /// Why it does not stand.
+    pub reason: String,
 }
 
 /// Counts what functions did.
@@ -140,6 +155,15 @@ impl Work {
                 .iter()
                 .map(|wall| wall.name().to_owned())
                 .collect(),
+            absent_walls: executor
+                .absent_walls()
+                .iter()
+                .map(|(wall, why)| AbsentWall {
+                    wall: wall.name().to_owned(),
+                    reason: why.reason().to_owned(),
+                })
+                .collect(),
+            trouble: executor.trouble(),
         }
     }
 }

@@ -197,6 +197,9 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     assert!(execution["fuel"].as_u64() > Some(0), "{status}");
     let walls = execution["walls"].as_array().expect("walls");
     assert!(walls.contains(&"seccomp".into()), "{status}");
+    let absent = execution["absent_walls"].as_array().expect("walls");
+    assert_eq!(walls.len() + absent.len(), 6, "{status}");
+    assert_eq!(execution["trouble"], Value::Null);
     assert_eq!(status["status"]["queues"][0]["plan"], "small");
     let functions = status["status"]["functions"].as_array().expect("functions");
     assert!(
@@ -217,6 +220,13 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     assert_eq!(
         (code(&doctor), &findings["ok"]),
         (0, &Value::Bool(true)),
+        "{findings}"
+    );
+    let mut checks = findings["checks"].as_array().expect("checks").iter();
+    let walls = checks.find(|check| check["check"] == "walls");
+    let found = walls.and_then(|walls| walls["finding"].as_str());
+    assert!(
+        found.is_some_and(|found| found.contains("seccomp")),
         "{findings}"
     );
 }

@@ -3,6 +3,9 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use dlambda_executor::{
+    Absence, Executor, ExecutorConfig, Isolation, ProgramError, Wall, executor_program,
+};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::exchange::receive_advert;
 use dlambda_privacy::network::{Network, TransportName};
@@ -11,8 +14,8 @@ use dlambda_proto::{Endpoint, ErrorKind, Report};
 use serde_json::json;
 
 use crate::cli::{Common, DoctorArgs, Format};
-use crate::home;
 use crate::output::{Spinner, print, say};
+use crate::{home, local};
 
 /// For a provider's advert.
 const ADVERT: Duration = Duration::from_secs(30);
@@ -43,6 +46,7 @@ pub(crate) async fn run(
 /// Stops at the first check without which the next makes no sense.
 async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examination) {
     examination.note("clock", check_clock());
+    examination.note("walls", check_walls().await);
     let network = home::network(common);
     let described = network
         .as_ref()
@@ -90,6 +94,47 @@ fn check_clock() -> Result<String, Report> {
         Report::new(ErrorKind::Local, "this machine's clock was never set")
             .with_hint("set the clock: Tor and adverts are only valid at the right time"),
     )
+}
+
+/// What would stand between a function and this machine: `run`, `audit` and the arbiter execute what others wrote.
+async fn check_walls() -> Result<String, Report> {
+    let program = match executor_program() {
+        Ok(program) => program,
+        Err(ProgramError::Missing) => {
+            return Ok(
+                "dlambda-executor is not beside this program; only commands that run \
+                       functions on this machine need it"
+                    .to_owned(),
+            );
+        }
+        Err(error) => {
+            return Err(Report::new(ErrorKind::Local, error.to_string())
+                .with_hint("install dlambda-executor anew, for this user or for root"));
+        }
+    };
+    let config = ExecutorConfig {
+        max_concurrent: 1,
+        ..ExecutorConfig::new(Isolation::Processes {
+            program,
+            workers: 1,
+        })
+    };
+    let executor = Executor::new(config).map_err(local::report)?;
+    executor.ready().await.map_err(|error| {
+        Report::new(ErrorKind::Local, error.to_string()).with_hint(
+            "nothing runs without the walls that could stand here: mend what the error names",
+        )
+    })?;
+    Ok(walls_in_words(&executor.walls(), &executor.absent_walls()))
+}
+
+fn walls_in_words(walls: &[Wall], absent: &[(Wall, Absence)]) -> String {
+    let standing: Vec<_> = walls.iter().map(|wall| wall.name()).collect();
+    let mut words = format!("functions run behind {}", standing.join(", "));
+    for (wall, why) in absent {
+        words += &format!("; no {}: {}", wall.name(), why.reason());
+    }
+    words
 }
 
 fn network_words(network: &Network, common: &Common) -> String {
@@ -165,5 +210,22 @@ impl Examination {
             None => ExitCode::SUCCESS,
             Some(report) => ExitCode::from(report.kind.exit_code()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn walls_are_named_and_absent_ones_with_the_reason() {
+        let words = walls_in_words(
+            &[Wall::SystemCalls, Wall::Files],
+            &[(Wall::Root, Absence::NotRoot)],
+        );
+        assert_eq!(
+            words,
+            "functions run behind seccomp, landlock; no chroot: only when started as root"
+        );
     }
 }

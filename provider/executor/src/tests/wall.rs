@@ -12,10 +12,13 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::processes::{eventually, lives, status};
-use super::{executor, run};
+use super::{config, executor, run};
 use crate::wall::probe;
-use crate::worker::Setup;
-use crate::{Limits, Status, Wall, executor_program};
+use crate::worker::{Report, Setup};
+use crate::{
+    Absence, Executor, ExecutorConfig, ExecutorError, Isolation, Limits, Status, Wall,
+    executor_program,
+};
 
 /// A child that sleeps, until dropped.
 struct Victim(Child);
@@ -137,6 +140,17 @@ async fn real_workers_are_behind_the_walls() {
     );
     let root = rustix::process::geteuid().is_root();
     assert_eq!(walls.contains(&Wall::User), root);
+    let absent = executor.absent_walls();
+    for wall in Wall::ALL {
+        let reason = absent.iter().find(|(other, _)| *other == wall);
+        assert_ne!(
+            walls.contains(&wall),
+            reason.is_some(),
+            "{walls:?} {absent:?}"
+        );
+    }
+    assert!(!root || absent.iter().all(|(_, why)| *why != Absence::NotRoot));
+    assert_eq!(executor.trouble(), None);
     for worker in executor.processes() {
         let line = |name: &str| status(worker, name).unwrap();
         assert_eq!(
@@ -171,4 +185,38 @@ fn holds_nothing(worker: u32) {
         }
     }
     assert!(others.is_empty(), "{others:?}");
+}
+
+/// A program in the place of `dlambda-executor` whose first message says that it cannot start.
+fn program_that_fails(directory: &Path, reason: &str) -> std::path::PathBuf {
+    let report = minicbor::to_vec(Report::Failed(reason.to_owned())).unwrap();
+    let mut message = u32::try_from(report.len()).unwrap().to_le_bytes().to_vec();
+    message.extend(report);
+    let message: String = message.iter().map(|byte| format!("\\{byte:03o}")).collect();
+    let program = directory.join("executor");
+    let script = format!("#!/bin/sh\nprintf '{message}' >&0\nread -r never\n");
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
+    program
+}
+
+#[tokio::test]
+async fn a_worker_whose_wall_fails_runs_nothing_and_the_executor_says_which() {
+    let directory = tempfile::tempdir().unwrap();
+    let reason = "the wall chroot could stand on this system and does not: no space left";
+    let executor = Executor::new(ExecutorConfig {
+        isolation: Isolation::Processes {
+            program: program_that_fails(directory.path(), reason),
+            workers: 1,
+        },
+        ..config()
+    })
+    .unwrap();
+    let error = executor.ready().await.unwrap_err();
+    assert!(
+        matches!(&error, ExecutorError::Setup(why) if why.contains(reason)),
+        "{error:?}"
+    );
+    assert!(executor.trouble().is_some_and(|why| why.contains(reason)));
+    assert!(executor.walls().is_empty());
 }

@@ -1,13 +1,20 @@
 //! The walls that Linux offers.
 
-use std::fs;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::{fs, io, process};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
     RulesetStatus, Scope,
 };
+use rustix::fs::{AtFlags, Mode, OFlags, fstat, mkdirat, open, openat, unlinkat};
+use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Resource, Rlimit, chdir, chroot, geteuid, set_dumpable_behavior, setrlimit,
+    DumpableBehavior, Resource, Rlimit, chdir, chroot, fchdir, geteuid, set_dumpable_behavior,
+    setrlimit,
 };
 use rustix::thread::{
     Gid, Uid, UnshareFlags, set_no_new_privs, set_thread_groups, set_thread_res_gid,
@@ -16,31 +23,43 @@ use rustix::thread::{
 
 use crate::ExecutorError;
 use crate::engine::setup;
-use crate::wall::{Confinement, Wall, filter};
+use crate::wall::{Absence, Confinement, NoWall, Wall, Walls, filter};
 
 /// `nobody`, on every distribution.
 const NOBODY: u32 = 65_534;
 /// Descriptors: two for each function that is loaded.
 const DESCRIPTORS: u64 = 1_024;
+/// Where an empty directory is made: first where root alone may write.
+const PLACES: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
+/// What Landlock can refuse in the newest kernels; older ones refuse as much of it as they know.
+const LANDLOCK: ABI = ABI::V6;
 
-pub(super) fn confine(confinement: &Confinement) -> Result<Vec<Wall>, ExecutorError> {
+pub(super) fn confine(confinement: &Confinement) -> Result<Walls, ExecutorError> {
     // If the machine runs out of memory, better this process than its parent. Not everywhere can it say so.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    let mut walls = vec![Wall::SystemCalls, Wall::Resources];
+    let mut walls = Walls {
+        standing: vec![Wall::SystemCalls, Wall::Resources],
+        absent: Vec::new(),
+    };
     limit(confinement).map_err(setup)?;
     if geteuid().is_root() {
-        walls.extend(leave_namespaces());
-        walls.extend(leave_root().is_ok().then_some(Wall::Root));
+        walls.record(Wall::Network, leave_namespaces())?;
+        walls.record(Wall::Root, leave_root())?;
         become_nobody().map_err(setup)?;
-        walls.push(Wall::User);
+        walls.record(Wall::User, Ok(()))?;
+    } else {
+        for wall in [Wall::Network, Wall::Root, Wall::User] {
+            walls.record(wall, Err(NoWall::Absent(Absence::NotRoot)))?;
+        }
     }
     // After the change of user, which would undo it. There is no death signal: it follows the thread that started us, not
     // the process, and a closed socket or a limit of time ends us just as well.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(setup)?;
     set_no_new_privs(true).map_err(setup)?;
-    walls.extend(forbid_files().then_some(Wall::Files));
+    walls.record(Wall::Files, forbid_files())?;
     filter::install().map_err(setup)?;
-    walls.sort();
+    walls.standing.sort();
+    walls.absent.sort();
     Ok(walls)
 }
 
@@ -71,12 +90,12 @@ fn limit(confinement: &Confinement) -> rustix::io::Result<()> {
     rustix::process::setpriority_process(None, confinement.niceness)
 }
 
-/// As far as the machine allows: containers often do not.
+/// The network namespace is a wall; the others are left as far as the machine allows: containers often do not.
 #[allow(
     unsafe_code,
     reason = "the call can leave a process without its files; here that is the point"
 )]
-fn leave_namespaces() -> Option<Wall> {
+fn leave_namespaces() -> Result<(), NoWall> {
     let leave = |flags| {
         // SAFETY: the process has one thread and opens nothing by itself any more.
         unsafe { rustix::thread::unshare_unsafe(flags) }
@@ -88,19 +107,55 @@ fn leave_namespaces() -> Option<Wall> {
     ] {
         let _ = leave(flags);
     }
-    leave(UnshareFlags::NEWNET).is_ok().then_some(Wall::Network)
+    Ok(leave(UnshareFlags::NEWNET)?)
 }
 
-/// A directory that is in no file system any more.
-fn leave_root() -> std::io::Result<()> {
-    let empty = std::env::temp_dir().join(format!("dlambda-empty-{}", std::process::id()));
-    fs::create_dir(&empty)?;
-    let entered = chdir(&empty);
-    fs::remove_dir(&empty)?;
-    entered?;
+/// Has a directory for its root that is in no file system any more.
+fn leave_root() -> Result<(), NoWall> {
+    fchdir(empty_directory(&PLACES.map(Path::new))?)?;
     chroot(".")?;
-    chdir("/")?;
-    Ok(())
+    Ok(chdir("/")?)
+}
+
+/// A directory that was made for this and removed at once, in the first of these places that takes it.
+fn empty_directory(places: &[&Path]) -> Result<OwnedFd, NoWall> {
+    let mut worst = NoWall::from(Errno::ROFS);
+    for place in places {
+        match removed_directory(place) {
+            Ok(directory) => return Ok(directory),
+            // There is no such place on this system.
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => {
+                if !matches!(worst, NoWall::Failed(_)) {
+                    worst = errno.into();
+                }
+            }
+        }
+    }
+    Err(worst)
+}
+
+/// Others may write to the place: so the name cannot be guessed, nobody else may enter, and what is opened is what was
+/// made.
+fn removed_directory(place: &Path) -> Result<OwnedFd, Errno> {
+    let place = open(
+        place,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // Its keys are random.
+    let name = format!(
+        "dlambda-{:016x}",
+        RandomState::new().hash_one(process::id())
+    );
+    mkdirat(&place, &name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(&place, &name, flags, Mode::empty());
+    unlinkat(&place, &name, AtFlags::REMOVEDIR)?;
+    let directory = opened?;
+    let found = fstat(&directory)?;
+    let private = found.st_uid == geteuid().as_raw() && found.st_mode & 0o077 == 0;
+    private.then_some(directory).ok_or(Errno::EXIST)
 }
 
 fn become_nobody() -> rustix::io::Result<()> {
@@ -110,9 +165,9 @@ fn become_nobody() -> rustix::io::Result<()> {
     set_thread_res_uid(user, user, user)
 }
 
-/// Whether the kernel enforces it: 5.13 and later, if it was built with it.
-fn forbid_files() -> bool {
-    let abi = ABI::V6;
+/// Enforced by kernels from 5.13 on, if they were built with it.
+fn forbid_files() -> Result<(), NoWall> {
+    let abi = LANDLOCK;
     let restricted = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(abi))
@@ -120,5 +175,46 @@ fn forbid_files() -> bool {
         .and_then(|ruleset| ruleset.scope(Scope::from_all(abi)))
         .and_then(Ruleset::create)
         .and_then(landlock::RulesetCreated::restrict_self);
-    restricted.is_ok_and(|status| status.ruleset != RulesetStatus::NotEnforced)
+    let status = restricted.map_err(|error| NoWall::Failed(io::Error::other(error)))?;
+    if status.ruleset == RulesetStatus::NotEnforced {
+        return Err(NoWall::Absent(Absence::NoKernelSupport));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+    use super::*;
+
+    #[test]
+    fn the_empty_root_is_private_and_has_no_name() {
+        let place = tempfile::tempdir().unwrap();
+        let missing = place.path().join("missing");
+        let directory = empty_directory(&[&missing, place.path()]).unwrap();
+        let found = fs::File::from(directory).metadata().unwrap();
+        assert_eq!(found.permissions().mode() & 0o7777, 0o700);
+        assert_eq!(found.uid(), geteuid().as_raw());
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_system_without_a_place_for_the_root_is_told_from_a_place_that_fails() {
+        let nowhere = empty_directory(&[Path::new("/missing")]).unwrap_err();
+        // In which nobody may make anything.
+        let forbidden = empty_directory(&[Path::new("/proc/self/fd")]).unwrap_err();
+        for error in [nowhere, forbidden] {
+            assert!(
+                matches!(error, NoWall::Absent(Absence::NotPermitted)),
+                "{error:?}"
+            );
+        }
+        let place = tempfile::tempdir().unwrap();
+        let endless = place.path().join("endless");
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+        let failed = empty_directory(&[&endless, Path::new("/missing")]).unwrap_err();
+        assert!(matches!(failed, NoWall::Failed(_)), "{failed:?}");
+        assert!(empty_directory(&[&endless, place.path()]).is_ok());
+    }
 }

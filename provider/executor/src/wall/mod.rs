@@ -42,6 +42,88 @@ pub enum Wall {
     User,
 }
 
+/// Why a wall does not stand although nothing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Absence {
+    /// The kernel is too old, or was built without it.
+    NoKernelSupport,
+    /// Only root may have it.
+    NotRoot,
+    /// This system does not give it to root either, as containers often do not.
+    NotPermitted,
+}
+
+/// The walls around a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Walls {
+    /// Those in force.
+    pub(crate) standing: Vec<Wall>,
+    /// Those that this system does not offer.
+    pub(crate) absent: Vec<(Wall, Absence)>,
+}
+
+impl Absence {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::NoKernelSupport, Self::NotRoot, Self::NotPermitted];
+
+    /// Why, in a few words.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoKernelSupport => "this kernel has none",
+            Self::NotRoot => "only when started as root",
+            Self::NotPermitted => "not permitted on this system",
+        }
+    }
+}
+
+impl Walls {
+    /// Records what came of an attempt to put up a wall.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecutorError::Setup`], naming the wall, if it failed for another reason than that the system does not offer
+    /// it: it could stand, so there is to be no process without it.
+    pub(crate) fn record(
+        &mut self,
+        wall: Wall,
+        attempt: Result<(), NoWall>,
+    ) -> Result<(), ExecutorError> {
+        match attempt {
+            Ok(()) => self.standing.push(wall),
+            Err(NoWall::Absent(why)) => self.absent.push((wall, why)),
+            Err(NoWall::Failed(error)) => {
+                let name = wall.name();
+                return Err(ExecutorError::Setup(format!(
+                    "the wall {name} could stand on this system and does not: {error}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a wall does not stand.
+#[derive(Debug)]
+pub(crate) enum NoWall {
+    Absent(Absence),
+    Failed(std::io::Error),
+}
+
+/// For what system calls say.
+impl From<rustix::io::Errno> for NoWall {
+    fn from(errno: rustix::io::Errno) -> Self {
+        use rustix::io::Errno;
+        match errno {
+            Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Absent(Absence::NotPermitted),
+            Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => {
+                Self::Absent(Absence::NoKernelSupport)
+            }
+            errno => Self::Failed(errno.into()),
+        }
+    }
+}
+
 impl Wall {
     /// All of them.
     pub const ALL: [Self; 6] = [
@@ -75,12 +157,61 @@ pub(crate) fn close_inherited() {
 
 /// Gives up everything, for good. To be called while the process has one thread. Says which walls stand: resource
 /// limits and the system call filter always do, the others as far as this kernel and user can have them.
-pub(crate) fn confine(confinement: &Confinement) -> Result<Vec<Wall>, ExecutorError> {
+///
+/// # Errors
+///
+/// [`ExecutorError::Setup`] if a wall could stand and does not.
+pub(crate) fn confine(confinement: &Confinement) -> Result<Walls, ExecutorError> {
     #[cfg(target_os = "linux")]
     return linux::confine(confinement);
     #[cfg(not(target_os = "linux"))]
     {
         let _ = confinement;
         Err(ExecutorError::Setup("process isolation needs Linux".into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_wall_that_could_stand_and_does_not_is_an_error_that_names_it() {
+        let mut walls = Walls::default();
+        for (wall, errno) in [
+            (Wall::Root, Errno::NOSPC),
+            (Wall::Root, Errno::EXIST),
+            (Wall::Network, Errno::NOMEM),
+            (Wall::Files, Errno::TOOBIG),
+        ] {
+            let error = walls.record(wall, Err(errno.into())).unwrap_err();
+            assert!(matches!(error, ExecutorError::Setup(_)), "{error}");
+            assert!(error.to_string().contains(wall.name()), "{error}");
+        }
+        assert_eq!(walls, Walls::default());
+    }
+
+    #[test]
+    fn a_wall_that_the_system_does_not_offer_is_absent_for_a_reason() {
+        let mut walls = Walls::default();
+        for (wall, attempt) in [
+            (Wall::Network, Err(Errno::PERM.into())),
+            (Wall::Files, Err(Errno::NOSYS.into())),
+            (Wall::Root, Err(NoWall::Absent(Absence::NotRoot))),
+            (Wall::User, Ok(())),
+        ] {
+            walls.record(wall, attempt).unwrap();
+        }
+        assert_eq!(walls.standing, [Wall::User]);
+        assert_eq!(
+            walls.absent,
+            [
+                (Wall::Network, Absence::NotPermitted),
+                (Wall::Files, Absence::NoKernelSupport),
+                (Wall::Root, Absence::NotRoot),
+            ]
+        );
     }
 }

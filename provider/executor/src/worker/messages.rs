@@ -88,6 +88,9 @@ pub(crate) enum Report {
         /// Positions in [`Wall::ALL`](crate::Wall::ALL).
         #[n(1)]
         walls: Vec<u8>,
+        /// Positions in [`Wall::ALL`](crate::Wall::ALL) and in [`Absence::ALL`](crate::Absence::ALL).
+        #[n(2)]
+        absent: Vec<(u8, u8)>,
     },
     /// It cannot start.
     #[n(1)]

@@ -7,5 +7,5 @@ mod pool;
 pub(crate) mod serve;
 
 #[cfg(test)]
-pub(crate) use messages::Setup;
+pub(crate) use messages::{Report, Setup};
 pub(crate) use pool::{Pool, Retire};

@@ -18,13 +18,15 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::engine::MEMORIES_PER_CALL;
+use crate::wall::Walls;
 use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
 use crate::worker::channel::{Outbox, Receiver};
 use crate::worker::messages::{self, Order, Report, Setup};
 use crate::worker::patience::patiently;
 use crate::worker::serve;
 use crate::{
-    ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, Wall, fingerprint,
+    Absence, ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, Wall,
+    fingerprint,
 };
 
 /// For a call to wait for a worker to start: it reserves address space and puts up its walls.
@@ -56,7 +58,7 @@ struct Shared {
     changed: Notify,
     /// Why no worker could be started, if so.
     broken: Mutex<Option<String>>,
-    walls: Mutex<Vec<Wall>>,
+    walls: Mutex<Walls>,
     stop: watch::Sender<bool>,
 }
 
@@ -139,8 +141,13 @@ impl Pool {
     }
 
     /// The walls around every worker, once one has started.
-    pub(crate) fn walls(&self) -> Vec<Wall> {
+    pub(crate) fn walls(&self) -> Walls {
         lock(&self.0.walls).clone()
+    }
+
+    /// Why the last worker that was to start did not.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        lock(&self.0.broken).clone()
     }
 
     #[cfg(test)]
@@ -439,12 +446,21 @@ fn blocking(socket: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
 }
 
 /// Whether a worker is of our version, and which walls it has.
-fn check(report: &[u8]) -> io::Result<Vec<Wall>> {
+fn check(report: &[u8]) -> io::Result<Walls> {
+    let wall = |position: u8| Wall::ALL.get(usize::from(position)).copied();
+    let absence = |position: u8| Absence::ALL.get(usize::from(position)).copied();
     match messages::read(report)? {
-        Report::Ready { engine, walls } if engine == fingerprint() => Ok(walls
-            .into_iter()
-            .filter_map(|wall| Wall::ALL.get(usize::from(wall)).copied())
-            .collect()),
+        Report::Ready {
+            engine,
+            walls,
+            absent,
+        } if engine == fingerprint() => Ok(Walls {
+            standing: walls.into_iter().filter_map(wall).collect(),
+            absent: absent
+                .into_iter()
+                .filter_map(|(position, why)| Some((wall(position)?, absence(why)?)))
+                .collect(),
+        }),
         Report::Ready { .. } => Err(io::Error::other(
             "the dlambda-executor program is of another version",
         )),

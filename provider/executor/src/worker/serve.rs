@@ -13,9 +13,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::SetOnce;
 use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 
+use crate::code::CodeHandle;
 use crate::engine::setup as cannot;
 use crate::sandbox::{Code, Sandbox};
-use crate::wall::{Confinement, Wall, confine};
+use crate::wall::{Absence, Confinement, Wall, Walls, confine};
 use crate::wire::{self, WireCall, WireError, WireOutcome};
 use crate::worker::channel::{Outbox, Receiver};
 use crate::worker::messages::{self, Order, Report, Setup};
@@ -58,11 +59,11 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
     let report = match &prepared {
         Ok((_, walls)) => Report::Ready {
             engine: fingerprint(),
-            walls: Wall::ALL
+            walls: walls.standing.iter().filter_map(number).collect(),
+            absent: walls
+                .absent
                 .iter()
-                .enumerate()
-                .filter(|(_, wall)| walls.contains(wall))
-                .filter_map(|(position, _)| u8::try_from(position).ok())
+                .filter_map(|(wall, why)| Some((number(wall)?, position(&Absence::ALL, why)?)))
                 .collect(),
         },
         Err(error) => Report::Failed(error.to_string()),
@@ -81,6 +82,15 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
     Ok((worker, runtime))
 }
 
+fn number(wall: &Wall) -> Option<u8> {
+    position(&Wall::ALL, wall)
+}
+
+fn position<T: PartialEq>(all: &[T], one: &T) -> Option<u8> {
+    let position = all.iter().position(|other| other == one)?;
+    u8::try_from(position).ok()
+}
+
 fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
     let mut prefix = [0; 4];
     socket.read_exact(&mut prefix)?;
@@ -93,7 +103,7 @@ fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
     messages::read(&message)
 }
 
-fn prepare(setup: &Setup) -> Result<(Sandbox, Vec<Wall>), ExecutorError> {
+fn prepare(setup: &Setup) -> Result<(Sandbox, Walls), ExecutorError> {
     let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     let memory = size(setup.memory_bytes);
     let engine = Sandbox::engine(size(setup.calls), memory)?;

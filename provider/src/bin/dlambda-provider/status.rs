@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dlambda_proto::Report;
-use dlambda_provider::{Snapshot, query_status};
+use dlambda_provider::{ExecutionStatus, Snapshot, query_status};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -77,10 +77,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         execution,
         ..
     } = snapshot;
-    let walls = match execution.walls.join(", ") {
-        walls if walls.is_empty() => "NONE: functions run in the process with the keys".to_owned(),
-        walls => walls,
-    };
+    let walls = walls(execution);
     let mut plans = String::new();
     for queue in &snapshot.queues {
         plans += &format!(
@@ -134,6 +131,24 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     )
 }
 
+/// What stands around functions, what does not, and what is wrong with it.
+fn walls(execution: &ExecutionStatus) -> String {
+    let mut walls = match execution.walls.join(", ") {
+        none if none.is_empty() && execution.trouble.is_some() => {
+            "no worker process yet".to_owned()
+        }
+        none if none.is_empty() => "NONE: functions run in the process with the keys".to_owned(),
+        walls => walls,
+    };
+    for absent in &execution.absent_walls {
+        walls += &format!("\n            no {}: {}", absent.wall, absent.reason);
+    }
+    if let Some(trouble) = &execution.trouble {
+        walls += &format!("\nPROBLEM:    a worker process did not start: {trouble}");
+    }
+    walls
+}
+
 /// What is wrong and what to do, in a sentence.
 fn advice(snapshot: &Snapshot) -> &'static str {
     let Snapshot { state, .. } = snapshot;
@@ -141,6 +156,8 @@ fn advice(snapshot: &Snapshot) -> &'static str {
         "not reachable yet: wait, and if this lasts for minutes run `dlambda doctor`"
     } else if state == "draining" {
         "stopping after the calls that are running"
+    } else if snapshot.execution.trouble.is_some() {
+        "worker processes cannot start, and run nothing without the walls that could stand here: mend what PROBLEM names"
     } else if snapshot.faults > 0 {
         "some calls failed by my own fault: look at my log for the cause"
     } else if snapshot.execution.cache_rejected > 0 {
@@ -155,5 +172,29 @@ fn advice(snapshot: &Snapshot) -> &'static str {
         "most calls are refused: callers may want other plans or functions"
     } else {
         "nothing is wrong"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_that_failed_and_walls_that_are_not_offered_are_named() {
+        let mut execution = ExecutionStatus::default();
+        assert!(walls(&execution).starts_with("NONE"));
+        execution.trouble = Some("the wall chroot could stand and does not".to_owned());
+        let said = walls(&execution);
+        assert!(!said.contains("NONE") && said.contains("chroot"), "{said}");
+        execution.walls = vec!["seccomp".to_owned(), "rlimits".to_owned()];
+        execution.trouble = None;
+        let absent = r#"[{ "wall": "netns", "reason": "only when started as root" }]"#;
+        execution.absent_walls = serde_json::from_str(absent).expect("JSON");
+        let said = walls(&execution);
+        assert!(said.starts_with("seccomp, rlimits\n"), "{said}");
+        assert!(
+            said.ends_with("no netns: only when started as root"),
+            "{said}"
+        );
     }
 }
