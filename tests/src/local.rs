@@ -13,6 +13,8 @@ use dlambda_provider::{
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::program::binary;
+
 /// Keeps every session's record in memory.
 #[derive(Default)]
 pub struct Recorder(Mutex<Vec<SessionRecord>>);
@@ -34,12 +36,16 @@ impl LocalProvider {
     ///
     /// [`ProviderError`], from starting or from the call to itself.
     pub async fn start(
-        config: ProviderConfig,
+        mut config: ProviderConfig,
         functions: &Path,
         data: &Path,
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ProviderError> {
+        if config.execution.program.is_none() {
+            // A provider looks beside its own program, and cargo puts tests elsewhere.
+            config.execution.program = binary("dlambda-executor").ok();
+        }
         let data = DataDir::open(data)?;
         let provider = Provider::start(config, functions, data, transport, clock).await?;
         let endpoint = provider.endpoint();

@@ -178,9 +178,7 @@ impl Mixnet {
     pub async fn caller(&self, traffic: Traffic, pool: u8) -> Result<Arc<NymTransport>> {
         let role = NymRole::Caller { pool, entry: None };
         let network = self.network(traffic)?;
-        Ok(Arc::new(
-            NymTransport::start(&network, role, PATIENCE).await?,
-        ))
+        start(&network, role).await
     }
 
     /// A participant that is called, whose keys are in `directory`.
@@ -194,9 +192,7 @@ impl Mixnet {
         builder.recursive(true).mode(0o700).create(directory)?;
         let role = NymRole::Provider(directory.to_owned());
         let network = self.network(traffic)?;
-        Ok(Arc::new(
-            NymTransport::start(&network, role, PATIENCE).await?,
-        ))
+        start(&network, role).await
     }
 
     /// What every node has counted.
@@ -242,4 +238,11 @@ impl Mixnet {
         };
         Ok(serde_json::from_str(&line)?)
     }
+}
+
+/// With the helper that was built with the tests: a transport looks beside its own program, and cargo puts tests elsewhere.
+async fn start(network: &Network, role: NymRole) -> Result<Arc<NymTransport>> {
+    let helper = binary("dlambda-nym").context("`make nym` builds the helper")?;
+    let started = NymTransport::start_helper(helper, network, role, PATIENCE);
+    Ok(Arc::new(started.await?))
 }

@@ -43,7 +43,7 @@ pub enum Isolation {
     /// Guests run in worker processes that can reach nothing, and compiling happens in a process of its own.
     /// A hole in the WebAssembly engine then gives an attacker one worker, and nothing of this process.
     Processes {
-        /// The `dlambda-executor` program of this very version; see [`executor_program`].
+        /// The `dlambda-executor` program of this very version; see [`executor_program`](crate::executor_program).
         program: PathBuf,
         /// Worker processes, each with one thread for guests.
         workers: usize,
@@ -119,18 +119,6 @@ impl Default for CompileLimits {
             wall_time: Duration::from_secs(180),
         }
     }
-}
-
-/// Finds the `dlambda-executor` program that was installed with this one: in the same directory, or in the one above
-/// (where cargo puts it, seen from a test).
-pub fn executor_program() -> Option<PathBuf> {
-    let this = std::env::current_exe().ok()?;
-    let directories = this.ancestors().skip(1).take(2);
-    directories
-        .map(|directory| {
-            directory.join(format!("dlambda-executor{}", std::env::consts::EXE_SUFFIX))
-        })
-        .find(|path| path.is_file())
 }
 
 /// Shows neither the key nor where the cache is.

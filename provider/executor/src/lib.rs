@@ -9,7 +9,7 @@
 //! # async fn demo(wasm: bytes::Bytes) -> Result<(), Box<dyn std::error::Error>> {
 //! use dlambda_executor::{Executor, ExecutorConfig, Invocation, Isolation, Limits};
 //!
-//! let program = dlambda_executor::executor_program().ok_or("install dlambda-executor beside this program")?;
+//! let program = dlambda_executor::executor_program()?;
 //! let executor = Executor::new(ExecutorConfig::new(Isolation::processes(program)))?;
 //! let (function, _start) = executor.prepare(wasm).await?;
 //! let invocation = Invocation { input: "hello".into(), ..Invocation::default() };
@@ -48,6 +48,7 @@ mod engine;
 mod error;
 mod executor;
 mod function;
+mod helper;
 mod inspect;
 mod invocation;
 mod lane;
@@ -62,12 +63,13 @@ mod wall;
 mod wire;
 mod worker;
 
-pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, executor_program};
+pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation};
 pub use counts::Counts;
 pub use engine::{EngineFingerprint, fingerprint};
 pub use error::{Cost, ErrorKind, ExecutorError, Measure};
 pub use executor::{Executor, Start};
 pub use function::{Abi, Function, FunctionDigest};
+pub use helper::{ProgramError, executor_program};
 pub use invocation::{HttpRequest, HttpResponse, Invocation};
 pub use lane::{Lane, LaneConfig, LaneStatus};
 pub use limits::Limits;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dlambda_executor::LaneConfig;
+use dlambda_executor::{LaneConfig, ProgramError};
 use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName};
 use serde::Deserialize;
 use thiserror::Error;
@@ -39,14 +39,14 @@ pub enum ConfigError {
         problem: &'static str,
     },
     /// The program that runs functions is not where it should be.
-    #[error("the program dlambda-executor is not beside this one")]
-    NoExecutor,
+    #[error("{0}")]
+    NoExecutor(#[from] ProgramError),
 }
 
 impl HasKind for ConfigError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Read(_) | Self::NoExecutor => ErrorKind::Local,
+            Self::Read(_) | Self::NoExecutor(_) => ErrorKind::Local,
             Self::Syntax(_) | Self::Value { .. } => ErrorKind::Usage,
         }
     }

@@ -214,9 +214,12 @@ impl ProviderConfig {
         let memory = self.plans.iter().map(|plan| plan.memory_bytes).max();
         let execution = &self.execution;
         let isolation = if execution.process_isolation {
-            let program = execution.program.clone().or_else(executor_program);
+            let program = match &execution.program {
+                Some(program) => program.clone(),
+                None => executor_program()?,
+            };
             Isolation::Processes {
-                program: program.ok_or(ConfigError::NoExecutor)?,
+                program,
                 workers: execution.workers.max(1),
             }
         } else {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use dlambda_executor::{
     CodeCacheConfig, CompileLimits, Executor, ExecutorConfig, HttpRequest, Invocation, Isolation,
-    Limits, Outcome, Status, executor_program,
+    Limits, Outcome, Status,
 };
+use dlambda_tests::program::binary;
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
 
@@ -249,7 +250,7 @@ pub(crate) fn in_processes() -> ExecutorConfig {
             ..CompileLimits::default()
         },
         ..ExecutorConfig::new(Isolation::Processes {
-            program: executor_program().expect("cargo builds dlambda-executor beside the tests"),
+            program: binary("dlambda-executor").expect("built"),
             workers: 2,
         })
     }

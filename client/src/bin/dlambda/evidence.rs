@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use dlambda_client::{Arbiter, Judgement};
-use dlambda_executor::{ExecutorError, Isolation, executor_program, fingerprint};
+use dlambda_executor::{Isolation, fingerprint};
 use dlambda_proto::{
     Advert, CallEnding, ErrorKind, Evidence, Finding, Receipt, Report, SignedVerdict, decode,
     encode,
@@ -85,13 +85,9 @@ pub(crate) fn isolation(in_process: bool) -> Result<Isolation, Report> {
         say("DANGER: the function runs in this process; only the WebAssembly engine confines it");
         return Ok(Isolation::DangerouslyInProcess);
     }
-    let program = executor_program().ok_or_else(|| {
-        local::report(ExecutorError::Setup("dlambda-executor is not here".into()))
-    })?;
-    Ok(Isolation::Processes {
-        program,
-        workers: 1,
-    })
+    local::confined(
+        "install it in the same directory as dlambda; --no-process-isolation does without it",
+    )
 }
 
 pub(crate) fn words(finding: Finding) -> &'static str {

@@ -59,13 +59,16 @@ fn isolation(args: &RunArgs) -> Result<Isolation, Report> {
         say("DANGER: the function runs in this process; only the WebAssembly engine confines it");
         return Ok(Isolation::DangerouslyInProcess);
     }
-    let program = executor_program().ok_or_else(|| {
-        let message = "the program dlambda-executor is not beside this one";
-        Report::new(ErrorKind::Local, message).with_hint(
-            "install it in the same directory as dlambda; \
-             or, for a function that you trust, run with --no-process-isolation",
-        )
-    })?;
+    confined(
+        "install it in the same directory as dlambda; \
+         or, for a function that you trust, run with --no-process-isolation",
+    )
+}
+
+/// Isolation with one worker process; the hint is for who lacks the program.
+pub(crate) fn confined(hint: &str) -> Result<Isolation, Report> {
+    let program = executor_program()
+        .map_err(|error| Report::new(ErrorKind::Local, error.to_string()).with_hint(hint))?;
     Ok(Isolation::Processes {
         program,
         workers: 1,

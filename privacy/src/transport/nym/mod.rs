@@ -88,7 +88,8 @@ impl NymTransport {
     /// # Errors
     ///
     /// [`TransportError::NetworkDown`] if the network does not answer within
-    /// `deadline`, [`TransportError::Local`] if there is no helper.
+    /// `deadline`, [`TransportError::Local`] if there is no helper: the program that `DLAMBDA_NYM` names, or
+    /// `dlambda-nym` beside this program.
     ///
     /// # Cancel safety
     ///
@@ -98,11 +99,26 @@ impl NymTransport {
         role: NymRole,
         deadline: Duration,
     ) -> Result<Self, TransportError> {
-        let missing = || {
-            let why = "the program dlambda-nym is missing: `make nym` builds it; it belongs beside this program, or where DLAMBDA_NYM says";
-            TransportError::Local(why.into())
-        };
-        let program = Program::find().ok_or_else(missing)?;
+        let program = Program::find().map_err(|error| TransportError::Local(error.into()))?;
+        Self::start_boxed(program, network, role, deadline).await
+    }
+
+    /// The same with this helper.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`NymTransport::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn start_helper(
+        helper: PathBuf,
+        network: &Network,
+        role: NymRole,
+        deadline: Duration,
+    ) -> Result<Self, TransportError> {
+        let program = Program::at(helper).map_err(|error| TransportError::Local(error.into()))?;
         Self::start_boxed(program, network, role, deadline).await
     }
 

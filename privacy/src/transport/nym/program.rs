@@ -1,10 +1,12 @@
 //! The helper as a process.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use async_trait::async_trait;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::process::{Child, Command};
 
@@ -30,21 +32,56 @@ pub(super) struct Launched {
 #[derive(Clone)]
 pub(super) struct Program(PathBuf);
 
+/// Why there is no helper to start.
+#[derive(Debug, Error)]
+pub(super) enum ProgramError {
+    #[error(
+        "the program dlambda-nym is missing: `make nym` builds it; it belongs beside this program, or where DLAMBDA_NYM says"
+    )]
+    Missing,
+    /// Whoever can change it gets all that this user may do.
+    #[error(
+        "{} belongs to another user than this program does, or anybody may change it; DLAMBDA_NYM names another",
+        .0.display()
+    )]
+    NotTrusted(PathBuf),
+}
+
 impl Program {
-    /// The program that `DLAMBDA_NYM` names; or the one beside this program,
-    /// or in the directory above (where cargo puts it, seen from a test).
-    pub(super) fn find() -> Option<Self> {
+    /// The program that `DLAMBDA_NYM` names, or the one beside this program.
+    pub(super) fn find() -> Result<Self, ProgramError> {
         if let Some(path) = std::env::var_os(VARIABLE) {
-            return Some(Self(path.into())).filter(|it| it.0.is_file());
+            return Self::at(path.into());
         }
-        let this = std::env::current_exe().ok()?;
-        this.ancestors()
-            .skip(1)
-            .take(2)
-            .map(|directory| directory.join(format!("{NAME}{}", std::env::consts::EXE_SUFFIX)))
-            .find(|path| path.is_file())
-            .map(Self)
+        let this = std::env::current_exe().map_err(|_| ProgramError::Missing)?;
+        Self::beside(&this)
     }
+
+    /// This very file; whoever names it answers for it.
+    pub(super) fn at(path: PathBuf) -> Result<Self, ProgramError> {
+        let found = path.is_file().then_some(Self(path));
+        found.ok_or(ProgramError::Missing)
+    }
+
+    fn beside(this: &Path) -> Result<Self, ProgramError> {
+        let path = this.with_file_name(format!("{NAME}{}", std::env::consts::EXE_SUFFIX));
+        let found = Self::at(path)?;
+        if is_trusted(&found.0, this) {
+            Ok(found)
+        } else {
+            Err(ProgramError::NotTrusted(found.0))
+        }
+    }
+}
+
+/// Whether a program belongs to root or to the owner of this one, and not everybody may change it. A group that may is
+/// trusted: distributions give their users groups of their own, and `/usr/local` to those who administer it.
+fn is_trusted(path: &Path, this: &Path) -> bool {
+    const OTHERS_MAY_WRITE: u32 = 0o002;
+    let (Ok(found), Ok(this)) = (path.metadata(), this.metadata()) else {
+        return false;
+    };
+    [0, this.uid()].contains(&found.uid()) && found.mode() & OTHERS_MAY_WRITE == 0
 }
 
 #[async_trait]
@@ -70,5 +107,45 @@ impl Launch for Program {
             output: Box::new(child.stdout.take().ok_or_else(gone)?),
             _child: Some(child),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn write(path: &Path, mode: u32) {
+        fs::write(path, "").expect("written");
+        fs::set_permissions(path, Permissions::from_mode(mode)).expect("set");
+    }
+
+    #[test]
+    fn a_helper_in_the_directory_above_is_not_found() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let below = directory.path().join("below");
+        fs::create_dir(&below).expect("a directory");
+        let this = below.join("dlambda");
+        write(&this, 0o755);
+        write(&directory.path().join(NAME), 0o755);
+        assert!(matches!(Program::beside(&this), Err(ProgramError::Missing)));
+        write(&below.join(NAME), 0o755);
+        assert!(Program::beside(&this).is_ok());
+    }
+
+    #[test]
+    fn a_helper_that_anybody_may_change_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (this, helper) = (
+            directory.path().join("dlambda"),
+            directory.path().join(NAME),
+        );
+        write(&this, 0o755);
+        for (mode, trusted) in [(0o755, true), (0o775, true), (0o757, false), (0o702, false)] {
+            write(&helper, mode);
+            assert_eq!(Program::beside(&this).is_ok(), trusted, "{mode:o}");
+        }
     }
 }

@@ -8,9 +8,10 @@ mod single;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use dlambda_executor::{ExecutorConfig, Isolation, executor_program};
+use dlambda_executor::{ExecutorConfig, Isolation};
 
 use super::report::{Ratio, Report};
+use crate::program::binary;
 
 /// What to measure, and for how long.
 pub struct Setting {
@@ -100,7 +101,7 @@ fn example(name: &str) -> Result<bytes::Bytes> {
 
 /// Guests in worker processes, as providers run them.
 fn isolated() -> Result<ExecutorConfig> {
-    let program = executor_program().context("dlambda-executor is not built")?;
+    let program = binary("dlambda-executor")?;
     Ok(ExecutorConfig::new(Isolation::processes(program)))
 }
 
