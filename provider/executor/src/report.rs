@@ -1,15 +1,16 @@
 //! What a function is and what it wants, for its maker and for operators.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use wasmparser::{Parser, Payload};
 
-use crate::compile::Here;
+use crate::compile::Compiler;
 use crate::error::foreign_text;
 use crate::inspect::malformed;
-use crate::{Abi, ExecutorConfig, ExecutorError, inspect};
+use crate::{Abi, ErrorKind, ExecutorConfig, ExecutorError, inspect};
 
-/// Names listed of imports or exports; the rest is counted.
+/// Names listed of imports or exports, and as many kept in memory; the rest is counted.
 const LISTED: usize = 200;
 
 /// What can be said of a function without running it.
@@ -35,43 +36,77 @@ pub struct Inspection {
     pub varying: Vec<String>,
 }
 
-/// Parses, validates, compiles and links a function in this process. Meant for functions that this machine's user
-/// brings; it bounds neither memory nor time of the compiler.
+/// Parses a function, and has it validated, compiled and linked as for running: with process isolation in a process of
+/// its own within [`CompileLimits`](crate::CompileLimits). Needs a tokio runtime with a timer.
 ///
 /// # Errors
 ///
-/// [`ExecutorError::Malformed`] if nothing at all can be said, [`ExecutorError::Setup`].
-pub fn inspect_function(wasm: &[u8], config: &ExecutorConfig) -> Result<Inspection, ExecutorError> {
-    let structure = Structure::read(wasm)?;
-    let verdict = inspect::check(wasm, config)
-        .and_then(|_| Here::new(config)?.compile(wasm))
-        .map(|(abi, code)| (abi, code.len()));
-    let varying = structure
-        .imports
-        .keys()
-        .filter(|name| varies(name))
-        .cloned()
-        .collect();
-    let (imports, more_imports) = listed(structure.imports);
-    let (exports, more_exports) = listed(structure.exports);
+/// [`ExecutorError::Malformed`] if nothing at all can be said, [`ExecutorError::Setup`], [`ExecutorError::Fault`].
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the compiler, with process isolation.
+pub async fn inspect_function(
+    wasm: Bytes,
+    config: &ExecutorConfig,
+) -> Result<Inspection, ExecutorError> {
+    let structure = Structure::read(&wasm)?;
+    let bytes = wasm.len();
+    let verdict = compile(wasm, config).await;
+    if let Err(error) = &verdict
+        && error.kind() == ErrorKind::Internal
+    {
+        return Err(error.clone());
+    }
     Ok(Inspection {
-        bytes: wasm.len(),
+        bytes,
         is_component: structure.is_component,
         functions: structure.functions,
-        imports,
-        exports,
-        unlisted: more_imports + more_exports,
+        unlisted: structure.imports.unlisted + structure.exports.unlisted,
+        imports: structure.imports.into_names(),
+        exports: structure.exports.into_names(),
         verdict,
-        varying,
+        varying: structure.varying.into_names(),
     })
+}
+
+async fn compile(wasm: Bytes, config: &ExecutorConfig) -> Result<(Abi, usize), ExecutorError> {
+    inspect::size(&wasm, config)?;
+    let image = Compiler::new(config)?.compile(wasm).await?;
+    let bytes = usize::try_from(image.len()).unwrap_or(usize::MAX);
+    Ok((image.abi(), bytes))
+}
+
+/// The first names of many, in order.
+#[derive(Default)]
+struct Names {
+    names: BTreeSet<String>,
+    /// How many were not kept. One that comes again after that is counted again.
+    unlisted: usize,
+}
+
+impl Names {
+    fn insert(&mut self, name: String) {
+        self.names.insert(name);
+        // A module may have millions.
+        if self.names.len() > LISTED {
+            self.names.pop_last();
+            self.unlisted += 1;
+        }
+    }
+
+    fn into_names(self) -> Vec<String> {
+        self.names.into_iter().collect()
+    }
 }
 
 #[derive(Default)]
 struct Structure {
     is_component: bool,
     functions: usize,
-    imports: BTreeMap<String, ()>,
-    exports: BTreeMap<String, ()>,
+    imports: Names,
+    exports: Names,
+    varying: Names,
 }
 
 impl Structure {
@@ -88,7 +123,9 @@ impl Structure {
                     depth += 1;
                 }
                 Payload::End(_) => depth = depth.saturating_sub(1),
-                Payload::CodeSectionStart { count, .. } => structure.functions += count as usize,
+                Payload::CodeSectionStart { count, .. } => {
+                    structure.functions = structure.functions.saturating_add(count as usize);
+                }
                 Payload::ImportSection(imports) if depth == 1 => {
                     for import in imports.into_imports() {
                         let import = import.map_err(malformed)?;
@@ -117,21 +154,36 @@ impl Structure {
     }
 
     fn import(&mut self, name: &str) {
-        self.imports.insert(foreign_text(name), ());
+        let name = foreign_text(name);
+        if varies(&name) {
+            self.varying.insert(name.clone());
+        }
+        self.imports.insert(name);
     }
 
     fn export(&mut self, name: &str) {
-        self.exports.insert(foreign_text(name), ());
+        self.exports.insert(foreign_text(name));
     }
-}
-
-fn listed(names: BTreeMap<String, ()>) -> (Vec<String>, usize) {
-    let more = names.len().saturating_sub(LISTED);
-    (names.into_keys().take(LISTED).collect(), more)
 }
 
 fn varies(import: &str) -> bool {
     ["clock", "random", "poll_oneoff"]
         .iter()
         .any(|word| import.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_names_take_no_more_memory_than_those_listed() {
+        let mut names = Names::default();
+        for number in (0..1_000).rev() {
+            names.insert(format!("{number:04}"));
+        }
+        names.insert("0000".to_owned());
+        assert_eq!((names.names.len(), names.unlisted), (LISTED, 800));
+        assert_eq!(names.into_names()[..2], ["0000", "0001"]);
+    }
 }

@@ -351,6 +351,73 @@ async fn inspecting_says_what_a_function_is() {
     assert!(findings.contains(vary), "{findings}");
 }
 
+/// Each loop changes a local, and each local is asked for at the end: the compiler has to keep all of them apart in every
+/// loop. 137 KB, for which it takes 2 GB and most of a minute if nobody stops it.
+fn compile_bomb() -> String {
+    use std::fmt::Write as _;
+    let mut text = format!(
+        "(module (func (export \"_start\") (local{})",
+        " i64".repeat(3_000)
+    );
+    for number in 0..6_000 {
+        let local = number % 3_000;
+        let _infallible = write!(
+            text,
+            "(loop (local.set {local} (i64.add (local.get {local}) (i64.const 1)))
+                (br_if 0 (i64.eqz (local.get {local}))))"
+        );
+    }
+    for local in 0..3_000 {
+        let other = (local + 1) % 3_000;
+        let _infallible = write!(
+            text,
+            "(local.set {local} (i64.add (local.get {local}) (local.get {other})))"
+        );
+    }
+    text + "))"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inspecting_a_compile_bomb_takes_neither_memory_nor_time() {
+    let desk = Desk::new();
+    let bomb = desk.wat("bomb.wasm", &compile_bomb());
+    let home = desk.path("home");
+    let mut inspecting = tokio::process::Command::new(binary("dlambda").expect("built"))
+        .args(["--home", &home, "--max-time", "4"])
+        .args(["function", "inspect", &bomb])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let process = inspecting.id().expect("lives");
+    let begun = std::time::Instant::now();
+    let mut most = 0;
+    while inspecting.try_wait().expect("a child").is_none() {
+        most = most.max(peak_memory(process).unwrap_or(0));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let output = inspecting.wait_with_output().await.expect("ends");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!((1..100 << 20).contains(&most), "{most}");
+    assert!(
+        stderr(&output).contains("not compiled within 4 seconds"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+/// Bytes, while the process lives.
+fn peak_memory(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_response_is_shown_as_curl_would() {
     let desk = Desk::new();

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
 use dlambda_executor::{
     Abi, ErrorKind as ExecutorErrorKind, ExecutorConfig, ExecutorError, Inspection, fingerprint,
     inspect_function,
@@ -14,6 +15,8 @@ use tokio::time::timeout;
 use crate::cli::{Common, Format, InspectArgs};
 use crate::output::{Spinner, print};
 use crate::{input, local};
+
+const PROGRAM_HINT: &str = "install it in the same directory as dlambda";
 
 /// What is known of a file.
 struct Findings {
@@ -31,13 +34,13 @@ pub(crate) async fn run(
     format: Format,
 ) -> Result<ExitCode, Report> {
     let wasm = input::read_file(&args.file)?;
+    // Compilers are not made for what strangers write: as for a provider, it happens in a process that is bounded.
+    let config = ExecutorConfig::new(local::confined(PROGRAM_HINT)?);
     let spinner = Spinner::new(common.quiet || format == Format::Json);
     spinner.say("compiling the function".to_owned());
-    let inspecting = tokio::task::spawn_blocking(move || inspect(&wasm));
-    let findings = timeout(common.max_time, inspecting)
+    let findings = timeout(common.max_time, inspect(wasm.into(), &config))
         .await
-        .map_err(|_| out_of_time(common.max_time))?
-        .map_err(|error| Report::new(ErrorKind::Bug, error.to_string()))??;
+        .map_err(|_| out_of_time(common.max_time))??;
     drop(spinner);
     match format {
         Format::Json => print(&findings.json().to_string()),
@@ -55,8 +58,9 @@ fn out_of_time(max_time: Duration) -> Report {
     Report::new(ErrorKind::Deadline, message)
 }
 
-fn inspect(wasm: &[u8]) -> Result<Findings, Report> {
-    let inspected = inspect_function(wasm, &ExecutorConfig::dangerously_in_process());
+async fn inspect(wasm: Bytes, config: &ExecutorConfig) -> Result<Findings, Report> {
+    let (function, bytes) = (FunctionId::of(&wasm), wasm.len());
+    let inspected = inspect_function(wasm, config).await;
     let (inspection, verdict) = match inspected {
         Ok(inspection) => {
             let verdict = refusal(inspection.verdict.clone())?;
@@ -65,8 +69,8 @@ fn inspect(wasm: &[u8]) -> Result<Findings, Report> {
         Err(error) => (None, refusal(Err(error))?),
     };
     Ok(Findings {
-        function: FunctionId::of(wasm),
-        bytes: wasm.len(),
+        function,
+        bytes,
         inspection,
         verdict,
     })
@@ -175,9 +179,11 @@ fn list(name: &str, values: &[String]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_no_webassembly_is_refused_with_a_reason() {
-        let findings = inspect(b"#!/bin/sh").expect("findings");
+    #[tokio::test]
+    async fn what_is_no_webassembly_is_refused_with_a_reason() {
+        let config = ExecutorConfig::dangerously_in_process();
+        let findings = inspect("#!/bin/sh".into(), &config).await;
+        let findings = findings.expect("findings");
         assert!(findings.inspection.is_none());
         let json = findings.json();
         assert_eq!(

@@ -4,25 +4,27 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::processes::{alone, children, resident};
+use super::super::processes::{alone, children, eventually, resident};
 use super::super::{command, component, config, prepare, wat};
 use crate::{
     CompileLimits, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Measure, Status,
+    inspect_function,
 };
 
 const MEMORY: u64 = 256 << 20;
 const CPU: Duration = Duration::from_secs(3);
 
 /// A compiler with little memory and little time.
+const COMPILE: CompileLimits = CompileLimits {
+    memory_bytes: MEMORY,
+    cpu_time: CPU,
+    wall_time: Duration::from_secs(40),
+};
+
 fn small() -> Executor {
-    let compile = CompileLimits {
-        memory_bytes: MEMORY,
-        cpu_time: CPU,
-        wall_time: Duration::from_secs(40),
-    };
     Executor::new(ExecutorConfig {
         max_concurrent: 8,
-        compile,
+        compile: COMPILE,
         ..config()
     })
     .unwrap()
@@ -98,6 +100,7 @@ fn bombs() -> Vec<(&'static str, Bytes)> {
 async fn compile_bombs_are_refused_and_hurt_nobody() {
     let executor = small();
     let quick = prepare(&executor, command("")).await;
+    eventually("two workers", || executor.processes().len() == 2).await;
     let workers = executor.processes();
     // To write them down takes more memory than to have them refused.
     let bombs = bombs();
@@ -169,4 +172,27 @@ async fn compile_bombs_are_refused_and_hurt_nobody() {
         .unwrap();
     assert_eq!(outcome.status, Status::Exited(0));
     assert_eq!(executor.counts().workers_lost, 0);
+}
+
+/// Inspecting is for functions that somebody else wrote, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inspecting_a_compile_bomb_is_bounded_in_memory_and_time() {
+    let bomb = loops(1_000, 2_000);
+    let before = resident(std::process::id());
+    let begun = Instant::now();
+    let config = ExecutorConfig {
+        compile: COMPILE,
+        ..config()
+    };
+    let inspection = inspect_function(bomb, &config).await.unwrap();
+    let took = begun.elapsed();
+    assert!(
+        matches!(inspection.verdict, Err(ExecutorError::TooCostly(_))),
+        "{:?}",
+        inspection.verdict
+    );
+    assert_eq!((inspection.functions, inspection.exports.len()), (1, 2));
+    let grown = resident(std::process::id()).saturating_sub(before);
+    assert!(!alone() || grown < 32 << 20, "{grown}");
+    assert!(took < COMPILE.wall_time, "{took:?}");
 }
