@@ -45,6 +45,8 @@ fn confined(key: &Path, victim: u32, port: u16) -> BTreeMap<String, String> {
         .arg("probe")
         .arg(key)
         .args([victim.to_string(), port.to_string()])
+        // Of its own, all of which it could change if it were let.
+        .process_group(0)
         .stdin(Stdio::from(OwnedFd::from(there)))
         .stdout(Stdio::piped())
         .spawn()

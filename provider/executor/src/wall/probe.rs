@@ -76,7 +76,7 @@ pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
         // Their own priority, so that nothing changes where it is allowed.
         (
             "change the priority of its group",
-            outcome(getpriority_process(None).and_then(|own| setpriority_pgrp(None, own))),
+            outcome(setpriority_pgrp(None, own_priority())),
         ),
         ("change the priority of its user", renice_user()),
         (
@@ -106,14 +106,18 @@ fn read(path: &Path) -> std::io::Result<()> {
     File::open(path)?.read_exact(&mut byte)
 }
 
+/// That of a worker if it may not ask.
+fn own_priority() -> i32 {
+    getpriority_process(None).unwrap_or(10)
+}
+
 fn renice_user() -> Result<(), String> {
     if rustix::process::geteuid().is_root() {
         // It would be every process of the system.
         return Err("not tried".to_owned());
     }
     // 0 is the user that asks.
-    let own = getpriority_process(None);
-    outcome(own.and_then(|own| setpriority_user(Uid::from_raw(0), own)))
+    outcome(setpriority_user(Uid::from_raw(0), own_priority()))
 }
 
 /// By the clock that is named after the process.
