@@ -18,6 +18,7 @@ mod error;
 pub mod exchange;
 pub mod logging;
 pub mod network;
+pub mod process;
 pub mod transport;
 pub mod wire;
 

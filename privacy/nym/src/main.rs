@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
+    process::keep_memory_private().context("memory cannot be kept private")?;
     process::die_with_parent().context("the parent's death cannot be watched for")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -24,6 +24,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use cli::{Cli, Command, FunctionCommand};
 use dlambda_privacy::logging;
+use dlambda_privacy::process::keep_memory_private;
 use dlambda_proto::{ErrorKind, Report};
 
 /// For what is written at the end, on a busy machine.
@@ -33,7 +34,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::init();
     let format = cli.format;
-    let outcome = tokio::runtime::Runtime::new()
+    let outcome = keep_memory_private()
+        .and_then(|()| tokio::runtime::Runtime::new())
         .map_err(|error| Report::new(ErrorKind::Local, error.to_string()))
         .and_then(|runtime| {
             let outcome = runtime.block_on(async {
