@@ -17,11 +17,12 @@ use dlambda_proto::{
     SignedAdvert, UnixSeconds, Verified, decode,
 };
 
+use rand_core::Rng as _;
 use tokio::io::AsyncReadExt as _;
 
 use crate::transport::{BoxStream, Stream};
 use crate::wire::{Budget, read_frame, write_frame};
-use crate::{ExchangeError, WireError};
+use crate::{ExchangeError, WireError, os_rng};
 use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 
 /// A reply, opened, and what it weighed on the wire.
@@ -56,6 +57,9 @@ pub struct Welcome {
 
 /// Receives and verifies what a provider sends when a stream opens.
 ///
+/// The advert has to be valid at a time up to half an hour before or after `now`, drawn anew each time: so a provider that
+/// sets an edge near to `now` and watches whether we go on does not learn what our clock shows.
+///
 /// # Errors
 ///
 /// [`ExchangeError`]: nothing arrives before `deadline`
@@ -81,7 +85,9 @@ pub async fn receive_greeting(
         return Err(refusal(&frame));
     }
     let greeting: Greeting = decode(frame.body())?;
-    let advert = greeting.advert.verify(now, served_by)?;
+    // The provider chose the edges, and sees whether we go on.
+    let blurred = now.blurred(os_rng().next_u64());
+    let advert = greeting.advert.verify(blurred, served_by)?;
     if greeting.effort > Greeting::MAX_EFFORT {
         return Err(AdvertError::Bound("effort").into());
     }

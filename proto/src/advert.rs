@@ -316,6 +316,8 @@ impl SignedAdvert {
     /// Believes the advert only if the identity in it signed it, it is valid
     /// at `now`, it names the endpoint that `served_by` it, and it keeps its bounds.
     ///
+    /// Whoever does not want to show its clock passes a [blurred](UnixSeconds::blurred) time.
+    ///
     /// # Errors
     ///
     /// [`AdvertError`] says which of these does not hold.
@@ -329,7 +331,6 @@ impl SignedAdvert {
             return Err(AdvertError::NotValidNow {
                 from: advert.validity.from,
                 until: advert.validity.until,
-                now,
             });
         }
         if !advert.endpoints.contains(served_by) {

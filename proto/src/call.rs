@@ -222,6 +222,11 @@ pub enum TokenProblem {
     Expired,
 }
 
+/// How long a provider keeps an answer for a request that comes again, in seconds from when it was given.
+///
+/// For as long, and no longer, a caller may send a token again without being asked to.
+pub const ANSWER_KEPT_SECONDS: u64 = 300;
+
 /// What a call used at the provider.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
 #[cbor(array)]
@@ -233,10 +238,10 @@ pub struct Usage {
     #[n(1)]
     pub peak_memory_bytes: u64,
     /// Time from opening the call to starting the function, in microseconds:
-    /// waiting for a turn, and compiling if the function was cold.
+    /// waiting for a turn, and compiling if the function was cold. In replies [coarse](Usage::coarse).
     #[n(2)]
     pub queue_us: u64,
-    /// Time that the function ran, in microseconds.
+    /// Time that the function ran, in microseconds. In replies [coarse](Usage::coarse).
     #[n(3)]
     pub execute_us: u64,
     /// Where the compiled code came from.
@@ -246,6 +251,33 @@ pub struct Usage {
     /// call again.
     #[n(5)]
     pub deterministic: bool,
+}
+
+impl Usage {
+    /// Shortest time but none that is told, in microseconds: a quarter of a second.
+    pub const LEAST_TIME_US: u64 = 250_000;
+
+    /// The same with its times rounded up to a quarter of a second, a half, one, two, four and so on: precise ones would
+    /// show to any caller how busy the provider is with the calls of others.
+    #[must_use]
+    pub fn coarse(self) -> Self {
+        Self {
+            queue_us: coarse(self.queue_us),
+            execute_us: coarse(self.execute_us),
+            ..self
+        }
+    }
+}
+
+/// The next of the times that may be told; none stays none, since nothing was waited for or run then.
+fn coarse(time_us: u64) -> u64 {
+    if time_us == 0 {
+        return 0;
+    }
+    let steps = time_us.div_ceil(Usage::LEAST_TIME_US);
+    let step = steps.checked_next_power_of_two();
+    step.and_then(|steps| steps.checked_mul(Usage::LEAST_TIME_US))
+        .unwrap_or(u64::MAX)
 }
 
 /// Where the compiled code of a call came from.
@@ -467,6 +499,21 @@ mod tests {
             let _ = decode::<CallEnvelope>(&bytes);
             let _ = decode::<crate::SignedAdvert>(&bytes);
             let _ = decode::<Refusal>(&bytes);
+        }
+
+        #[test]
+        fn times_in_replies_are_of_few_values_and_never_too_short(queue_us: u64, execute_us: u64, less in 0..1_u64 << 40) {
+            let usage = Usage { fuel: 1, queue_us, execute_us, ..Usage::default() };
+            let coarse = usage.coarse();
+            prop_assert_eq!(Usage { queue_us, execute_us, ..coarse }, usage, "nothing else changes");
+            prop_assert_eq!(coarse.coarse(), coarse);
+            for (exact, told) in [(queue_us, coarse.queue_us), (execute_us, coarse.execute_us), (less, super::coarse(less))] {
+                prop_assert!(told >= exact);
+                let steps = told / Usage::LEAST_TIME_US;
+                let is_step = told % Usage::LEAST_TIME_US == 0 && (steps == 0 || steps.is_power_of_two());
+                prop_assert!(is_step || told == u64::MAX, "{}", told);
+                prop_assert!(exact == 0 || told <= exact.saturating_mul(2).max(Usage::LEAST_TIME_US) || told == u64::MAX);
+            }
         }
 
         #[test]

@@ -78,18 +78,17 @@ pub enum AdvertError {
     /// The identity named in the advert did not sign it.
     #[error("the advert is not signed by the provider it names")]
     Signature,
-    /// The advert is not valid at this time.
+    /// The advert is not valid at this time, or may soon not be, or was not a little while ago.
     #[error(
-        "the advert is valid from {} until {} (Unix time), and it is {} now; check this machine's clock",
-        from.0, until.0, now.0
+        "the advert is valid from {} until {} (Unix time), and that does not reach far enough around the time \
+         of this machine; check its clock",
+        from.0, until.0
     )]
     NotValidNow {
         /// First valid second.
         from: UnixSeconds,
         /// First second after validity.
         until: UnixSeconds,
-        /// The time it was checked at.
-        now: UnixSeconds,
     },
     /// The advert is served from an endpoint that it does not name.
     #[error("the advert does not name the address that served it")]

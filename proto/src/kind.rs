@@ -36,9 +36,8 @@ pub enum ErrorKind {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Retry {
-    /// A second try, on a fresh circuit, may well work at once.
-    Now,
-    /// It may work later, or after the cause was mended.
+    /// It may work later, at a time of the caller's choice, or after the cause was mended. At once would
+    /// be recognised as a second try.
     Later,
     /// The same call will fail the same way.
     Never,
@@ -65,8 +64,9 @@ impl ErrorKind {
     #[must_use]
     pub fn retry(self) -> Retry {
         match self {
-            Self::Deadline => Retry::Now,
-            Self::NoProvider | Self::NetworkDown | Self::Refused | Self::Local => Retry::Later,
+            Self::NoProvider | Self::NetworkDown | Self::Refused | Self::Deadline | Self::Local => {
+                Retry::Later
+            }
             Self::FunctionFailed | Self::Usage | Self::ProviderMisbehaved | Self::Bug => {
                 Retry::Never
             }
@@ -81,12 +81,12 @@ impl ErrorKind {
                 "look at the function's own messages above, or choose a larger plan"
             }
             Self::Usage => "see --help",
-            Self::NoProvider => {
-                "check the address, and ask the provider's operator whether it is up"
+            Self::NoProvider => "check the address; the provider may be down, so ask another one",
+            Self::Refused => {
+                "read the provider's reason; ask another provider, or this one at another time"
             }
-            Self::Refused => "read the provider's reason; try again later or ask another provider",
             Self::NetworkDown => "run `dlambda doctor` to see which part of the network is missing",
-            Self::Deadline => "try again, or allow more time with --max-time",
+            Self::Deadline => "allow more time with --max-time, or ask another provider",
             Self::ProviderMisbehaved => "do not use this provider; keep the message as evidence",
             Self::Local => "check that the named file or directory exists and is yours alone",
             Self::Bug => "this is a fault in D-Lambda: please report the message",
@@ -98,4 +98,32 @@ impl ErrorKind {
 pub trait HasKind {
     /// The kind of this error.
     fn kind(&self) -> ErrorKind;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever follows such advice makes calls that are known as one caller's by their time or content, or asks in
+    /// person about a call that was anonymous.
+    #[test]
+    fn no_hint_advises_what_links_calls() {
+        use ErrorKind as Kind;
+        let all = [
+            Kind::FunctionFailed,
+            Kind::Usage,
+            Kind::NoProvider,
+            Kind::Refused,
+            Kind::NetworkDown,
+            Kind::Deadline,
+            Kind::ProviderMisbehaved,
+            Kind::Local,
+            Kind::Bug,
+        ];
+        for kind in all {
+            for word in ["again", "retry", "operator"] {
+                assert!(!kind.hint().contains(word), "{kind:?}: {}", kind.hint());
+            }
+        }
+    }
 }

@@ -35,8 +35,8 @@ mod token;
 
 pub use advert::{Admission, Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
 pub use call::{
-    CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint, FunctionSource,
-    Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
+    ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint,
+    FunctionSource, Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
 };
 pub use codec::{decode, encode};
 pub use contract::{
@@ -64,5 +64,5 @@ pub use plan::{Plan, PlanName};
 pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;
 pub use shape::check_shape;
-pub use time::{UnixSeconds, Validity};
+pub use time::{CLOCK_BLUR_SECONDS, UnixSeconds, Validity};
 pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

@@ -10,9 +10,9 @@ use std::time::Duration;
 use dlambda_crypto::negotiation::Issuers;
 use dlambda_crypto::seal::EpochSecret;
 use dlambda_proto::{
-    Admission, Advert, CallEnvelope, Endpoints, Epoch, Frame, FrameKind, Greeting, IdentityKey,
-    Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms, SignedAdvert, Specs,
-    UnixSeconds, Validity, encode,
+    Admission, Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Endpoints, Epoch, Frame, FrameKind,
+    Greeting, IdentityKey, Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms,
+    SignedAdvert, Specs, UnixSeconds, Validity, encode,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
@@ -25,8 +25,14 @@ use crate::ledger::EpochRecord;
 /// ends early.
 const MAX_SEEN: usize = 1 << 20;
 
-/// An advert is valid from an hour before it was made: callers' clocks differ.
+/// Callers' clocks may be off by an hour.
 const CLOCK_TOLERANCE: u64 = 3600;
+
+/// An advert is valid from so long before it was made: callers look with a clock that they have blurred.
+const VALID_BEFORE: u64 = CLOCK_TOLERANCE + CLOCK_BLUR_SECONDS;
+
+/// And for so long at least after it was last shown.
+const VALID_AFTER: u64 = 2 * CLOCK_BLUR_SECONDS;
 
 /// What every advert of a provider says, whatever the epoch.
 pub(crate) struct Offer {
@@ -315,7 +321,7 @@ impl Offer {
         issuers: &Issuers,
         now: UnixSeconds,
     ) -> Advert {
-        let from = UnixSeconds(now.0.saturating_sub(CLOCK_TOLERANCE));
+        let from = UnixSeconds(now.0.saturating_sub(VALID_BEFORE));
         let advertised = now.plus(self.epoch.as_secs());
         // What is bought in the last minute of an epoch is good for a whole
         // epoch more, as far as readers accept.
@@ -348,7 +354,7 @@ impl Offer {
                 secret.epoch(),
                 Validity {
                     from,
-                    until: advertised.plus(self.overlap.as_secs()),
+                    until: advertised.plus(self.overlap.as_secs().max(VALID_AFTER)),
                 },
                 secret.public_key(),
                 receipts.id(),

@@ -11,14 +11,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use dlambda_proto::{CallToken, Completion, Reply, RequestDigest, TokenProblem};
+use dlambda_proto::{
+    ANSWER_KEPT_SECONDS, CallToken, Completion, Reply, RequestDigest, TokenProblem,
+};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::ledger::{Ledger, LedgerError, Spending};
 
 /// How long an answer waits for its acknowledgement, from the last time that
 /// it was given.
-const KEEP: Duration = Duration::from_secs(300);
+const KEEP: Duration = Duration::from_secs(ANSWER_KEPT_SECONDS);
 /// How long a request that ran, and was never answered, may come again.
 const KEEP_UNANSWERED: Duration = Duration::from_secs(3600);
 /// Largest answer that is kept; what is larger is run again when asked for again.
