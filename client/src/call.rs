@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::wallet::Resuming;
 use dlambda_proto::{Endpoint, FunctionId, HttpRequest, PlanName};
 
 /// One call, as its caller describes it.
@@ -14,6 +15,7 @@ pub struct Call {
     pub(crate) args: Vec<String>,
     pub(crate) input: Vec<u8>,
     pub(crate) http: Option<HttpRequest>,
+    pub(crate) resuming: Resuming,
 }
 
 /// How a caller names a function.
@@ -39,6 +41,7 @@ impl Call {
             args: Vec::new(),
             input: Vec::new(),
             http: None,
+            resuming: Resuming::Soon,
         }
     }
 
@@ -56,6 +59,19 @@ impl Call {
     pub fn args(self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
         Self {
             args: args.into_iter().map(Into::into).collect(),
+            ..self
+        }
+    }
+
+    /// Takes up the very same call, which was interrupted at any time before, with its token: otherwise this happens by
+    /// itself within five minutes, and later never. If there is none, the call fails.
+    ///
+    /// The provider sees one token at two times, and so that the same caller was here at both; if it answered the
+    /// first time, it refuses the token.
+    #[must_use]
+    pub fn resume(self) -> Self {
+        Self {
+            resuming: Resuming::AtAnyTime,
             ..self
         }
     }

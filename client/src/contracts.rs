@@ -13,6 +13,7 @@ use dlambda_crypto::{NegotiationError, work};
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
+use dlambda_privacy::{ExchangeError, WireError};
 use dlambda_proto::{
     Admission, Advert, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest,
     Endpoint, EquivocationProof, Proposal, SignedContract,
@@ -20,9 +21,10 @@ use dlambda_proto::{
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep_until, timeout_at};
 use zeroize::Zeroizing;
 
+use crate::patience::{Patience, Wire};
 use crate::wallet::{Draft, Wallet};
 use crate::{ContractError, Querier};
 
@@ -59,6 +61,13 @@ pub enum Offered {
     Countered(Counter),
 }
 
+/// A stream on which the greeting was read and believed.
+struct Open {
+    stream: BoxStream,
+    welcome: Welcome,
+    wire: Wire,
+}
+
 /// Hears how far a contract has come.
 type Watch<'a> = dyn FnMut(ContractProgress) + Send + 'a;
 
@@ -78,7 +87,10 @@ pub struct Settled {
 
 impl Querier {
     /// Proposes a contract. `agree` sees it before anything is sent; nothing is
-    /// stored or sent without its consent.
+    /// stored or sent without its consent. It must answer at once: a stream is open meanwhile, and the provider would see
+    /// how long somebody reads.
+    ///
+    /// A stream that is open when `max_time` is over is given up within [`WIRE_STEP`](crate::WIRE_STEP) after it.
     ///
     /// # Errors
     ///
@@ -98,10 +110,9 @@ impl Querier {
     ) -> Result<Offered, ContractError> {
         let mut agree = Some(agree);
         let mut agree = |contract: &Contract| agree.take().is_some_and(|agree| agree(contract));
-        let negotiating = self.negotiate_boxed(provider, wish, max_time, &mut agree, &mut progress);
-        timeout(max_time, negotiating)
+        let patience = Patience::new(max_time);
+        self.negotiate_boxed(provider, wish, patience, &mut agree, &mut progress)
             .await
-            .map_err(|_| ContractError::Deadline(max_time.as_secs()))?
     }
 
     /// Proposes once more what was proposed without an answer, and confirms
@@ -136,10 +147,10 @@ impl Querier {
                 continue;
             }
             let silent = &mut |_| {};
-            let again = Box::pin(self.propose(draft, None, max_time, silent));
-            match timeout(max_time, again).await {
-                Ok(Ok(Offered::Signed(_))) => settled.granted += 1,
-                Ok(Ok(Offered::Countered(_)) | Err(ContractError::Lapsed(_))) => {
+            let patience = Patience::new(max_time);
+            match Box::pin(self.propose(draft, None, patience, silent)).await {
+                Ok(Offered::Signed(_)) => settled.granted += 1,
+                Ok(Offered::Countered(_)) | Err(ContractError::Lapsed(_)) => {
                     settled.lapsed += 1;
                 }
                 _ => settled.left += 1,
@@ -151,9 +162,9 @@ impl Querier {
                 settled.left += 1;
                 continue;
             }
-            let confirming = Box::pin(self.confirm_again(&open.endpoint, &open.signed, max_time));
-            match timeout(max_time, confirming).await {
-                Ok(Ok(())) => settled.confirmed += 1,
+            let patience = Patience::new(max_time);
+            match Box::pin(self.confirm_again(&open.endpoint, &open.signed, patience)).await {
+                Ok(()) => settled.confirmed += 1,
                 _ => settled.left += 1,
             }
         }
@@ -165,23 +176,24 @@ impl Querier {
         &'a self,
         provider: &'a Endpoint,
         wish: &'a Wish,
-        max_time: Duration,
+        patience: Patience,
         agree: &'a mut (dyn FnMut(&Contract) -> bool + Send),
         progress: &'a mut Watch<'_>,
     ) -> BoxFuture<'a, Result<Offered, ContractError>> {
-        Box::pin(self.negotiate(provider, wish, max_time, agree, progress))
+        Box::pin(self.negotiate(provider, wish, patience, agree, progress))
     }
 
     async fn negotiate(
         &self,
         provider: &Endpoint,
         wish: &Wish,
-        max_time: Duration,
+        patience: Patience,
         agree: &mut (dyn FnMut(&Contract) -> bool + Send),
         progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let wallet = self.needed_wallet()?;
-        let (stream, welcome) = self.greet(provider, progress).await?;
+        let open = self.greet(provider, patience, progress).await?;
+        let welcome = &open.welcome;
         let mut seed = Zeroizing::new([0; 32]);
         os_rng().fill_bytes(&mut *seed);
         let negotiation = Negotiation::begin(&welcome.advert, wish, seed.clone())?;
@@ -197,25 +209,28 @@ impl Querier {
         };
         let stored = draft.clone();
         blocking(move || wallet.begin(&stored)).await?;
-        self.propose(draft, Some((stream, welcome)), max_time, progress)
-            .await
+        self.propose(draft, Some(open), patience, progress).await
     }
 
     /// Proposes what is in the wallet, until there is an answer.
     async fn propose(
         &self,
         draft: Draft,
-        open: Option<(BoxStream, Welcome)>,
-        max_time: Duration,
+        open: Option<Open>,
+        patience: Patience,
         progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let id = draft.contract.id();
         let mut open = open;
         let mut attempt = 1;
         loop {
-            let tried = self.propose_once(&draft, open.take(), max_time, progress);
+            let tried = self.propose_once(&draft, open.take(), patience, progress);
             match tried.await {
-                Err(error) if error.is_worth_another_circuit() && attempt < MAX_ATTEMPTS => {
+                Err(error) if error.is_worth_another_circuit() => {
+                    if attempt == MAX_ATTEMPTS {
+                        return Err(error.or_deadline(patience));
+                    }
+                    error.wait_for_another(patience).await?;
                     attempt += 1;
                     tracing::info!(attempt, "proposing again on another circuit");
                 }
@@ -235,20 +250,25 @@ impl Querier {
     async fn propose_once(
         &self,
         draft: &Draft,
-        open: Option<(BoxStream, Welcome)>,
-        max_time: Duration,
+        open: Option<Open>,
+        patience: Patience,
         progress: &mut Watch<'_>,
     ) -> Result<Offered, ContractError> {
         let wallet = self.needed_wallet()?;
-        let (mut stream, welcome) = match open {
+        let open = match open {
             Some(open) => open,
-            None => self.greet(&draft.endpoint, progress).await?,
+            None => self.greet(&draft.endpoint, patience, progress).await?,
         };
+        let Open {
+            mut stream,
+            welcome,
+            wire,
+        } = open;
         let (proposal, proposed) = prepare(draft.clone()).await?;
         let request = ContractRequest::Propose(Box::new(proposal));
-        let sealed = self.seal(&welcome, &request, progress).await?;
+        let sealed = self.seal(&welcome, &request, wire, progress).await?;
         progress(ContractProgress::Proposing);
-        let answer = exchange_contract(&mut *stream, sealed, max_time).await?;
+        let answer = exchange_contract(&mut *stream, sealed, wire.left()).await?;
         let step = spawn_blocking(move || proposed.receive(answer)).await;
         let agreement = match step.map_err(|_| ContractError::Interrupted)?? {
             Step::Countered(counter) => return Ok(Offered::Countered(counter)),
@@ -266,7 +286,7 @@ impl Querier {
         let into = wallet.clone();
         blocking(move || into.complete(&id, stored, calls, ratings)).await?;
         // The tokens are ours. A confirmation that is lost is sent again later.
-        let confirmed = self.confirm(&mut stream, &welcome.advert, &request, max_time);
+        let confirmed = self.confirm(&mut stream, &welcome.advert, &request, wire);
         if matches!(confirmed.await, Ok(true)) {
             blocking(move || wallet.confirmed(&id)).await?;
         }
@@ -279,10 +299,10 @@ impl Querier {
         stream: &mut BoxStream,
         advert: &Advert,
         request: &ContractRequest,
-        max_time: Duration,
+        wire: Wire,
     ) -> Result<bool, ContractError> {
         let sealed = SealedContractRequest::seal(advert, request, &mut os_rng())?;
-        let answer = exchange_contract(&mut **stream, sealed, max_time).await?;
+        let answer = exchange_contract(&mut **stream, sealed, wire.left()).await?;
         Ok(answer == ContractAnswer::Confirmed)
     }
 
@@ -290,13 +310,17 @@ impl Querier {
         &self,
         endpoint: &Endpoint,
         contract: &SignedContract,
-        max_time: Duration,
+        patience: Patience,
     ) -> Result<(), ContractError> {
         let wallet = self.needed_wallet()?;
-        let (mut stream, welcome) = self.greet(endpoint, &mut |_| {}).await?;
+        let Open {
+            mut stream,
+            welcome,
+            wire,
+        } = self.greet(endpoint, patience, &mut |_| {}).await?;
         let request = confirmation(contract);
-        let sealed = self.seal(&welcome, &request, &mut |_| {}).await?;
-        let answer = exchange_contract(&mut *stream, sealed, max_time).await?;
+        let sealed = self.seal(&welcome, &request, wire, &mut |_| {}).await?;
+        let answer = exchange_contract(&mut *stream, sealed, wire.left()).await?;
         acknowledge(stream).await;
         match answer {
             ContractAnswer::Confirmed => {
@@ -312,13 +336,18 @@ impl Querier {
     async fn greet(
         &self,
         endpoint: &Endpoint,
+        patience: Patience,
         progress: &mut Watch<'_>,
-    ) -> Result<(BoxStream, Welcome), ContractError> {
+    ) -> Result<Open, ContractError> {
         let mut attempt = 1;
         loop {
             progress(ContractProgress::Connecting { attempt });
-            match self.greet_once(endpoint).await {
-                Err(error) if error.is_worth_another_circuit() && attempt < MAX_ATTEMPTS => {
+            match self.greet_once(endpoint, patience).await {
+                Err(error) if error.is_worth_another_circuit() => {
+                    if attempt == MAX_ATTEMPTS {
+                        return Err(error.or_deadline(patience));
+                    }
+                    error.wait_for_another(patience).await?;
                     attempt += 1;
                 }
                 ended => return ended,
@@ -326,8 +355,15 @@ impl Querier {
         }
     }
 
-    async fn greet_once(&self, endpoint: &Endpoint) -> Result<(BoxStream, Welcome), ContractError> {
-        let mut stream = self.transport().dial(endpoint).await?;
+    async fn greet_once(
+        &self,
+        endpoint: &Endpoint,
+        patience: Patience,
+    ) -> Result<Open, ContractError> {
+        let dialling = patience.before_opening(self.transport().dial(endpoint));
+        let dialled = dialling.await;
+        let mut stream = dialled.ok_or(ContractError::Deadline(patience.seconds()))??;
+        let wire = patience.on_the_wire();
         let now = self.clock().now();
         let welcome = receive_greeting(&mut *stream, endpoint, now, GREETING).await?;
         let mut other = self.remember(&welcome.advert, &welcome.signed);
@@ -343,15 +379,20 @@ impl Querier {
                 one: welcome.signed,
                 other,
             }))),
-            None => Ok((stream, welcome)),
+            None => Ok(Open {
+                stream,
+                welcome,
+                wire,
+            }),
         }
     }
 
-    /// Seals, and does the work that is asked for.
+    /// Seals, and does the work that is asked for. With work, it returns at one of few times after the greeting.
     async fn seal(
         &self,
         welcome: &Welcome,
         request: &ContractRequest,
+        wire: Wire,
         progress: &mut Watch<'_>,
     ) -> Result<SealedContractRequest, ContractError> {
         let sealed = SealedContractRequest::seal(&welcome.advert, request, &mut os_rng())?;
@@ -363,12 +404,20 @@ impl Querier {
         let (provider, envelope) = (welcome.advert.provider, sealed.envelope().clone());
         let stop = StopWhenDropped::default();
         let stopped = Arc::clone(&stop.0);
+        let starts = [os_rng().next_u64(), os_rng().next_u64()];
         let working = spawn_blocking(move || {
-            work::perform(&provider, &envelope, effort, || {
+            work::perform(&provider, &envelope, effort, starts, || {
                 stopped.load(Ordering::Relaxed)
             })
         });
-        let work = working.await.ok().flatten();
+        let worked = timeout_at(wire.give_up, async {
+            let work = working.await.ok().flatten();
+            let time = work::sending_time(effort, wire.opened.elapsed());
+            sleep_until(wire.opened + time).await;
+            work
+        });
+        let worked = worked.await;
+        let work = worked.map_err(|_| ExchangeError::from(WireError::Deadline))?;
         Ok(sealed.with_work(work.ok_or(ContractError::Interrupted)?))
     }
 

@@ -37,6 +37,8 @@ pub struct Ended {
     pub attempts: u32,
     /// Whether the function travelled with the call.
     pub attached: bool,
+    /// Whether the provider refused a token that must be good. That is misbehaviour, and cannot be proven.
+    pub refused_a_good_token: bool,
 }
 
 impl Ended {
@@ -76,6 +78,9 @@ impl Ended {
             Completion::TooLarge => return Err(CallError::TooLarge),
             Completion::ProviderFault => return Err(CallError::ProviderFault),
             Completion::Busy { retry_seconds } => return Err(CallError::Busy(retry_seconds)),
+            Completion::Unpaid(problem) if self.refused_a_good_token => {
+                return Err(CallError::TokenRefused(problem));
+            }
             Completion::Unpaid(problem) => return Err(CallError::Unpaid(problem)),
             _ => return Err(CallError::UnknownAnswer),
         };

@@ -9,6 +9,7 @@ use dlambda_proto::{
 use thiserror::Error;
 
 use crate::WalletError;
+use crate::patience::Patience;
 
 /// Why a call brought no answer.
 #[derive(Debug, Error)]
@@ -48,7 +49,7 @@ pub enum CallError {
     #[error("the input or the function is larger than the provider allows; try a larger plan")]
     TooLarge,
     /// The provider has too much to do.
-    #[error("the provider has too much to do; it suggests trying again in {0} seconds")]
+    #[error("the provider has too much to do, by its own account for {0} seconds more")]
     Busy(u32),
     /// The provider failed at its own task.
     #[error("the provider failed to run the function; the function is not at fault")]
@@ -81,9 +82,16 @@ pub enum CallError {
     /// The tokens were sold by somebody else, who was at this address before.
     #[error("another provider answers at this address than the one that sold the wallet's tokens")]
     OtherProvider,
-    /// The provider does not take the token.
+    /// The provider does not take the token, and may be right: the call was interrupted before, or the token is about to end.
     #[error("the provider does not take the call's token: {}", problem(.0))]
     Unpaid(TokenProblem),
+    /// The provider does not take a token that it sold, with a proof that it is good, and that nothing was sent with
+    /// before. Its answer is not signed, so this convinces nobody else.
+    #[error("the provider refuses a good token that it sold itself: {}", problem(.0))]
+    TokenRefused(TokenProblem),
+    /// The interrupted call that was to be taken up is none, or none any more.
+    #[error("the wallet has no token with which this very call was interrupted")]
+    NothingToResume,
     /// The provider's receipt is missing or contradicts its reply.
     #[error("{0}")]
     Receipt(#[from] ReceiptError),
@@ -106,6 +114,13 @@ impl CallError {
             Self::Exchange(error) => error.is_worth_another_circuit(),
             _ => false,
         }
+    }
+}
+
+impl CallError {
+    /// Whether the provider has turned the call away, and chose that moment.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::Exchange(ExchangeError::Refused(_)))
     }
 }
 
@@ -166,6 +181,27 @@ impl ContractError {
     }
 }
 
+impl ContractError {
+    /// This, unless there was no time for more.
+    pub(crate) fn or_deadline(self, patience: Patience) -> Self {
+        if patience.is_over() {
+            return Self::Deadline(patience.seconds());
+        }
+        self
+    }
+
+    /// Waits until another circuit may be tried: for a random time after a refusal, whose moment the provider chose.
+    pub(crate) async fn wait_for_another(&self, patience: Patience) -> Result<(), Self> {
+        if matches!(self, Self::Exchange(ExchangeError::Refused(_))) {
+            patience.pause().await;
+        }
+        if patience.is_over() {
+            return Err(Self::Deadline(patience.seconds()));
+        }
+        Ok(())
+    }
+}
+
 impl HasKind for ContractError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -189,11 +225,12 @@ impl HasKind for CallError {
             Self::Seal(SealError::BadKey)
             | Self::Equivocation(_)
             | Self::OtherProvider
+            | Self::TokenRefused(_)
             | Self::Receipt(_)
             | Self::UnknownAnswer => ErrorKind::ProviderMisbehaved,
             Self::Wallet(error) => error.kind(),
             Self::Interrupted => ErrorKind::Bug,
-            Self::Seal(_) => ErrorKind::Usage,
+            Self::Seal(_) | Self::NothingToResume => ErrorKind::Usage,
             Self::Deadline(_) => ErrorKind::Deadline,
             Self::Busy(_)
             | Self::FunctionMissing

@@ -4,21 +4,27 @@
 //! request: to the provider they are one call that came more than once.
 
 use dlambda_privacy::os_rng;
-use dlambda_proto::{Advert, Completion, Plan, ProviderId, SignedAdvert, UnixSeconds};
+use dlambda_proto::{
+    ANSWER_KEPT_SECONDS, Advert, CLOCK_BLUR_SECONDS, Completion, Plan, ProviderId, SignedAdvert,
+    TokenProblem, UnixSeconds,
+};
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::wallet::{HeldToken, Taking, Wallet};
+use crate::wallet::{HeldToken, Resuming, Taking, Wallet};
 use crate::{Call, CallError, FunctionName};
+
+/// By how much a provider's clock may be ahead of ours, in seconds.
+const CLOCK_TOLERANCE: u64 = 3600;
 
 /// The payment of one call.
 pub(crate) struct Payment {
     wallet: Option<Wallet>,
     taking: Taking,
     held: Option<HeldToken>,
-    /// Whether the token may have left this machine.
-    sent: bool,
+    /// When the token may first have left this machine, if it may have.
+    sent: Option<UnixSeconds>,
 }
 
 impl Payment {
@@ -31,9 +37,12 @@ impl Payment {
                 provider: None,
                 call: hash(call),
                 now,
+                // A provider sets the end, and sees whether the token still comes.
+                valid_at: now.blurred(os_rng().next_u64()).plus(CLOCK_BLUR_SECONDS),
+                resuming: call.resuming,
             },
             held: None,
-            sent: false,
+            sent: None,
         }
     }
 
@@ -42,6 +51,9 @@ impl Payment {
     pub(crate) async fn prepare(&mut self) -> Result<(), CallError> {
         if self.held.is_none() {
             self.held = self.take(self.taking.clone()).await?;
+            if self.held.is_none() && self.is_resuming() {
+                return Err(CallError::NothingToResume);
+            }
         }
         Ok(())
     }
@@ -75,6 +87,7 @@ impl Payment {
             return match self.held {
                 Some(_) => Ok(()),
                 None if is_other => Err(CallError::OtherProvider),
+                None if self.is_resuming() => Err(CallError::NothingToResume),
                 None => Err(CallError::NoToken(plan.name.clone())),
             };
         }
@@ -99,8 +112,34 @@ impl Payment {
     }
 
     /// From now on the token may be known to the provider.
-    pub(crate) fn is_about_to_leave(&mut self) {
-        self.sent = true;
+    pub(crate) fn is_about_to_leave(&mut self, now: UnixSeconds) {
+        self.sent.get_or_insert(now);
+    }
+
+    /// Whether another attempt would still be answered as one with the first. Later, a token that was sent already
+    /// would only tell when its caller is here.
+    pub(crate) fn may_be_sent_again(&self, now: UnixSeconds) -> bool {
+        let first = self.sent.filter(|_| self.held.is_some());
+        first.is_none_or(|first| first.0.abs_diff(now.0) < ANSWER_KEPT_SECONDS)
+    }
+
+    /// Whether the token was good for all that we know, and the provider says that it is not.
+    ///
+    /// Its own proof said so when it sold the token. One that was sent in an earlier process may be spent by now, and of one
+    /// that is good for an hour more at most the provider's clock may think otherwise.
+    pub(crate) fn was_wrongly_refused(&self, completion: &Completion, now: UnixSeconds) -> bool {
+        let (Completion::Unpaid(problem), Some(held)) = (completion, &self.held) else {
+            return false;
+        };
+        match problem {
+            TokenProblem::Spent => !held.resumed(),
+            TokenProblem::Expired => now.plus(CLOCK_TOLERANCE) < held.validity().until,
+            _ => true,
+        }
+    }
+
+    fn is_resuming(&self) -> bool {
+        self.taking.resuming == Resuming::AtAnyTime
     }
 
     /// Another advert of this epoch that the wallet has a contract under; it
@@ -134,14 +173,14 @@ impl Payment {
 
     /// The call failed: a token that never left is as good as new.
     pub(crate) async fn give_up(mut self) {
-        if !self.sent {
+        if self.sent.is_none() {
             self.put_back().await;
         }
     }
 
     async fn put_back(&mut self) {
         if let Some(held) = self.held.take()
-            && !self.sent
+            && self.sent.is_none()
         {
             forget_error(spawn_blocking(move || held.release()).await);
         }

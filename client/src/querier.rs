@@ -19,6 +19,7 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::patience::Patience;
 use crate::payment::{Payment, is_over};
 use crate::wallet::{HeldToken, Wallet};
 use crate::{Answer, Call, CallError, Ended, FunctionName, Stages, Traffic};
@@ -29,6 +30,9 @@ const MAX_ATTEMPTS: u32 = 3;
 /// For the advert once a stream is open: it comes unasked, so a circuit that
 /// brings none in this time is broken and another one better.
 const ADVERT: Duration = Duration::from_secs(20);
+
+/// Adverts that are remembered, of all providers together: 16 MiB if all are of the largest.
+const MAX_ADVERTS: usize = 256;
 
 /// Calls functions. Keeps nothing that two calls share but the fingerprints
 /// of adverts, to notice a provider that shows different ones.
@@ -102,7 +106,8 @@ impl Querier {
     ///
     /// # Errors
     ///
-    /// [`CallError`]; after `max_time` it is [`CallError::Deadline`].
+    /// [`CallError`]; after `max_time` it is [`CallError::Deadline`]: up to [`WIRE_STEP`](crate::WIRE_STEP) later if a
+    /// stream is open, for the provider would see the time in which it is given up. An answer that comes by then counts.
     ///
     /// # Cancel safety
     ///
@@ -157,13 +162,10 @@ impl Querier {
         max_time: Duration,
         mut progress: impl FnMut(Progress) + Send,
     ) -> Result<(Ended, Unconcluded), CallError> {
+        let patience = Patience::new(max_time);
         let mut payment = Payment::new(self.wallet.as_ref(), call, self.clock.now());
-        let attempts = self.attempts_boxed(call, max_time, &mut payment, &mut progress);
-        let answered = match timeout(max_time, attempts).await {
-            Ok(answered) => answered,
-            Err(_) => Err(CallError::Deadline(max_time.as_secs())),
-        };
-        match answered {
+        let attempts = self.attempts_boxed(call, patience, &mut payment, &mut progress);
+        match attempts.await {
             Ok((ended, stream)) => {
                 let is_over = is_over(&ended.reply.completion);
                 let held = Unconcluded {
@@ -217,17 +219,17 @@ impl Querier {
     fn attempts_boxed<'a>(
         &'a self,
         call: &'a Call,
-        max_time: Duration,
+        patience: Patience,
         payment: &'a mut Payment,
         progress: &'a mut Watch<'_>,
     ) -> BoxFuture<'a, Result<(Ended, BoxStream), CallError>> {
-        Box::pin(self.attempts(call, max_time, payment, progress))
+        Box::pin(self.attempts(call, patience, payment, progress))
     }
 
     async fn attempts(
         &self,
         call: &Call,
-        max_time: Duration,
+        patience: Patience,
         payment: &mut Payment,
         progress: &mut Watch<'_>,
     ) -> Result<(Ended, BoxStream), CallError> {
@@ -239,7 +241,7 @@ impl Querier {
         loop {
             let attempt = failures + 1 + u32::from(attach);
             progress(Progress::Connecting { attempt });
-            let tried = self.attempt(call, attach, max_time, payment, &mut resolved, progress);
+            let tried = self.attempt(call, attach, patience, payment, &mut resolved, progress);
             match tried.await {
                 Ok((ended, stream)) => {
                     let is_missing = ended.reply.completion == Completion::FunctionMissing;
@@ -253,8 +255,20 @@ impl Querier {
                     }
                 }
                 Err(error) if error.is_worth_another_circuit() && failures + 1 < MAX_ATTEMPTS => {
+                    if error.is_refusal() {
+                        patience.pause().await;
+                    }
+                    if patience.is_over() {
+                        return Err(CallError::Deadline(patience.seconds()));
+                    }
+                    if !payment.may_be_sent_again(self.clock.now()) {
+                        return Err(error);
+                    }
                     tracing::info!(attempt, "trying again on another circuit");
                     failures += 1;
+                }
+                Err(error) if error.is_worth_another_circuit() && patience.is_over() => {
+                    return Err(CallError::Deadline(patience.seconds()));
                 }
                 Err(error) => return Err(error),
             }
@@ -265,7 +279,7 @@ impl Querier {
         &self,
         call: &Call,
         attach: bool,
-        deadline: Duration,
+        patience: Patience,
         payment: &mut Payment,
         resolved: &mut Option<FunctionId>,
         progress: &mut Watch<'_>,
@@ -274,8 +288,12 @@ impl Querier {
         let mut since = Instant::now();
         let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
         let dialling = self.transport.dial(&call.provider);
-        let (dialled, prepared) = tokio::join!(dialling, payment.prepare());
+        let opening = async { tokio::join!(dialling, payment.prepare()) };
+        let Some((dialled, prepared)) = patience.before_opening(opening).await else {
+            return Err(CallError::Deadline(patience.seconds()));
+        };
         let mut stream = dialled?;
+        let wire = patience.on_the_wire();
         prepared?;
         stages.connect = stage();
         progress(Progress::Verifying);
@@ -306,8 +324,8 @@ impl Querier {
             return Err(TransportError::TooLarge(largest).into());
         }
         progress(Progress::Running { attached: attach });
-        payment.is_about_to_leave();
-        let exchanged = exchange(&mut *stream, sealed, deadline).await?;
+        payment.is_about_to_leave(self.clock.now());
+        let exchanged = exchange(&mut *stream, sealed, wire.left()).await?;
         stages.round_trip = stage();
         let reply = exchanged.reply;
         let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
@@ -316,6 +334,7 @@ impl Querier {
             return Err(equivocation(signed, other));
         }
         let ended = Ended {
+            refused_a_good_token: payment.was_wrongly_refused(&reply.completion, now),
             evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
                 advert: signed,
                 receipt,
@@ -348,9 +367,11 @@ impl Querier {
     /// afterwards.
     pub(crate) fn remember(&self, advert: &Advert, signed: &SignedAdvert) -> Option<SignedAdvert> {
         let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = adverts
-            .entry((advert.provider, advert.epoch))
-            .or_insert_with(|| signed.clone());
+        let key = (advert.provider, advert.epoch);
+        if !adverts.contains_key(&key) {
+            make_room(&mut adverts, &advert.provider);
+        }
+        let known = adverts.entry(key).or_insert_with(|| signed.clone());
         (known != signed).then(|| known.clone())
     }
 
@@ -360,6 +381,17 @@ impl Querier {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
+    }
+}
+
+/// Forgets an old epoch, of the provider that brings a new one if it has any: it decides how many there are.
+fn make_room<T>(adverts: &mut HashMap<(ProviderId, Epoch), T>, newcomer: &ProviderId) {
+    if adverts.len() < MAX_ADVERTS {
+        return;
+    }
+    let order = |(provider, epoch): &&(ProviderId, Epoch)| (provider != newcomer, *epoch);
+    if let Some(oldest) = adverts.keys().min_by_key(order).copied() {
+        adverts.remove(&oldest);
     }
 }
 
@@ -444,5 +476,26 @@ impl fmt::Debug for Unconcluded {
 impl fmt::Debug for Querier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Querier")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::IdentityKey;
+
+    use super::*;
+
+    #[test]
+    fn a_provider_with_many_epochs_takes_no_room_from_others_and_no_more_than_there_is() {
+        let [busy, quiet] = [1, 2].map(|seed| IdentityKey::from_seed(&[seed; 32]).id());
+        let mut adverts = HashMap::from([((quiet, Epoch(1)), ())]);
+        for epoch in 1..=2 * MAX_ADVERTS as u64 {
+            make_room(&mut adverts, &busy);
+            adverts.insert((busy, Epoch(epoch)), ());
+        }
+        assert_eq!(adverts.len(), MAX_ADVERTS);
+        assert!(adverts.contains_key(&(quiet, Epoch(1))));
+        assert!(adverts.contains_key(&(busy, Epoch(2 * MAX_ADVERTS as u64))));
+        assert!(!adverts.contains_key(&(busy, Epoch(1))), "the oldest");
     }
 }

@@ -9,8 +9,8 @@
 //! fresh, and spending it twice would link two calls.
 
 use dlambda_proto::{
-    CallToken, Contract, ContractId, Endpoint, RatingToken, SignedAdvert, SignedContract, decode,
-    encode,
+    CallToken, Contract, ContractId, Endpoint, RatingToken, SignedAdvert, SignedContract,
+    UnixSeconds, decode, encode,
 };
 use minicbor::{CborLen, Decode, Encode};
 use sha2::{Digest as _, Sha256};
@@ -96,6 +96,9 @@ pub(super) enum Slot {
         /// Who has it; nobody if it was given back after it may have been sent.
         #[n(3)]
         owner: Option<OwnerId>,
+        /// When it was first taken; unknown in files of older programs.
+        #[n(4)]
+        since: Option<UnixSeconds>,
     },
     /// The token is erased: a wallet that is seized must not tell which of a
     /// provider's calls were its owner's.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dlambda_proto::{CallToken, PlanName, ProviderId, SignedAdvert};
+use dlambda_proto::{CallToken, PlanName, ProviderId, SignedAdvert, Validity};
 
 use super::file::{Record, Slot};
 use super::store::Durability;
@@ -28,6 +28,7 @@ pub struct HeldToken {
     advert: SignedAdvert,
     provider: ProviderId,
     plan: PlanName,
+    validity: Validity,
     resumed: bool,
 }
 
@@ -51,6 +52,7 @@ impl HeldToken {
             advert: record.advert,
             provider: record.contract.provider,
             plan: record.contract.plan.name,
+            validity: record.contract.validity,
             resumed,
         }
     }
@@ -83,6 +85,12 @@ impl HeldToken {
     #[must_use]
     pub fn plan(&self) -> &PlanName {
         &self.plan
+    }
+
+    /// When it is good.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Whether the same call was interrupted with this token before.

@@ -10,9 +10,10 @@
 //!
 //! A token that may have been sent is never used for another request: the
 //! provider would link the two calls. Nor is it lost: when the same call is
-//! made again, the token comes back with the seed of the first request, which
-//! makes the second the same bit for bit, and the provider answers it without
-//! billing it twice.
+//! made again while the provider keeps the answer, the token comes back with the
+//! seed of the first request, which makes the second the same bit for bit, and
+//! the provider answers it without billing it twice. Later it would only show
+//! that the same caller is there again: so it comes back on request only.
 //!
 //! # On disk
 //!
@@ -56,7 +57,7 @@ pub use contracts::{Draft, Unconfirmed};
 pub use error::WalletError;
 pub use held::HeldToken;
 pub use listing::{ContractStage, ContractSummary, Listing};
-pub use take::Taking;
+pub use take::{Resuming, Taking};
 
 use lock::{Entered, Gate, Owner, OwnerId};
 use store::Store;

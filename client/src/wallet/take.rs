@@ -1,7 +1,9 @@
 //! The warm phase: a token for each call.
 
 use dlambda_privacy::os_rng;
-use dlambda_proto::{CallToken, ContractId, Endpoint, PlanName, ProviderId, UnixSeconds};
+use dlambda_proto::{
+    ANSWER_KEPT_SECONDS, CallToken, ContractId, Endpoint, PlanName, ProviderId, UnixSeconds,
+};
 use rand_core::Rng as _;
 
 use super::file::{Holdings, Record, Slot, call_tag};
@@ -23,6 +25,21 @@ pub struct Taking {
     pub call: [u8; 32],
     /// The time now.
     pub now: UnixSeconds,
+    /// The time at which the contract has to be good: now, or what is shown instead of it.
+    pub valid_at: UnixSeconds,
+    /// Which interrupted tokens come back.
+    pub resuming: Resuming,
+}
+
+/// Which tokens come back that the same call was interrupted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resuming {
+    /// Those taken within [`ANSWER_KEPT_SECONDS`]: the provider still has the answer, and learns little that the first
+    /// attempt did not tell. Otherwise the call gets a fresh token.
+    Soon,
+    /// Those taken at any time, and no other: the provider sees that the same caller was there then. Only for somebody
+    /// who asks for it.
+    AtAnyTime,
 }
 
 impl Wallet {
@@ -30,7 +47,8 @@ impl Wallet {
     /// disk when this returns. Blocks.
     ///
     /// First choice is a token that the same call was interrupted with, of any
-    /// contract for this endpoint and plan that is valid at `now`. A token in
+    /// contract for this endpoint and plan that is valid at `valid_at`, if it is
+    /// one that [comes back](Resuming). A token in
     /// use is never given out, so the same call made twice at once gets two
     /// tokens. Next is a fresh token of the contract that is valid longest, the
     /// first that is there. The order says nothing of its caller: the provider
@@ -96,6 +114,14 @@ impl Wallet {
     }
 }
 
+impl Taking {
+    /// Whether a token that was first taken at `since` does.
+    fn comes_back(&self, since: Option<UnixSeconds>) -> bool {
+        let age = since.map(|since| since.0.abs_diff(self.now.0));
+        self.resuming == Resuming::AtAnyTime || age.is_some_and(|age| age < ANSWER_KEPT_SECONDS)
+    }
+}
+
 /// The slot that a call will get.
 struct Choice {
     id: ContractId,
@@ -115,17 +141,20 @@ impl Operation<'_> {
             if taking.provider.as_ref().is_some_and(other) {
                 continue;
             }
-            let Some(holdings) = record.serving(&taking.endpoint, taking.plan.as_ref(), taking.now)
-            else {
+            let (plan, valid_at) = (taking.plan.as_ref(), taking.valid_at);
+            let Some(holdings) = record.serving(&taking.endpoint, plan, valid_at) else {
                 continue;
             };
-            if let Some(index) = self.interrupted(id, holdings, &taking.call) {
+            if let Some(index) = self.interrupted(id, holdings, taking) {
                 return Ok(Some(Choice {
                     id,
                     record,
                     index,
                     resumed: true,
                 }));
+            }
+            if taking.resuming == Resuming::AtAnyTime {
+                continue;
             }
             let until = record.contract.validity.until;
             let is_fresh = |slot: &Slot| matches!(slot, Slot::Fresh(_));
@@ -145,12 +174,20 @@ impl Operation<'_> {
         Ok(best)
     }
 
-    /// The slot of a token that this call was interrupted with.
-    fn interrupted(&self, id: ContractId, holdings: &Holdings, wanted: &[u8; 32]) -> Option<usize> {
+    /// The slot of a token that this call was interrupted with, and that may come back.
+    fn interrupted(&self, id: ContractId, holdings: &Holdings, taking: &Taking) -> Option<usize> {
         let is_it = |(index, slot): (usize, &Slot)| match slot {
             Slot::Taken {
-                seed, call, owner, ..
-            } => call_tag(seed, wanted) == *call && !self.is_in_use((id, index), *owner),
+                seed,
+                call,
+                owner,
+                since,
+                ..
+            } => {
+                call_tag(seed, &taking.call) == *call
+                    && taking.comes_back(*since)
+                    && !self.is_in_use((id, index), *owner)
+            }
             Slot::Fresh(_) | Slot::Spent => false,
         };
         holdings.slots.iter().enumerate().position(is_it)
@@ -165,13 +202,16 @@ impl Choice {
         taking: &Taking,
     ) -> Option<(CallToken, [u8; 32])> {
         let slot = self.record.holdings_mut()?.slots.get_mut(self.index)?;
-        let (token, seed) = match slot {
+        let (token, seed, since) = match slot {
             Slot::Fresh(token) => {
                 let mut seed = [0; 32];
                 os_rng().fill_bytes(&mut seed);
-                (*token, seed)
+                (*token, seed, Some(taking.now))
             }
-            Slot::Taken { token, seed, .. } => (*token, *seed),
+            // From the first time on, or a call made every few minutes would take it up for ever.
+            Slot::Taken {
+                token, seed, since, ..
+            } => (*token, *seed, *since),
             Slot::Spent => return None,
         };
         *slot = Slot::Taken {
@@ -179,6 +219,7 @@ impl Choice {
             seed,
             call: call_tag(&seed, &taking.call),
             owner: Some(operation.shared.owner.id()),
+            since,
         };
         Some((token, seed))
     }

@@ -15,7 +15,7 @@ use dlambda_proto::{
 };
 use tempfile::TempDir;
 
-use super::{ContractSummary, Draft, HeldToken, Taking, Wallet};
+use super::{ContractSummary, Draft, HeldToken, Resuming, Taking, Wallet};
 
 const NOW: UnixSeconds = UnixSeconds(1_500);
 
@@ -216,6 +216,8 @@ fn call(number: u8) -> Taking {
         provider: None,
         call: [number; 32],
         now: NOW,
+        valid_at: NOW,
+        resuming: Resuming::Soon,
     }
 }
 

@@ -224,7 +224,7 @@ fn only_what_is_expired_and_not_in_use_is_forgotten() {
     assert_eq!((forget(1_999), left()), (0, 4));
 
     let taking = Taking {
-        now: UnixSeconds(1_999),
+        valid_at: UnixSeconds(1_999),
         ..call(1)
     };
     // The contract that is valid longest comes first; use that up.

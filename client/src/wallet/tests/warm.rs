@@ -1,5 +1,7 @@
 //! A token for each call.
 
+use dlambda_proto::ANSWER_KEPT_SECONDS;
+
 use super::super::WalletError;
 use super::*;
 
@@ -125,14 +127,14 @@ fn an_interrupted_token_is_for_its_endpoint_plan_and_time_only() {
     );
     assert_eq!(
         resumed(Taking {
-            now: UnixSeconds(2_000),
+            valid_at: UnixSeconds(2_000),
             ..call(1)
         }),
         None
     );
     assert_eq!(
         resumed(Taking {
-            now: UnixSeconds(999),
+            valid_at: UnixSeconds(999),
             ..call(1)
         }),
         None
@@ -144,6 +146,66 @@ fn an_interrupted_token_is_for_its_endpoint_plan_and_time_only() {
         }),
         Some(true)
     );
+}
+
+/// A call that is made every few minutes, by a clock, must not bring its first token back each time.
+#[test]
+fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
+    let place = Place::new();
+    let wallet = place.open();
+    USUAL.buy(&wallet);
+    let token = take(&wallet, 1).token();
+    let later = |seconds, resuming| Taking {
+        now: NOW.plus(seconds),
+        resuming,
+        ..call(1)
+    };
+    let resumed = |seconds, resuming| {
+        let held = wallet.take(&later(seconds, resuming)).expect("takes")?;
+        let found = (held.resumed(), held.token() == token);
+        held.release().expect("releases");
+        Some(found)
+    };
+    for seconds in [0, 150, ANSWER_KEPT_SECONDS - 1] {
+        assert_eq!(resumed(seconds, Resuming::Soon), Some((true, true)));
+    }
+    for seconds in [ANSWER_KEPT_SECONDS, 3600, 86_400] {
+        assert_eq!(resumed(seconds, Resuming::Soon), Some((false, false)));
+        assert_eq!(resumed(seconds, Resuming::AtAnyTime), Some((true, true)));
+    }
+    let set_back = Taking {
+        now: UnixSeconds(NOW.0 - ANSWER_KEPT_SECONDS),
+        ..call(1)
+    };
+    let held = wallet
+        .take(&set_back)
+        .expect("takes")
+        .expect("there is one");
+    assert!(!held.resumed(), "nor when the clock was set back");
+}
+
+#[test]
+fn only_the_interrupted_call_can_be_taken_up_on_request() {
+    let place = Place::new();
+    let wallet = place.open();
+    USUAL.buy(&wallet);
+    let asked = |number| Taking {
+        resuming: Resuming::AtAnyTime,
+        ..call(number)
+    };
+    drop(take(&wallet, 1));
+    assert!(wallet.take(&asked(2)).expect("looks").is_none());
+    let held = wallet.take(&asked(1)).expect("takes").expect("it is there");
+    assert!(
+        wallet.take(&asked(1)).expect("looks").is_none(),
+        "it is in use"
+    );
+    held.spend().expect("spends");
+    assert!(
+        wallet.take(&asked(1)).expect("looks").is_none(),
+        "it is over"
+    );
+    assert_eq!(counts(&wallet), [7, 0, 0, 1], "no fresh token is touched");
 }
 
 #[test]
