@@ -16,7 +16,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::cli::{AuditArgs, Common, Format};
-use crate::output::{Spinner, print, say};
+use crate::output::{Spinner, print, say, write_file};
 use crate::{evidence, home, input, local};
 
 /// What the audits came to.
@@ -108,6 +108,11 @@ async fn audit(
         }
         Err(error) => return Err(error.into()),
     };
+    if ended.refused_a_good_token {
+        return Err(ended.into_answer().map_or_else(Into::into, |_| {
+            Report::new(ErrorKind::Bug, "a call that was refused was answered")
+        }));
+    }
     let Some(evidence) = proof(&ended, sample) else {
         // Turned away: nothing is claimed of it.
         tally.failed += 1;
@@ -146,10 +151,7 @@ fn caught(
     evidence: &Evidence,
     reason: &str,
 ) -> Result<(), Report> {
-    std::fs::write(&args.proof, encode(evidence)).map_err(|error| {
-        let message = format!("{}: {error}", args.proof.display());
-        Report::new(ErrorKind::Local, message)
-    })?;
+    write_file(&args.proof, &encode(evidence))?;
     tally.wrong = Some(reason.to_owned());
     Ok(())
 }

@@ -57,6 +57,9 @@ pub(crate) struct Common {
     pub(crate) home: Option<PathBuf>,
 
     /// Longest time for the whole command, in seconds
+    ///
+    /// A connection to a provider that does not answer is held up to half a
+    /// minute longer: at which moment it is given up must not tell this time.
     #[arg(long, global = true, value_name = "SECONDS", default_value = "120", value_parser = seconds)]
     pub(crate) max_time: Duration,
 

@@ -34,34 +34,90 @@ pub(crate) async fn run(
     let provider = home::choose(common, &home::network(common)?, &args.provider)?;
     let querier = home::querier(common, &[provider]).await?;
     loop {
-        match propose(&querier, &provider, &args, &wish, common).await? {
-            Offered::Signed(contract) => {
+        let agreed = if args.yes {
+            None
+        } else {
+            // While somebody reads, no stream is open: how long it takes is nobody's business.
+            let seen = look(&querier, &provider, &wish, common).await?;
+            say(&terms(&seen));
+            if !asks("Agree?") {
+                return Err(report(ContractError::Declined));
+            }
+            Some(seen)
+        };
+        match propose(&querier, &provider, agreed.as_ref(), &wish, common).await {
+            Ok(Offered::Signed(contract)) => {
                 conclude(&querier, &contract, format);
                 return Ok(ExitCode::SUCCESS);
             }
-            Offered::Countered(counter) => wish = accept(wish, &counter, args.yes)?,
-            _ => {
-                return Err(Report::new(
-                    ErrorKind::Bug,
-                    "the negotiation ended strangely",
-                ));
-            }
+            Ok(Offered::Countered(counter)) => wish = accept(wish, &counter, args.yes)?,
+            Err(ContractError::Declined) => say("the provider's terms have changed meanwhile"),
+            Err(error) => return Err(report(error)),
+            Ok(_) => return Err(strange_end()),
         }
     }
 }
 
+fn strange_end() -> Report {
+    Report::new(ErrorKind::Bug, "the negotiation ended strangely")
+}
+
+/// The terms that the provider would agree to now, by its advert; the stream is closed.
+async fn look(
+    querier: &Querier,
+    provider: &Endpoint,
+    wish: &Wish,
+    common: &Common,
+) -> Result<Contract, Report> {
+    let spinner = Spinner::new(common.quiet);
+    let mut seen = None;
+    let look = |contract: &Contract| {
+        seen = Some(contract.clone());
+        false
+    };
+    let progress = |step| spinner.say(words(step));
+    let looking = querier.contract(provider, wish, common.max_time, look, progress);
+    let looked = Box::pin(looking).await;
+    match (looked, seen) {
+        (Err(ContractError::Declined), Some(seen)) => Ok(seen),
+        (Err(error), _) => Err(report(error)),
+        (Ok(_), _) => Err(strange_end()),
+    }
+}
+
+/// Proposes what was agreed to, or, without that, whatever there is.
 async fn propose(
     querier: &Querier,
     provider: &Endpoint,
-    args: &ContractArgs,
+    agreed: Option<&Contract>,
     wish: &Wish,
     common: &Common,
-) -> Result<Offered, Report> {
+) -> Result<Offered, ContractError> {
     let spinner = Spinner::new(common.quiet);
-    let agree = |contract: &Contract| spinner.pause(|| agrees(contract, args.yes));
+    let agree = |contract: &Contract| match agreed {
+        Some(agreed) => is_as_agreed(contract, agreed),
+        None => {
+            spinner.pause(|| say(&terms(contract)));
+            true
+        }
+    };
     let progress = |step| spinner.say(words(step));
     let offered = querier.contract(provider, wish, common.max_time, agree, progress);
-    Box::pin(offered).await.map_err(report)
+    Box::pin(offered).await
+}
+
+/// Whether the terms are those that were shown, and hold as long at least: an epoch may have begun.
+fn is_as_agreed(contract: &Contract, agreed: &Contract) -> bool {
+    let until = |contract: &Contract| contract.validity.until;
+    let shown_again = Contract {
+        client: agreed.client,
+        epoch: agreed.epoch,
+        validity: agreed.validity,
+        call_key: agreed.call_key,
+        rating_key: agreed.rating_key,
+        ..contract.clone()
+    };
+    shown_again == *agreed && until(contract) >= until(agreed)
 }
 
 fn wish(args: &ContractArgs) -> Result<Wish, Report> {
@@ -86,12 +142,6 @@ fn invitation(path: &Path) -> Result<Zeroizing<Vec<u8>>, Report> {
         return Err(wrong("not an invitation: 1 to 4096 characters".to_owned()));
     }
     Ok(Zeroizing::new(secret.to_vec()))
-}
-
-/// Shows the terms, and asks.
-fn agrees(contract: &Contract, yes: bool) -> bool {
-    say(&terms(contract));
-    yes || asks("Agree?")
 }
 
 fn asks(question: &str) -> bool {
@@ -229,5 +279,61 @@ pub(crate) fn words(step: ContractProgress) -> String {
             format!("doing the work that the provider asks for (effort {effort})")
         }
         _ => "waiting for the provider's signature and tokens".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::{
+        BatchSize, ContractKey, Epoch, IdentityKey, Payment, Plan, Technology, TokenKeyId,
+        UnixSeconds,
+    };
+
+    use super::*;
+
+    fn contract(seed: u8, epoch: u64, until: u64) -> Contract {
+        Contract {
+            provider: IdentityKey::from_seed(&[1; 32]).id(),
+            client: ContractKey::from_seed(&[seed; 32]).id(),
+            epoch: Epoch(epoch),
+            plan: Plan::standard_menu().remove(0),
+            calls: BatchSize::Calls8,
+            payment: Payment {
+                total: 0,
+                method: PaymentMethod::Gratis,
+            },
+            service: ServiceTerms {
+                start_within_ms: 1000,
+            },
+            technology: Technology {
+                deterministic: true,
+                tee: None,
+            },
+            validity: Validity {
+                from: UnixSeconds(epoch),
+                until: UnixSeconds(until),
+            },
+            call_key: TokenKeyId([seed; 32]),
+            rating_key: TokenKeyId([seed; 32]),
+        }
+    }
+
+    #[test]
+    fn what_was_agreed_to_holds_in_the_next_epoch_and_for_no_other_terms() {
+        let seen = contract(1, 1, 1000);
+        assert!(is_as_agreed(&contract(2, 2, 2000), &seen));
+        assert!(!is_as_agreed(&contract(2, 2, 999), &seen), "good for less");
+        let changes: [fn(&mut Contract); 5] = [
+            |it| it.provider = IdentityKey::from_seed(&[2; 32]).id(),
+            |it| it.plan.fuel -= 1,
+            |it| it.payment.total = 1,
+            |it| it.service.start_within_ms += 1,
+            |it| it.technology.deterministic = false,
+        ];
+        for change in changes {
+            let mut other = contract(2, 2, 2000);
+            change(&mut other);
+            assert!(!is_as_agreed(&other, &seen));
+        }
     }
 }

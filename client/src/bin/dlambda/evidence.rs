@@ -14,7 +14,7 @@ use dlambda_proto::{
 use serde_json::{Value, json};
 
 use crate::cli::{ArbiterCommand, Common, Format, ReceiptCommand, ShowArgs, VerifyArgs};
-use crate::output::{Spinner, print, say};
+use crate::output::{Spinner, print, say, write_file};
 use crate::{home, local};
 
 /// Largest file that is read: a call of 64 MiB and its function.
@@ -124,9 +124,7 @@ fn sign(
     let key = home::arbiter_key(path)?;
     let verdict = SignedVerdict::sign(evidence.digest(), judgement.finding, &key);
     if let Some(path) = &args.verdict {
-        std::fs::write(path, encode(&verdict)).map_err(|error| {
-            Report::new(ErrorKind::Local, format!("{}: {error}", path.display()))
-        })?;
+        write_file(path, &encode(&verdict))?;
     }
     Ok(Some(verdict))
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::cli::HttpArgs;
-use crate::output::{printable_on_terminal, write_output};
+use crate::output::write_output;
 
 /// A request's method, if it was given, and its path with the query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +57,9 @@ impl HttpArgs {
     /// Prints what a function wrote to standard output, or its response.
     pub(crate) fn print(&self, http: Option<&HttpResponse>, body: &[u8]) -> Result<(), Report> {
         if let (true, Some(response)) = (self.include, http) {
-            write_output(&printable_on_terminal(&std::io::stdout(), &head(response)))?;
+            write_output(&head(response), self.raw)?;
         }
-        write_output(body)
+        write_output(body, self.raw)
     }
 
     /// With `--fail`, an error for a response that is one.
@@ -115,6 +115,7 @@ mod tests {
             headers: headers.iter().map(|&field| field.to_owned()).collect(),
             include: false,
             fail: true,
+            raw: false,
         }
     }
 

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 
 use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
 use crate::output::{
-    Spinner, millis, print_error, print_stderr_of_function, say, write_output, write_report,
+    Spinner, millis, print_error, print_stderr_of_function, say, write_file, write_output,
+    write_report,
 };
 use crate::{home, http, input, wallet};
 
@@ -128,9 +129,7 @@ fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), R
         say("there is no receipt: the function did not run");
         return Ok(());
     };
-    let bytes = encode(&Evidence::Receipt(evidence));
-    std::fs::write(path, bytes)
-        .map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
+    write_file(path, &encode(&Evidence::Receipt(evidence)))
 }
 
 async fn describe(
@@ -149,6 +148,9 @@ async fn describe(
     }
     if let Some(request) = request {
         call = call.http(request);
+    }
+    if args.resume {
+        call = call.resume();
     }
     Ok(call)
 }
@@ -190,7 +192,7 @@ fn finish(
         Err(error) => {
             match &error {
                 CallError::FunctionFailed { stdout, stderr, .. } => {
-                    write_output(stdout)?;
+                    write_output(stdout, http.raw)?;
                     print_stderr_of_function(stderr);
                 }
                 CallError::FunctionStopped { stderr, .. } => print_stderr_of_function(stderr),
@@ -206,12 +208,25 @@ fn finish(
 /// An error, with what to do about it.
 fn advise(error: CallError) -> Report {
     let hint = match &error {
-        CallError::NoToken(_) => {
-            Some("make a contract with `dlambda contract`, or let --auto-contract do it")
-        }
-        CallError::Unpaid(_) => {
-            Some("the token is struck out: run the command again with the next one")
-        }
+        CallError::NoToken(_) => Some(
+            "make a contract with `dlambda contract` hours before the call; \
+             --auto-contract waits for a minute or so, which hides less",
+        ),
+        CallError::Unpaid(_) => Some(
+            "the token is struck out; the call may have been made the first time. With another \
+             token the provider would see by the content that the two are one call",
+        ),
+        CallError::TokenRefused(_) => Some(
+            "do not use this provider, if this wallet is no copy that was put back; what it says is \
+             not signed, so nobody else can check it",
+        ),
+        CallError::NothingToResume => Some(
+            "`dlambda wallet` counts interrupted calls; the command has to be the same, input too",
+        ),
+        CallError::Busy(_) => Some(
+            "ask another provider, or this one at a time of your own choice: a call that comes just \
+             when it said is known by that",
+        ),
         CallError::Equivocation(_) => Some("do not use this provider"),
         CallError::OtherProvider => Some(
             "if you trust whoever is there now, make a contract with `dlambda contract`; \
@@ -275,4 +290,40 @@ fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
             "total_ms": millis(answer.stages.total),
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::TokenProblem;
+
+    use super::*;
+
+    #[test]
+    fn no_hint_of_a_failed_call_advises_to_make_it_again() {
+        let problem = TokenProblem::Spent;
+        for error in [
+            CallError::Busy(5),
+            CallError::Deadline(120),
+            CallError::NoToken("small".parse().expect("a name")),
+            CallError::NothingToResume,
+            CallError::OtherProvider,
+            CallError::ProviderFault,
+            CallError::TokenRefused(problem),
+            CallError::Unpaid(problem),
+        ] {
+            let report = advise(error);
+            let said = format!("{} {}", report.message, report.hint);
+            for word in ["again", "retry", "operator"] {
+                assert!(!said.contains(word), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_token_that_is_refused_is_misbehaviour() {
+        let problem = TokenProblem::Spent;
+        let code = |error| advise(error).kind.exit_code();
+        assert_eq!(code(CallError::TokenRefused(problem)), 7);
+        assert_eq!(code(CallError::Unpaid(problem)), 4);
+    }
 }

@@ -97,19 +97,20 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
         return Ok(ExitCode::SUCCESS);
     }
     tokio::time::sleep(random_wait(LEAST_WAIT.min(args.within), args.within)).await;
-    let low = spawn_blocking(move || low(&wallet)).await;
+    let calls = args.calls;
+    let low = spawn_blocking(move || low(&wallet, calls)).await;
     let low = low.unwrap_or_else(|_| Ok(Vec::new()))?;
     let mut bought = 0;
     if !low.is_empty() {
-        let endpoints: Vec<Endpoint> = low.iter().map(|(endpoint, ..)| *endpoint).collect();
+        let endpoints: Vec<Endpoint> = low.iter().map(|(endpoint, _)| *endpoint).collect();
         let querier = home::querier(common, &endpoints).await?;
-        for (number, (endpoint, plan, calls)) in low.into_iter().enumerate() {
+        for (number, (endpoint, plan)) in low.into_iter().enumerate() {
             if number > 0 {
                 // One right after the other would say that they have one owner.
                 let pause = random_wait(LEAST_WAIT.min(args.within), args.within);
                 tokio::time::sleep(pause).await;
             }
-            let buying = buy(&querier, &endpoint, plan, calls, common.max_time);
+            let buying = buy(&querier, &endpoint, Some(plan), calls, common.max_time);
             bought += usize::from(Box::pin(buying).await.is_ok());
         }
     }
@@ -157,7 +158,8 @@ pub(crate) async fn buy(
 
 /// Starts a refill in the background, if the plan runs low.
 pub(crate) fn refill_later(common: &Common, wallet: &Wallet, endpoint: &Endpoint) {
-    let runs_low = low(wallet).is_ok_and(|low| low.iter().any(|(it, ..)| it == endpoint));
+    let low = low(wallet, RefillArgs::USUAL_CALLS);
+    let runs_low = low.is_ok_and(|low| low.iter().any(|(it, _)| it == endpoint));
     let Ok(program) = std::env::current_exe() else {
         return;
     };
@@ -203,29 +205,31 @@ fn now() -> UnixSeconds {
     SystemClock::default().now()
 }
 
-/// Plans with less than a quarter of their latest contract left, as often as
-/// there is somebody to buy from.
-fn low(wallet: &Wallet) -> Result<Vec<(Endpoint, Option<PlanName>, BatchSize)>, Report> {
-    let mut plans: HashMap<(String, PlanName), (Endpoint, usize, ContractSummary)> = HashMap::new();
-    for contract in wallet.contracts(now())?.contracts {
-        if contract.stage == ContractStage::Draft {
-            continue;
-        }
+/// Plans with less than a quarter of such a contract left, as often as there is
+/// somebody to buy from. How many calls a contract in the wallet is for does not
+/// count: a provider may have chosen that, by a counter-offer.
+fn low(wallet: &Wallet, calls: BatchSize) -> Result<Vec<(Endpoint, PlanName)>, Report> {
+    let contracts = wallet.contracts(now())?.contracts.into_iter();
+    let contracts = contracts.filter(|contract| contract.stage != ContractStage::Draft);
+    let fresh = contracts.map(|contract| {
         let fresh = if contract.expired { 0 } else { contract.fresh };
-        let key = (contract.endpoint.unredacted(), contract.plan.clone());
-        let entry = plans
-            .entry(key)
-            .or_insert_with(|| (contract.endpoint, 0, contract.clone()));
-        entry.1 += fresh;
-        if contract.validity.until > entry.2.validity.until {
-            entry.2 = contract;
-        }
-    }
-    let low = plans.into_values().filter_map(|(endpoint, fresh, latest)| {
-        let calls = BatchSize::of_calls(latest.calls.into())?;
-        (fresh < usize::from(calls.calls()) / 4).then_some((endpoint, Some(latest.plan), calls))
+        (contract.endpoint, contract.plan, fresh)
     });
-    Ok(low.collect())
+    Ok(running_low(fresh, calls))
+}
+
+/// By the fresh tokens of contracts.
+fn running_low(
+    fresh: impl Iterator<Item = (Endpoint, PlanName, usize)>,
+    calls: BatchSize,
+) -> Vec<(Endpoint, PlanName)> {
+    let mut plans: HashMap<(Endpoint, PlanName), usize> = HashMap::new();
+    for (endpoint, plan, fresh) in fresh {
+        *plans.entry((endpoint, plan)).or_default() += fresh;
+    }
+    let enough = usize::from(calls.calls()) / 4;
+    let low = plans.into_iter().filter(|(_, fresh)| *fresh < enough);
+    low.map(|(plan, _)| plan).collect()
 }
 
 fn for_people(listing: &Listing) -> String {
@@ -257,7 +261,8 @@ fn for_people(listing: &Listing) -> String {
         ));
         if contract.interrupted > 0 {
             lines.push(
-                "            (an interrupted call keeps its token: run the same command again)"
+                "            (an interrupted call keeps its token, for the same command within five \
+                 minutes; later see `dlambda invoke --resume`)"
                     .to_owned(),
             );
         }
@@ -294,4 +299,32 @@ fn to_json(listing: &Listing) -> Value {
         "contracts": contracts.collect::<Vec<_>>(),
         "damaged": listing.damaged.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::OnionAddress;
+
+    use super::*;
+
+    /// Of a contract in the wallet, its size is not looked at: the provider may have made it smaller.
+    #[test]
+    fn when_a_plan_runs_low_depends_on_what_the_user_buys_and_not_on_old_contracts() {
+        let endpoint = Endpoint::Onion(OnionAddress::from_public_key([1; 32]));
+        let plan: PlanName = "small".parse().expect("a name");
+        let low = |fresh: &[usize], calls| {
+            let fresh = fresh.iter().map(|fresh| (endpoint, plan.clone(), *fresh));
+            running_low(fresh, calls).len()
+        };
+        assert_eq!(low(&[0, 1], BatchSize::Calls8), 1);
+        assert_eq!(low(&[1, 1], BatchSize::Calls8), 0, "a quarter of eight");
+        assert_eq!(low(&[7], BatchSize::Calls32), 1);
+        assert_eq!(low(&[8], BatchSize::Calls32), 0);
+        assert_eq!(low(&[31], BatchSize::Calls128), 1);
+        assert_eq!(
+            low(&[], BatchSize::Calls128),
+            0,
+            "there is nobody to buy from"
+        );
+    }
 }

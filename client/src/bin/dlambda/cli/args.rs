@@ -38,6 +38,11 @@ pub(crate) struct InvokeArgs {
     pub(crate) http: HttpArgs,
 
     /// Write a report of the call (times, bytes, fuel) to this file, as JSON
+    ///
+    /// The provider's own times, `queue_ms` and `execute_ms`, are rounded up to
+    /// 250 ms, 500 ms, 1 s, 2 s and so on: precise ones would tell every
+    /// caller how busy it is. The file holds the call's seed, which opens its
+    /// receipt, and is readable by you alone.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<PathBuf>,
 
@@ -55,6 +60,16 @@ pub(crate) struct InvokeArgs {
     /// A wallet that runs low is filled later, at a random time.
     #[arg(long)]
     pub(crate) auto_contract: bool,
+
+    /// Take up this very call (same provider, function, arguments and input),
+    /// which was interrupted more than five minutes ago, with its token
+    ///
+    /// Sooner than that, this happens by itself. Later, it costs privacy: the
+    /// provider sees one token at two times, and knows that the same caller was
+    /// there at both. If it answered the first time, it refuses the token, and
+    /// the token is gone. Without this option the call gets a fresh token.
+    #[arg(long, conflicts_with = "auto_contract")]
+    pub(crate) resume: bool,
 }
 
 /// What to run here.
@@ -122,6 +137,12 @@ pub(crate) struct HttpArgs {
     /// is printed all the same
     #[arg(long, short)]
     pub(crate) fail: bool,
+
+    /// Write the output to a terminal as it is, control characters too: they
+    /// can change what the terminal shows and does (into a file or a pipe, the
+    /// output always goes byte for byte)
+    #[arg(long)]
+    pub(crate) raw: bool,
 }
 
 /// What to do with functions.

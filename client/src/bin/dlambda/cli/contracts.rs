@@ -104,6 +104,16 @@ pub(crate) struct RefillArgs {
     /// Longest time to wait, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "1800", value_parser = seconds)]
     pub(crate) within: Duration,
+
+    /// How many calls to buy when there is less than a quarter of that left: 8,
+    /// 32 or 128, whatever a provider's counter-offer made of it the last time
+    #[arg(long, value_name = "N", default_value = "8", value_parser = calls)]
+    pub(crate) calls: BatchSize,
+}
+
+impl RefillArgs {
+    /// What is bought unless somebody says otherwise.
+    pub(crate) const USUAL_CALLS: BatchSize = BatchSize::Calls8;
 }
 
 /// What to audit.
