@@ -207,8 +207,8 @@ impl Patched {
         let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
         let receipts = ReceiptKey::from_seed(&[7; 32]);
         let validity = Validity {
-            from: dlambda_proto::UnixSeconds(NOW.0 - 10),
-            until: NOW.plus(1000),
+            from: dlambda_proto::UnixSeconds(NOW.0 - 7200),
+            until: NOW.plus(7200),
         };
         let mut advert = Advert::minimal(
             identity.id(),

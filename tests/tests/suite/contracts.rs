@@ -10,6 +10,7 @@ mod withheld;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dlambda_client::{Call, CallError, ContractError, ContractProgress, Offered};
 use dlambda_crypto::negotiation::{Counter, Negotiation, Wish, invitation};
@@ -212,11 +213,12 @@ async fn what_is_countered_can_be_had_as_it_was_offered() {
 async fn work_is_done_where_it_is_asked_for() {
     let market = Market::with(with_work(3)).await;
     let querier = market.customer("anne");
-    let mut efforts = Vec::new();
-    let note = |progress| {
-        if let ContractProgress::Working { effort } = progress {
-            efforts.push(effort);
-        }
+    let (mut efforts, mut worked) = (Vec::new(), Duration::ZERO);
+    let mut began = Instant::now();
+    let note = |progress| match progress {
+        ContractProgress::Connecting { .. } => began = Instant::now(),
+        ContractProgress::Working { effort } => efforts.push(effort),
+        _ => worked = began.elapsed(),
     };
     let endpoint = market.endpoint();
     let wish = wish(BatchSize::Calls8);
@@ -225,6 +227,11 @@ async fn work_is_done_where_it_is_asked_for() {
         .await;
     assert!(matches!(offered, Ok(Offered::Signed(_))), "{offered:?}");
     assert_eq!(efforts, [3], "once, and not for the confirmation");
+    let least = work::sending_time(3, Duration::ZERO);
+    assert!(
+        worked >= least,
+        "the proof left when it was ready, after {worked:?}"
+    );
     let called = querier.call(&market.call("a call"), LONG, |_| {}).await;
     assert!(called.is_ok());
 }
@@ -235,7 +242,7 @@ async fn too_little_work_is_not_enough() {
     let advert = market.greet().await.1.advert;
     let provider = advert.provider;
     let perform = |sealed: &SealedContractRequest, effort| {
-        work::perform(&provider, sealed.envelope(), effort, || false).expect("done")
+        work::perform(&provider, sealed.envelope(), effort, [0; 2], || false).expect("done")
     };
     let zeros = |work: &Work| work.hash[0].leading_zeros();
     let none = fresh_proposal(&advert);
@@ -288,7 +295,7 @@ async fn work_is_good_once() {
         signature: [7; 64],
     };
     let sealed = SealedContractRequest::seal(&advert, &nothing, &mut os_rng()).expect("seals");
-    let work = work::perform(&advert.provider, sealed.envelope(), 3, || false);
+    let work = work::perform(&advert.provider, sealed.envelope(), 3, [0; 2], || false);
     let frame = sealed.with_work(work.expect("done")).frame().expect("fits");
     let (_stream, answered) = market.deliver(&frame).await;
     assert_eq!(answered.kind(), dlambda_proto::FrameKind::ContractAnswer);

@@ -11,9 +11,10 @@ use dlambda_privacy::transport::{BoxStream, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
-    Advert, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind, FunctionId,
-    FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress, PublishedFunction, Receipt,
-    ReceiptKey, Refusal, Reply, UnixSeconds, Usage, Validity, decode, encode,
+    Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind,
+    FunctionId, FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress,
+    PublishedFunction, Receipt, ReceiptKey, Refusal, Reply, UnixSeconds, Usage, Validity, decode,
+    encode,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -32,8 +33,8 @@ impl Liar {
         let identity = IdentityKey::from_seed(&[4; 32]);
         let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
         let validity = Validity {
-            from: UnixSeconds(NOW.0 - 10),
-            until: NOW.plus(1000),
+            from: UnixSeconds(NOW.0 - 7200),
+            until: NOW.plus(7200),
         };
         let receipts = ReceiptKey::from_seed(&[5; 32]);
         let upper = PublishedFunction {
@@ -178,7 +179,7 @@ async fn an_honest_answer_passes() {
 #[tokio::test]
 async fn adverts_that_must_not_be_believed() {
     let mut expired = Liar::new();
-    expired.advert.validity.until = NOW;
+    expired.advert.validity.until = UnixSeconds(NOW.0 - CLOCK_BLUR_SECONDS);
     let mut elsewhere = Liar::new();
     elsewhere.advert.endpoints = vec![Endpoint::Onion(OnionAddress::from_public_key([9; 32]))];
     let mut unsigned = Liar::new().advert_frame();
@@ -306,6 +307,105 @@ async fn silence_ends_at_the_deadline() {
     let error = outcome.await.expect_err("silence");
     assert!(matches!(error, CallError::Deadline(60)), "{error}");
     assert_eq!(error.kind(), ErrorKind::Deadline);
+}
+
+/// Time from the greeting until the caller hangs up, for one that waits for so long.
+async fn time_until_hang_up(max_time: Duration) -> Duration {
+    let liar = Liar::new();
+    let (told, mut hears) = tokio::sync::mpsc::channel(8);
+    let outcome = call(max_time, 1, async |_, mut stream| {
+        send(&mut stream, &liar.advert_frame()).await;
+        let greeted = tokio::time::Instant::now();
+        hold(stream).await;
+        let _ = told.try_send(greeted.elapsed());
+    });
+    let ended = outcome.await;
+    assert!(matches!(ended, Err(CallError::Deadline(_))), "{ended:?}");
+    // The caller's end may be known before the provider looks.
+    hears.try_recv().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_long_a_caller_waits_does_not_show_on_the_wire() {
+    let (step, ms) = (dlambda_client::WIRE_STEP, Duration::from_millis);
+    for (max_time, steps) in [(300, 1), (5_000, 1), (7_000, 1), (29_000, 1), (31_000, 2)] {
+        let started = tokio::time::Instant::now();
+        let shown = time_until_hang_up(ms(max_time)).await;
+        let late = started.elapsed().saturating_sub(ms(max_time));
+        assert!(late <= step + ms(50), "late by {late:?}");
+        if shown > Duration::ZERO {
+            assert!(
+                shown.abs_diff(step * steps) < ms(50),
+                "{max_time}: {shown:?}"
+            );
+        }
+        assert!(
+            started.elapsed().abs_diff(step * steps) < ms(50),
+            "{max_time}"
+        );
+    }
+}
+
+/// An edge of the validity that the provider sets next to the caller's clock must not tell the clock by whether the
+/// caller goes on: it goes on half of the time, whichever side the edge is on.
+#[tokio::test]
+async fn the_callers_clock_cannot_be_read_from_the_edges_of_an_advert() {
+    for (from, until) in [(-7200, 2), (-7200, -2), (-2, 7200), (2, 7200)] {
+        let mut liar = Liar::new();
+        let at = |offset: i64| UnixSeconds(NOW.0.saturating_add_signed(offset));
+        liar.advert.validity = Validity {
+            from: at(from),
+            until: at(until),
+        };
+        let mut went_on = 0;
+        for _ in 0..60 {
+            let outcome = call(LONG, 1, async |_, mut stream| {
+                send(&mut stream, &liar.advert_frame()).await;
+                let reply = liar.reply(&mut stream, &done(b"ok")).await;
+                send(&mut stream, &reply).await;
+                hold(stream).await;
+            });
+            match tokio::time::timeout(Duration::from_secs(10), outcome).await {
+                Ok(Ok(())) => went_on += 1,
+                Ok(Err(error)) => assert!(error.to_string().contains("valid from"), "{error}"),
+                Err(_) => panic!("neither answered nor refused"),
+            }
+        }
+        assert!(
+            (10..50).contains(&went_on),
+            "{went_on} of 60 for {from}, {until}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_provider_does_not_choose_when_its_caller_comes_again() {
+    let liar = Liar::new();
+    let arrivals = std::sync::Mutex::new(Vec::new());
+    let outcome = call(LONG, 1, async |_, mut stream| {
+        let now = tokio::time::Instant::now();
+        arrivals.lock().expect("not poisoned").push(now);
+        send(&mut stream, &liar.advert_frame()).await;
+        send(
+            &mut stream,
+            &frame(FrameKind::Refusal, encode(&Refusal::Busy)),
+        )
+        .await;
+        hold(stream).await;
+    });
+    let error = outcome.await.expect_err("busy");
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    let arrivals = arrivals.into_inner().expect("not poisoned");
+    let pauses: Vec<_> = arrivals.windows(2).map(|it| it[1] - it[0]).collect();
+    let seconds = Duration::from_secs;
+    assert_eq!(pauses.len(), 2);
+    assert!(
+        pauses
+            .iter()
+            .all(|it| (seconds(2)..seconds(11)).contains(it)),
+        "{pauses:?}"
+    );
+    assert_ne!(pauses[0], pauses[1]);
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@
 //! have ended, by a clock that the same run has measured. What the kills hit is
 //! counted, so that a test which no longer hits anything fails.
 
-mod client;
+pub(crate) mod client;
 mod issuance;
 mod moments;
 mod redemption;
-mod shop;
+pub(crate) mod shop;
 
 use std::time::Duration;
 

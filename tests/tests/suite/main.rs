@@ -33,6 +33,7 @@ mod nym_entry;
 mod nym_faults;
 mod nym_programs;
 mod nym_view;
+mod own_machine;
 mod real_programs;
 mod shell;
 mod support;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::wallet::{Draft, Taking};
+use dlambda_client::wallet::{Draft, Resuming, Taking};
 use dlambda_client::{Call, ContractProgress, Offered, Querier, Wallet};
 use dlambda_crypto::negotiation::{Negotiation, Wish};
 use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
@@ -139,6 +139,8 @@ impl Customer {
             provider: None,
             call,
             now: self.clock.now(),
+            valid_at: self.clock.now(),
+            resuming: Resuming::Soon,
         };
         let wallet = self.querier.wallet().expect("a wallet");
         let held = wallet.take(&taking).expect("a wallet").expect("a token");

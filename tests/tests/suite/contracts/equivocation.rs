@@ -43,8 +43,8 @@ impl TwoFaced {
         let issuers = Issuers::generate(&[6; 32], &identity.id(), EPOCH, &names, &mut os_rng());
         let issuers = issuers.expect("keys");
         let validity = Validity {
-            from: UnixSeconds(NOW.0 - 10),
-            until: NOW.plus(1000),
+            from: UnixSeconds(NOW.0 - 7200),
+            until: NOW.plus(7200),
         };
         let network = MemoryNetwork::new(Duration::ZERO);
         let call_keys = names.iter().map(|name| issuers.calls[name].key());

@@ -112,6 +112,19 @@ impl Market {
         Wallet::open(&self.dir.path().join("wallets").join(customer)).expect("a wallet")
     }
 
+    /// Gives somebody a copy of a wallet, which never should be.
+    pub(crate) fn copy_wallet(&self, from: &str, to: &str) {
+        let wallets = self.dir.path().join("wallets");
+        drop(self.wallet(to));
+        for entry in std::fs::read_dir(wallets.join(from)).expect("a wallet") {
+            let entry = entry.expect("an entry");
+            if entry.file_type().expect("a type").is_file() {
+                let copy = wallets.join(to).join(entry.file_name());
+                std::fs::copy(entry.path(), copy).expect("copied");
+            }
+        }
+    }
+
     pub(crate) fn customer(&self, name: &str) -> Querier {
         querier(&self.network, &self.clock).with_wallet(self.wallet(name))
     }

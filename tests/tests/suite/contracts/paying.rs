@@ -9,7 +9,8 @@ use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::{acknowledge, exchange};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    BatchSize, Completion, FunctionId, FunctionSource, Request, TokenProblem, decode,
+    BatchSize, CLOCK_BLUR_SECONDS, Completion, FunctionId, FunctionSource, Request, TokenProblem,
+    decode,
 };
 use dlambda_provider::{ProviderConfig, SessionRecord};
 use futures::future::join_all;
@@ -364,7 +365,7 @@ async fn tokens_survive_a_restart_and_the_spent_stay_spent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_outlive_their_epoch_but_not_their_validity() {
     let mut config = ProviderConfig::default();
-    config.epoch = Duration::from_secs(1000);
+    config.epoch = Duration::from_secs(4 * 3600);
     config.overlap = Duration::from_secs(100);
     let market = Market::with(config).await;
     let tokens = market.tokens(BatchSize::Calls8).await;
@@ -374,13 +375,15 @@ async fn tokens_outlive_their_epoch_but_not_their_validity() {
     let spent = market.request(tokens[0], b"spent");
     let ran = |input: &[u8]| Outcome::Ran(input.to_vec());
     assert_eq!(market.try_for(&spent).await, ran(b"SPENT"));
-    // The last second of the tokens' validity: their epoch is over.
+    // The last hours of the tokens' validity: their epoch is over.
     let rest = contract.validity.until.0 - market.clock.now().0;
-    market.clock.advance(rest - 1);
+    market.clock.advance(rest - 2 * CLOCK_BLUR_SECONDS - 1);
     assert!(market.epoch_after(contract.epoch).await > contract.epoch);
     assert!(market.greet().await.1.advert.epoch > contract.epoch);
     let called = querier.call(&market.call("late"), LONG, |_| {}).await;
     assert!(called.is_ok(), "{called:?}");
+    // The last second. Callers leave tokens alone before that, which the provider would know by its clock.
+    market.clock.advance(2 * CLOCK_BLUR_SECONDS);
     let late = market.request(tokens[1], b"late");
     assert_eq!(market.try_for(&late).await, ran(b"LATE"));
     let other = market.request(tokens[0], b"other");

@@ -47,7 +47,7 @@ fn junk_costs_its_sender_more_than_the_provider() {
     // One memory-hard hash, which is enough for no effort, and a stamp on it.
     let working = cpu_of(|| {
         for envelope in &mut flood {
-            envelope.work = work::perform(&provider, envelope, 0, || false);
+            envelope.work = work::perform(&provider, envelope, 0, [0; 2], || false);
         }
     });
     // One memory-hard hash each.
@@ -121,7 +121,8 @@ async fn flood_with_junk(market: Arc<Market>, advert: Verified<Advert>) {
                 good.with_work(work)
             }
             _ => {
-                let mut work = work::perform(&advert.provider, good.envelope(), 0, || false);
+                let mut work =
+                    work::perform(&advert.provider, good.envelope(), 0, [0; 2], || false);
                 if let Some(work) = &mut work {
                     work.hash[0] |= 0x80;
                 }

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::DEADLINE;
 
 /// A caller: its home, and the network that it is on.
-pub(super) struct Client {
+pub(crate) struct Client {
     home: PathBuf,
     network: PathBuf,
 }
@@ -42,14 +42,14 @@ impl Client {
     }
 
     /// Runs a command to its end.
-    pub(super) async fn run(&self, args: &[&str], input: &[u8]) -> Output {
+    pub(crate) async fn run(&self, args: &[&str], input: &[u8]) -> Output {
         let args = self.args(args);
         let args: Vec<_> = args.iter().map(String::as_str).collect();
         run("dlambda", &args, input, DEADLINE).await.expect("ends")
     }
 
     /// Runs a command that must succeed and prints JSON.
-    pub(super) async fn json(&self, args: &[&str]) -> Value {
+    pub(crate) async fn json(&self, args: &[&str]) -> Value {
         let output = self.run(args, b"").await;
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
         serde_json::from_slice(&output.stdout).expect("JSON")
@@ -124,7 +124,7 @@ impl Client {
             .expect("starts")
     }
 
-    fn args(&self, args: &[&str]) -> Vec<String> {
+    pub(crate) fn args(&self, args: &[&str]) -> Vec<String> {
         let text = |path: &Path| path.to_str().expect("text").to_owned();
         let (home, network) = (text(&self.home), text(&self.network));
         let ours = ["--format", "json", "--home", &home, "--network", &network];
@@ -138,7 +138,7 @@ pub(super) fn was_killed(output: &Output) -> bool {
     output.status.signal() == Some(Signal::KILL.as_raw())
 }
 
-pub(super) fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 

@@ -34,16 +34,16 @@ const CONFIG: &str = "
 ";
 
 /// A provider, its ledger on disk, and the directory of everybody's files.
-pub(super) struct Shop {
+pub(crate) struct Shop {
     dir: TempDir,
-    pub(super) address: String,
+    pub(crate) address: String,
     provider: Option<Program>,
     /// Each start spends one token of the provider's own, to call itself.
     starts: u64,
 }
 
 impl Shop {
-    pub(super) async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("functions")).expect("new");
@@ -65,12 +65,17 @@ impl Shop {
     }
 
     /// A client that has nothing yet.
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(self.path("home"), self.path("network.toml"))
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    pub(crate) fn provider_pid(&self) -> u32 {
+        let provider = self.provider.as_ref().expect("it runs");
+        provider.pid().expect("it has not ended")
     }
 
     /// Kills the provider after so much time, and starts it again.
