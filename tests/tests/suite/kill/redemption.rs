@@ -10,8 +10,8 @@ use super::{Hits, Victim};
 
 const ROUNDS: usize = 50;
 const BOUGHT: u64 = 128;
-/// Exit code of what was refused.
-const REFUSED: i32 = 4;
+/// Exit code when a token is refused that is good for all that its owner knows.
+const REFUSED: i32 = 7;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_lost_or_works_twice_when_the_provider_is_killed() {
