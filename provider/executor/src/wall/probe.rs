@@ -106,9 +106,9 @@ fn read(path: &Path) -> std::io::Result<()> {
     File::open(path)?.read_exact(&mut byte)
 }
 
-/// That of a worker if it may not ask.
+/// The lowest if it may not ask, as in a worker: nobody has a lower one, which it could not change.
 fn own_priority() -> i32 {
-    getpriority_process(None).unwrap_or(10)
+    getpriority_process(None).unwrap_or(19)
 }
 
 fn renice_user() -> Result<(), String> {
