@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use dlambda_privacy::transport::{NymRole, NymTransport};
 use dlambda_tests::mixnet::{Mixnet, MixnetOptions, Traffic, helpers};
+use dlambda_tests::program::binary;
 
 use crate::support::LONG;
 use crate::tor::connections;
@@ -29,7 +30,8 @@ async fn entered(mixnet: &Mixnet, entry: Option<PathBuf>) -> HashSet<u16> {
             pool: 2,
             entry: entry.clone(),
         };
-        let transport = NymTransport::start(&network, role, LONG).await;
+        let program = binary("dlambda-nym").expect("built");
+        let transport = NymTransport::start_helper(program, &network, role, LONG).await;
         let transport = transport.expect("a transport");
         // The first client is there; others come.
         tokio::time::sleep(Duration::from_millis(200)).await;
