@@ -146,7 +146,8 @@ async fn commands_of_one_home_enter_by_one_relay_also_when_the_first_are_killed(
         seen.extend(callers.run(&home, &invoke).await);
     }
     println!("seven commands entered by {seen:?}");
-    assert_eq!(seen.len(), 1, "{seen:?}");
+    // The second guard is used when the first does not answer in time, as on a busy machine; there is no third.
+    assert!((1..=2).contains(&seen.len()), "{seen:?}");
     let seen = ports(&seen.into_iter().collect::<String>());
     assert!(seen.is_subset(&after_kill), "{seen:?}, {after_kill:?}");
     assert_eq!(vanguards(&home), second_hops);
@@ -189,11 +190,11 @@ async fn guards_are_on_disk_before_they_are_connected_to() {
 async fn commands_that_keep_nothing_enter_by_many_relays() {
     let callers = Callers::new().await;
     let mut seen: HashSet<String> = HashSet::new();
-    for number in 0..8 {
+    for number in 0..10 {
         let home = callers.shell.path(&format!("home{number}"));
         seen.extend(callers.run(&home, &callers.contract()).await);
     }
-    println!("eight commands entered by {seen:?}");
-    // One of eight relays each: eight times the same is one chance in two million.
-    assert!(seen.len() > 1, "{seen:?}");
+    println!("ten commands entered by {seen:?}");
+    // One of eight relays each: ten times the same two are three chances in a hundred thousand.
+    assert!(seen.len() > 2, "{seen:?}");
 }
