@@ -26,6 +26,8 @@ pub struct Answer {
     pub provider: ProviderId,
     /// The provider's epoch.
     pub epoch: Epoch,
+    /// How many of the provider's latest epochs ended before their time.
+    pub early_ends: usize,
     /// The plan.
     pub plan: PlanName,
     /// What the provider says the call used.

@@ -15,8 +15,8 @@ use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
 use dlambda_privacy::{ExchangeError, WireError};
 use dlambda_proto::{
-    Admission, Advert, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest,
-    Endpoint, EquivocationProof, Proposal, SignedContract,
+    Admission, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest, Endpoint,
+    EquivocationProof, Proposal, SealingKey, Sighting, SignedContract,
 };
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
@@ -62,9 +62,9 @@ pub enum Offered {
 }
 
 /// A stream on which the greeting was read and believed.
-struct Open {
-    stream: BoxStream,
-    welcome: Welcome,
+pub(crate) struct Open {
+    pub(crate) stream: BoxStream,
+    pub(crate) welcome: Welcome,
     wire: Wire,
 }
 
@@ -89,6 +89,8 @@ impl Querier {
     /// Proposes a contract. `agree` sees it before anything is sent; nothing is
     /// stored or sent without its consent. It must answer at once: a stream is open meanwhile, and the provider would see
     /// how long somebody reads.
+    ///
+    /// The tokens can be spent after [`Querier::look_again`].
     ///
     /// A stream that is open when `max_time` is over is given up within [`WIRE_STEP`](crate::WIRE_STEP) after it.
     ///
@@ -194,6 +196,10 @@ impl Querier {
         let wallet = self.needed_wallet()?;
         let open = self.greet(provider, patience, progress).await?;
         let welcome = &open.welcome;
+        let early_ends = welcome.advert.early_ends();
+        if early_ends > self.max_early_ends() {
+            return Err(ContractError::EarlyEnds(early_ends));
+        }
         let mut seed = Zeroizing::new([0; 32]);
         os_rng().fill_bytes(&mut *seed);
         let negotiation = Negotiation::begin(&welcome.advert, wish, seed.clone())?;
@@ -286,7 +292,7 @@ impl Querier {
         let into = wallet.clone();
         blocking(move || into.complete(&id, stored, calls, ratings)).await?;
         // The tokens are ours. A confirmation that is lost is sent again later.
-        let confirmed = self.confirm(&mut stream, &welcome.advert, &request, wire);
+        let confirmed = self.confirm(&mut stream, &welcome.sealing, &request, wire);
         if matches!(confirmed.await, Ok(true)) {
             blocking(move || wallet.confirmed(&id)).await?;
         }
@@ -297,11 +303,11 @@ impl Querier {
     async fn confirm(
         &self,
         stream: &mut BoxStream,
-        advert: &Advert,
+        to: &SealingKey,
         request: &ContractRequest,
         wire: Wire,
     ) -> Result<bool, ContractError> {
-        let sealed = SealedContractRequest::seal(advert, request, &mut os_rng())?;
+        let sealed = SealedContractRequest::seal(to, request, &mut os_rng())?;
         let answer = exchange_contract(&mut **stream, sealed, wire.left()).await?;
         Ok(answer == ContractAnswer::Confirmed)
     }
@@ -333,7 +339,7 @@ impl Querier {
     }
 
     /// Opens a stream and believes what is said on it.
-    async fn greet(
+    pub(crate) async fn greet(
         &self,
         endpoint: &Endpoint,
         patience: Patience,
@@ -366,14 +372,8 @@ impl Querier {
         let wire = patience.on_the_wire();
         let now = self.clock().now();
         let welcome = receive_greeting(&mut *stream, endpoint, now, GREETING).await?;
-        let mut other = self.remember(&welcome.advert, &welcome.signed);
-        if other.is_none() {
-            let wallet = self.needed_wallet()?;
-            let (provider, epoch) = (welcome.advert.provider, welcome.advert.epoch);
-            let known = blocking(move || wallet.adverts(&provider, epoch)).await?;
-            other = known.into_iter().find(|known| *known != welcome.signed);
-        }
-        match other {
+        let shown = Sighting::verified(&welcome.advert, &welcome.signed);
+        match self.contradiction(&shown).await? {
             // Tokens bought under a key of one's own would say whose they are.
             Some(other) => Err(ContractError::Equivocation(Box::new(EquivocationProof {
                 one: welcome.signed,
@@ -395,7 +395,7 @@ impl Querier {
         wire: Wire,
         progress: &mut Watch<'_>,
     ) -> Result<SealedContractRequest, ContractError> {
-        let sealed = SealedContractRequest::seal(&welcome.advert, request, &mut os_rng())?;
+        let sealed = SealedContractRequest::seal(&welcome.sealing, request, &mut os_rng())?;
         if welcome.advert.admission != Admission::Pow {
             return Ok(sealed);
         }
@@ -426,7 +426,7 @@ impl Querier {
         blocking(move || wallet.abandon(&id)).await
     }
 
-    fn needed_wallet(&self) -> Result<Wallet, ContractError> {
+    pub(crate) fn needed_wallet(&self) -> Result<Wallet, ContractError> {
         let wallet = self.wallet().cloned();
         wallet.ok_or(ContractError::Negotiation(NegotiationError::Unavailable(
             "contracts need a wallet to go into",
@@ -457,7 +457,7 @@ impl Drop for StopWhenDropped {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, crate::WalletError> + Send + 'static,
 ) -> Result<T, ContractError> {
     match spawn_blocking(work).await {

@@ -97,6 +97,7 @@ impl Ended {
             function: self.function,
             provider: self.advert.provider,
             epoch: self.advert.epoch,
+            early_ends: self.advert.early_ends(),
             plan: self.plan.name,
             usage: self.reply.usage,
             engine: self.reply.engine,

@@ -72,10 +72,22 @@ pub enum CallError {
         /// Its standard error until then.
         stderr: Vec<u8>,
     },
-    /// The provider showed us two adverts for one epoch: the way to tag
-    /// callers. The two together convince anybody.
+    /// The provider showed us two adverts that contradict each other: the way to
+    /// tag callers. The two together convince anybody.
     #[error("the provider shows different keys to different visitors in one epoch")]
     Equivocation(Box<EquivocationProof>),
+    /// The provider's advert does not list the one that the token was bought under.
+    #[error(
+        "the provider does not list the epoch and keys that the token was bought under: \
+         they may have been made for one buyer"
+    )]
+    Unlisted,
+    /// The provider has ended too many epochs early.
+    #[error("the provider has ended {0} epochs before their time: few callers share an epoch")]
+    EarlyEnds(usize),
+    /// There are tokens, but the provider's keys were seen only once.
+    #[error("the tokens for plan {0} wait for a second look at the provider's keys")]
+    Unchecked(PlanName),
     /// The plan needs a token, and the wallet has none for it.
     #[error("plan {0} of this provider needs a token, and the wallet has none")]
     NoToken(PlanName),
@@ -158,6 +170,9 @@ pub enum ContractError {
     /// The provider showed us two adverts for one epoch.
     #[error("the provider shows different keys to different visitors in one epoch")]
     Equivocation(Box<EquivocationProof>),
+    /// The provider has ended too many epochs early.
+    #[error("the provider has ended {0} epochs before their time: few callers share an epoch")]
+    EarlyEnds(usize),
     /// The time is over. What was proposed is in the wallet, and can be
     /// proposed again.
     #[error("there was no contract within {0} seconds")]
@@ -209,7 +224,9 @@ impl HasKind for ContractError {
             Self::Exchange(error) => error.kind(),
             Self::Negotiation(error) => error.kind(),
             Self::Wallet(error) => error.kind(),
-            Self::Seal(SealError::BadKey) | Self::Equivocation(_) => ErrorKind::ProviderMisbehaved,
+            Self::Seal(SealError::BadKey) | Self::Equivocation(_) | Self::EarlyEnds(_) => {
+                ErrorKind::ProviderMisbehaved
+            }
             Self::Declined | Self::Lapsed(_) => ErrorKind::Refused,
             Self::Deadline(_) => ErrorKind::Deadline,
             Self::Seal(_) | Self::Interrupted => ErrorKind::Bug,
@@ -224,6 +241,8 @@ impl HasKind for CallError {
             Self::Exchange(error) => error.kind(),
             Self::Seal(SealError::BadKey)
             | Self::Equivocation(_)
+            | Self::Unlisted
+            | Self::EarlyEnds(_)
             | Self::OtherProvider
             | Self::TokenRefused(_)
             | Self::Receipt(_)
@@ -236,6 +255,7 @@ impl HasKind for CallError {
             | Self::FunctionMissing
             | Self::FunctionUnusable(_)
             | Self::NoToken(_)
+            | Self::Unchecked(_)
             | Self::Unpaid(_)
             | Self::ProviderFault
             | Self::TooLarge

@@ -5,14 +5,15 @@
 
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    ANSWER_KEPT_SECONDS, Advert, CLOCK_BLUR_SECONDS, Completion, Plan, ProviderId, SignedAdvert,
+    ANSWER_KEPT_SECONDS, CLOCK_BLUR_SECONDS, Completion, Plan, ProviderId, Sighting, SignedAdvert,
     TokenProblem, UnixSeconds,
 };
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::wallet::{HeldToken, Resuming, Taking, Wallet};
+use crate::consistency::contradicted;
+use crate::wallet::{HeldToken, Resuming, Taking, Unchecked, Wallet};
 use crate::{Call, CallError, FunctionName};
 
 /// By how much a provider's clock may be ahead of ours, in seconds.
@@ -88,6 +89,7 @@ impl Payment {
                 Some(_) => Ok(()),
                 None if is_other => Err(CallError::OtherProvider),
                 None if self.is_resuming() => Err(CallError::NothingToResume),
+                None if self.has_unchecked().await? => Err(CallError::Unchecked(plan.name.clone())),
                 None => Err(CallError::NoToken(plan.name.clone())),
             };
         }
@@ -142,23 +144,53 @@ impl Payment {
         self.taking.resuming == Resuming::AtAnyTime
     }
 
-    /// Another advert of this epoch that the wallet has a contract under; it
-    /// looks no further if the token itself was bought under this one.
+    /// An advert that the wallet has a contract under, and that contradicts
+    /// this one; it looks no further if the token itself was bought under this one.
     pub(crate) async fn contradiction(
         &self,
-        advert: &Advert,
-        signed: &SignedAdvert,
+        shown: &Sighting,
     ) -> Result<Option<SignedAdvert>, CallError> {
-        let same = |held: &HeldToken| held.advert() == signed;
+        let same = |held: &HeldToken| held.advert() == shown.signed();
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
         };
         if self.held.as_ref().is_some_and(same) {
             return Ok(None);
         }
-        let (provider, epoch) = (advert.provider, advert.epoch);
-        let known = blocking(move || wallet.adverts(&provider, epoch)).await?;
-        Ok(known.into_iter().find(|other| other != signed))
+        let provider = shown.advert().provider;
+        let known = blocking(move || wallet.adverts(&provider)).await?;
+        Ok(contradicted(known, shown))
+    }
+
+    /// Makes sure that the token's epoch and advert are in the advert that is
+    /// shown: a provider that leaves a customer's epoch out, or made it up for
+    /// this customer, gets no token. It is then not used before the advert that
+    /// it was bought under is seen listed somewhere.
+    pub(crate) async fn check_listed(&mut self, shown: &Sighting) -> Result<(), CallError> {
+        let Some(held) = &self.held else {
+            return Ok(());
+        };
+        let is_listed = held.advert() == shown.signed()
+            || Sighting::new(held.advert().clone()).is_ok_and(|it| shown.vouches_for(&it));
+        if is_listed {
+            return Ok(());
+        }
+        if let Some(held) = self.held.take()
+            && self.sent.is_none()
+        {
+            forget_error(spawn_blocking(move || held.release_in_doubt()).await);
+        }
+        Err(CallError::Unlisted)
+    }
+
+    /// Keeps this advert beside those that the tokens were bought under: the
+    /// two show that an epoch ended before it was to.
+    pub(crate) async fn note_early_ends(&self, shown: &Sighting) -> Result<(), CallError> {
+        let Some(wallet) = self.wallet.clone() else {
+            return Ok(());
+        };
+        let shown = shown.clone();
+        blocking(move || wallet.saw(&shown)).await
     }
 
     /// The call was answered, with an answer that [`is_over`] or not.
@@ -176,6 +208,16 @@ impl Payment {
         if self.sent.is_none() {
             self.put_back().await;
         }
+    }
+
+    /// Whether a contract with this provider waits for a second look.
+    async fn has_unchecked(&self) -> Result<bool, CallError> {
+        let Some(wallet) = self.wallet.clone() else {
+            return Ok(false);
+        };
+        let (endpoint, now) = (self.taking.endpoint, self.taking.now);
+        let waits = move |it: &Unchecked| it.endpoint == endpoint && it.validity.contains(now);
+        blocking(move || Ok(wallet.unchecked()?.iter().any(waits))).await
     }
 
     async fn put_back(&mut self) {

@@ -1,8 +1,7 @@
 //! One call from start to end: connect, verify, seal, exchange, try again.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dlambda_crypto::seal::SealedCall;
@@ -11,14 +10,14 @@ use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting
 use dlambda_privacy::transport::{BoxStream, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    Advert, CallEnding, Completion, Epoch, EquivocationProof, FunctionId, FunctionSource, Plan,
-    PlanName, ProviderId, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
-    SignedAdvert,
+    Advert, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
+    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, Sighting, SignedAdvert,
 };
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::consistency::{MAX_EARLY_ENDS, Seen};
 use crate::patience::Patience;
 use crate::payment::{Payment, is_over};
 use crate::wallet::{HeldToken, Wallet};
@@ -31,15 +30,13 @@ const MAX_ATTEMPTS: u32 = 3;
 /// brings none in this time is broken and another one better.
 const ADVERT: Duration = Duration::from_secs(20);
 
-/// Adverts that are remembered, of all providers together: 16 MiB if all are of the largest.
-const MAX_ADVERTS: usize = 256;
-
-/// Calls functions. Keeps nothing that two calls share but the fingerprints
-/// of adverts, to notice a provider that shows different ones.
+/// Calls functions. Keeps nothing that two calls share but the adverts that it
+/// has seen, to notice a provider that shows different ones.
 pub struct Querier {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    adverts: Mutex<HashMap<(ProviderId, Epoch), SignedAdvert>>,
+    seen: Seen,
+    max_early_ends: usize,
     closing: TaskTracker,
     wallet: Option<Wallet>,
 }
@@ -80,7 +77,8 @@ impl Querier {
         Self {
             transport,
             clock,
-            adverts: Mutex::default(),
+            seen: Seen::default(),
+            max_early_ends: MAX_EARLY_ENDS,
             closing: TaskTracker::new(),
             wallet: None,
         }
@@ -91,6 +89,17 @@ impl Querier {
     pub fn with_wallet(self, wallet: Wallet) -> Self {
         Self {
             wallet: Some(wallet),
+            ..self
+        }
+    }
+
+    /// With another bound for the epochs that a provider may have ended early
+    /// before this querier buys nothing and spends no token there; 1 unless set.
+    /// The more it is, the smaller the crowd may be that a call hides in.
+    #[must_use]
+    pub fn dangerously_allowing_early_ends(self, most: usize) -> Self {
+        Self {
+            max_early_ends: most,
             ..self
         }
     }
@@ -300,24 +309,26 @@ impl Querier {
         let now = self.clock.now();
         let welcome = receive_greeting(&mut *stream, &call.provider, now, ADVERT).await?;
         stages.advert = stage();
-        let Welcome { advert, signed, .. } = welcome;
+        let Welcome {
+            advert,
+            signed,
+            sealing,
+            ..
+        } = welcome;
         let plan = choose_plan(call, &advert)?.clone();
         payment.settle_on(&advert.provider, &plan).await?;
-        let contradiction = self.remember(&advert, &signed);
+        let shown = Sighting::verified(&advert, &signed);
+        let contradiction = self.remember(&shown);
         if payment.held().is_some() {
-            // A token issued under another key than everybody sees says whose
-            // it is: it must not leave.
-            let bought_under = payment.contradiction(&advert, &signed).await?;
-            if let Some(other) = bought_under.or_else(|| contradiction.clone()) {
-                return Err(equivocation(signed, other));
-            }
+            self.check_consistency(&shown, contradiction.as_ref(), payment)
+                .await?;
         }
         let (source, function) = choose_source(call, &advert, attach, *resolved)?;
         *resolved = Some(function);
         let request = request(call, source, payment);
         let (input_bytes, seed) = (request.input_len(), request.seed);
         let digest = request.digest(&function);
-        let sealed = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())?;
+        let sealed = SealedCall::seal(&sealing, &plan.name, &request, &mut os_rng())?;
         drop(request);
         let largest = self.transport.largest_frame();
         if sealed.frame().body().len() > largest {
@@ -358,21 +369,34 @@ impl Querier {
         Ok((ended, stream))
     }
 
-    /// Another advert of this provider for this epoch, if it has shown one:
-    /// keys of one's own are how it would recognise a caller.
-    ///
-    /// Without a token, the answer must not change what is sent: a caller that
-    /// hangs up when it sees a second advert tells the provider that it has
-    /// seen a first one. So such a call goes on, and its caller hears of it
-    /// afterwards.
-    pub(crate) fn remember(&self, advert: &Advert, signed: &SignedAdvert) -> Option<SignedAdvert> {
-        let mut adverts = self.adverts.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (advert.provider, advert.epoch);
-        if !adverts.contains_key(&key) {
-            make_room(&mut adverts, &advert.provider);
+    /// A token says under which key it was issued, and in which epoch. If these
+    /// are not everybody's, it says whose it is: then it must not leave.
+    async fn check_consistency(
+        &self,
+        shown: &Sighting,
+        contradiction: Option<&SignedAdvert>,
+        payment: &mut Payment,
+    ) -> Result<(), CallError> {
+        let bought_under = payment.contradiction(shown).await?;
+        if let Some(other) = bought_under.or_else(|| contradiction.cloned()) {
+            return Err(equivocation(shown.signed().clone(), other));
         }
-        let known = adverts.entry(key).or_insert_with(|| signed.clone());
-        (known != signed).then(|| known.clone())
+        let early_ends = shown.advert().early_ends();
+        if early_ends > 0 {
+            payment.note_early_ends(shown).await?;
+        }
+        if early_ends > self.max_early_ends {
+            return Err(CallError::EarlyEnds(early_ends));
+        }
+        payment.check_listed(shown).await
+    }
+
+    pub(crate) fn seen(&self) -> &Seen {
+        &self.seen
+    }
+
+    pub(crate) fn max_early_ends(&self) -> usize {
+        self.max_early_ends
     }
 
     pub(crate) fn transport(&self) -> &dyn Transport {
@@ -381,17 +405,6 @@ impl Querier {
 
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
-    }
-}
-
-/// Forgets an old epoch, of the provider that brings a new one if it has any: it decides how many there are.
-fn make_room<T>(adverts: &mut HashMap<(ProviderId, Epoch), T>, newcomer: &ProviderId) {
-    if adverts.len() < MAX_ADVERTS {
-        return;
-    }
-    let order = |(provider, epoch): &&(ProviderId, Epoch)| (provider != newcomer, *epoch);
-    if let Some(oldest) = adverts.keys().min_by_key(order).copied() {
-        adverts.remove(&oldest);
     }
 }
 
@@ -476,26 +489,5 @@ impl fmt::Debug for Unconcluded {
 impl fmt::Debug for Querier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Querier")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use dlambda_proto::IdentityKey;
-
-    use super::*;
-
-    #[test]
-    fn a_provider_with_many_epochs_takes_no_room_from_others_and_no_more_than_there_is() {
-        let [busy, quiet] = [1, 2].map(|seed| IdentityKey::from_seed(&[seed; 32]).id());
-        let mut adverts = HashMap::from([((quiet, Epoch(1)), ())]);
-        for epoch in 1..=2 * MAX_ADVERTS as u64 {
-            make_room(&mut adverts, &busy);
-            adverts.insert((busy, Epoch(epoch)), ());
-        }
-        assert_eq!(adverts.len(), MAX_ADVERTS);
-        assert!(adverts.contains_key(&(quiet, Epoch(1))));
-        assert!(adverts.contains_key(&(busy, Epoch(2 * MAX_ADVERTS as u64))));
-        assert!(!adverts.contains_key(&(busy, Epoch(1))), "the oldest");
     }
 }

@@ -2,19 +2,19 @@
 //!
 //! ```text
 //! provider -> caller   Advert    at once, unasked: no round trip is spent on it
-//! caller -> provider   Call      sealed to the key in that advert
+//! caller -> provider   Call      sealed to the key that came with it
 //! provider -> caller   Reply     or Refusal
 //! caller -> provider   Ack       and the stream closes
 //! ```
 //!
-//! The advert comes on the call's own circuit, so a provider that hands out a
+//! The key comes on the call's own circuit, so a provider that hands out a
 //! different key to every visitor learns nothing from seeing the key again.
 
 use std::time::Duration;
 
 use dlambda_proto::{
     Advert, AdvertError, ContractAnswer, Endpoint, Frame, FrameKind, Greeting, Refusal, Reply,
-    SignedAdvert, UnixSeconds, Verified, decode,
+    SealingKey, SignedAdvert, UnixSeconds, Verified, decode,
 };
 
 use rand_core::Rng as _;
@@ -51,6 +51,8 @@ pub struct Welcome {
     pub advert: Verified<Advert>,
     /// The same as it was signed, for evidence.
     pub signed: SignedAdvert,
+    /// What is sealed on this stream is sealed to this key.
+    pub sealing: SealingKey,
     /// The work that a contract takes now.
     pub effort: u8,
 }
@@ -91,8 +93,10 @@ pub async fn receive_greeting(
     if greeting.effort > Greeting::MAX_EFFORT {
         return Err(AdvertError::Bound("effort").into());
     }
+    let sealing = greeting.sealing.verify(&advert)?;
     Ok(Welcome {
         advert,
+        sealing,
         signed: greeting.advert,
         effort: greeting.effort,
     })

@@ -9,8 +9,9 @@ use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 
 use crate::{
-    AdvertError, CallKey, Endpoint, Epoch, FunctionId, IdentityKey, Plan, PlanName, ProviderId,
-    ReceiptKeyId, ServiceTerms, UnixSeconds, Validity, decode, encode,
+    AdvertDigest, AdvertError, CallKey, Endpoint, Epoch, FunctionId, IdentityKey, PastEpoch, Plan,
+    PlanName, ProviderId, ReceiptKeyId, ServiceTerms, UnixSeconds, Validity, decode, encode,
+    history,
 };
 
 const DOMAIN: &[u8] = b"dlambda/advert/v1";
@@ -28,9 +29,10 @@ pub struct Advert {
     /// When the advert, and calls under its keys, are good.
     #[n(2)]
     pub validity: Validity,
-    /// The epoch's HPKE public key: DHKEM(X25519, HKDF-SHA256).
-    #[cbor(n(3), with = "minicbor::bytes")]
-    pub hpke_key: [u8; 32],
+    /// When the epoch begins, and until when no other one of this provider is
+    /// to begin. Within the validity.
+    #[n(3)]
+    pub period: Validity,
     /// Where the provider answers: 1 to 8 endpoints.
     #[n(4)]
     pub endpoints: Vec<Endpoint>,
@@ -65,6 +67,10 @@ pub struct Advert {
     /// The promise that contracts make unless asked for less.
     #[n(14)]
     pub service: ServiceTerms,
+    /// The epochs before this one whose tokens are still good when it begins,
+    /// the oldest first: at most [`Advert::MAX_HISTORY`].
+    #[n(15)]
+    pub history: Vec<PastEpoch>,
 }
 
 /// What a contract takes, beside its price.
@@ -132,7 +138,12 @@ pub struct PublishedFunction {
 }
 
 /// An advert's bytes with a signature that nobody has checked yet.
-#[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
+///
+/// Equality is *the same advert*: the same signed bytes, whatever the
+/// signature. One key makes any number of valid signatures of one message, and
+/// another signature says nothing else. Detectors and judges use this one
+/// definition, so that nothing is held against a provider that no judge confirms.
+#[derive(Clone, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct SignedAdvert {
     #[cbor(n(0), with = "minicbor::bytes")]
@@ -149,17 +160,37 @@ impl Advert {
     /// Longest validity that a reader accepts: 14 days.
     pub const MAX_VALIDITY_SECONDS: u64 = 14 * 24 * 3600;
 
+    /// Shortest epoch that a reader accepts: 12 hours. A call shows the epoch
+    /// of its token, so the callers of an epoch are the crowd that it hides in.
+    pub const MIN_EPOCH_SECONDS: u64 = 12 * 3600;
+
+    /// How long before and after its epoch an advert may be valid, at most: 12
+    /// hours. With [`Advert::MIN_EPOCH_SECONDS`] it bounds the number of epochs
+    /// that can be valid at one time without one of them ending early.
+    pub const MAX_MARGIN_SECONDS: u64 = 12 * 3600;
+
+    /// Most earlier epochs in an advert.
+    pub const MAX_HISTORY: usize = 16;
+
     /// The least that can be advertised: keys, an endpoint, and the standard
-    /// menu for anybody, without tokens. Tests start from it.
+    /// menu for anybody, without tokens, for an epoch of a day that began at
+    /// `began`. Tests start from it.
     #[must_use]
     pub fn minimal(
         provider: ProviderId,
         epoch: Epoch,
-        validity: Validity,
-        hpke_key: [u8; 32],
+        began: UnixSeconds,
         receipt_key: ReceiptKeyId,
         endpoint: Endpoint,
     ) -> Self {
+        let period = Validity {
+            from: began,
+            until: began.plus(24 * 3600),
+        };
+        let validity = Validity {
+            from: UnixSeconds(began.0.saturating_sub(3600)),
+            until: period.until.plus(3600),
+        };
         let mut plans = Plan::standard_menu();
         for plan in &mut plans {
             plan.needs_token = false;
@@ -168,7 +199,7 @@ impl Advert {
             provider,
             epoch,
             validity,
-            hpke_key,
+            period,
             endpoints: vec![endpoint],
             specs: Specs {
                 cpu: Cpu {
@@ -190,6 +221,7 @@ impl Advert {
             service: ServiceTerms {
                 start_within_ms: 120_000,
             },
+            history: Vec::new(),
         }
     }
 
@@ -237,6 +269,25 @@ impl Advert {
             .eq(self.call_keys.iter().map(|key| &key.plan))
     }
 
+    /// Long enough, and valid little longer.
+    fn has_a_good_period(&self) -> bool {
+        let (period, validity) = (self.period, self.validity);
+        let within = |less: UnixSeconds, more: UnixSeconds, most: u64| {
+            more.0.checked_sub(less.0).is_some_and(|span| span <= most)
+        };
+        let length = period.until.0.saturating_sub(period.from.0);
+        length >= Self::MIN_EPOCH_SECONDS
+            && within(validity.from, period.from, Self::MAX_MARGIN_SECONDS)
+            && within(period.until, validity.until, Self::MAX_MARGIN_SECONDS)
+    }
+
+    /// Each epoch once, the oldest first.
+    fn has_a_good_history(&self) -> bool {
+        let epochs = self.history.iter().map(|past| past.epoch);
+        let later = epochs.clone().skip(1).chain([self.epoch]);
+        self.history.len() <= Self::MAX_HISTORY && epochs.zip(later).all(|(one, two)| one < two)
+    }
+
     fn check_bounds(&self) -> Result<(), AdvertError> {
         let ordered = self.validity.from < self.validity.until;
         let span = self.validity.until.0.saturating_sub(self.validity.from.0);
@@ -247,6 +298,8 @@ impl Advert {
         };
         for (good, what) in [
             (ordered && span <= Self::MAX_VALIDITY_SECONDS, "validity"),
+            (self.has_a_good_period(), "beginning and end of the epoch"),
+            (self.has_a_good_history(), "earlier epochs"),
             ((1..=8).contains(&self.endpoints.len()), "endpoints"),
             ((1..=16).contains(&self.plans.len()), "plans"),
             ((0..self.plans.len()).all(distinct), "plan names"),
@@ -295,6 +348,12 @@ impl PublishedFunction {
 }
 
 impl SignedAdvert {
+    /// Names the advert, whatever its signature.
+    #[must_use]
+    pub fn digest(&self) -> AdvertDigest {
+        history::digest(&self.advert)
+    }
+
     /// Believes that the identity in the advert signed it and that it keeps its
     /// bounds, whenever and wherever: good enough for evidence, not for a call.
     ///
@@ -340,6 +399,14 @@ impl SignedAdvert {
     }
 }
 
+impl PartialEq for SignedAdvert {
+    fn eq(&self, other: &Self) -> bool {
+        self.advert == other.advert
+    }
+}
+
+impl Eq for SignedAdvert {}
+
 impl<T> std::ops::Deref for Verified<T> {
     type Target = T;
 
@@ -378,6 +445,8 @@ mod tests {
     use crate::{OnionAddress, ReceiptKey};
 
     const NOW: UnixSeconds = UnixSeconds(1_000);
+    /// The first second after the validity.
+    const OVER: u64 = 50_000;
 
     fn onion(byte: u8) -> Endpoint {
         Endpoint::Onion(OnionAddress::from_public_key([byte; 32]))
@@ -389,9 +458,12 @@ mod tests {
             epoch: Epoch(3),
             validity: Validity {
                 from: UnixSeconds(900),
-                until: UnixSeconds(2_000),
+                until: UnixSeconds(OVER),
             },
-            hpke_key: [5; 32],
+            period: Validity {
+                from: UnixSeconds(950),
+                until: UnixSeconds(950 + Advert::MIN_EPOCH_SECONDS),
+            },
             endpoints: vec![onion(1)],
             specs: Specs {
                 cpu: Cpu {
@@ -426,6 +498,7 @@ mod tests {
             service: ServiceTerms {
                 start_within_ms: 1000,
             },
+            history: vec![],
         }
     }
 
@@ -444,7 +517,7 @@ mod tests {
     #[test]
     fn expired_early_or_elsewhere_is_refused() {
         let signed = advert(&key()).sign(&key()).expect("signs");
-        for now in [0, 899, 2_000, u64::MAX] {
+        for now in [0, 899, OVER, u64::MAX] {
             assert!(
                 matches!(
                     signed.verify(UnixSeconds(now), &onion(1)),
@@ -492,7 +565,31 @@ mod tests {
         nowhere.endpoints.clear();
         let mut keyless = advert(&key());
         keyless.call_keys.pop();
-        for bad in [wide, twice, nowhere, keyless] {
+        let mut short = advert(&key());
+        short.period.until.0 -= 1;
+        let mut late = advert(&key());
+        late.period.until.0 = OVER + 1;
+        let mut margin = advert(&key());
+        margin.validity.until = margin.period.until.plus(Advert::MAX_MARGIN_SECONDS + 1);
+        let past = |epoch| PastEpoch {
+            epoch: Epoch(epoch),
+            period: advert(&key()).period,
+            advert: AdvertDigest([1; 32]),
+        };
+        let with = |history: Vec<PastEpoch>| Advert {
+            epoch: Epoch(100),
+            history,
+            ..advert(&key())
+        };
+        let full = with((0..16).map(past).collect());
+        assert!(full.sign(&key()).is_ok());
+        let disordered = with(vec![past(2), past(1)]);
+        let doubled = with(vec![past(2), past(2)]);
+        let own = with(vec![past(100)]);
+        let long = with((0..17).map(past).collect());
+        let pasts = [disordered, doubled, own, long];
+        let others = [wide, twice, nowhere, keyless, short, late, margin];
+        for bad in others.into_iter().chain(pasts) {
             assert!(matches!(bad.sign(&key()), Err(AdvertError::Bound(_))));
             let bytes = encode(&bad);
             let signed = SignedAdvert {

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     ContractKey, ContractKeyId, EncapsulatedKey, Epoch, IdentityKey, Plan, ProviderId,
-    SignedAdvert, TokenKeyId, Validity, decode, encode,
+    SignedAdvert, SignedSealingKey, TokenKeyId, Validity, decode, encode,
 };
 
 const PROVIDER_DOMAIN: &[u8] = b"dlambda/contract-provider/v1";
@@ -174,10 +174,13 @@ pub struct Greeting {
     /// The same for everybody in an epoch.
     #[n(0)]
     pub advert: SignedAdvert,
+    /// What is sealed on this stream is sealed to this key.
+    #[n(1)]
+    pub sealing: SignedSealingKey,
     /// The work that a contract takes just now, under [`Admission::Pow`](crate::Admission::Pow):
     /// 0 to [`Greeting::MAX_EFFORT`]. It changes with the load, so it is
     /// outside the advert; a call makes no use of it.
-    #[n(1)]
+    #[n(2)]
     pub effort: u8,
 }
 

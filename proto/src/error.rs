@@ -93,6 +93,9 @@ pub enum AdvertError {
     /// The advert is served from an endpoint that it does not name.
     #[error("the advert does not name the address that served it")]
     OtherEndpoint,
+    /// The key to seal to is not signed by the provider for this epoch.
+    #[error("the key to seal to is not signed by the provider of the advert")]
+    SealingKey,
     /// A field breaks a bound.
     #[error("the advert breaks a bound: {0}")]
     Bound(&'static str),

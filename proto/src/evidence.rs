@@ -11,8 +11,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Advert, AdvertError, ArbiterId, ArbiterKey, Receipt, ReceiptError, Request, SignedAdvert,
-    SignedReceipt, encode,
+    Advert, AdvertError, ArbiterId, ArbiterKey, Receipt, ReceiptError, Request, Sighting,
+    SignedAdvert, SignedReceipt, encode,
 };
 
 const VERDICT_DOMAIN: &[u8] = b"dlambda/verdict/v1";
@@ -42,7 +42,9 @@ pub struct FraudProof {
     pub request: Request,
 }
 
-/// Two adverts of one provider for one epoch: the way to tag callers.
+/// Two adverts of one provider that cannot both be what everybody was shown:
+/// the way to tag callers. They differ and are of one epoch, or what they say
+/// of an earlier epoch differs.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct EquivocationProof {
@@ -113,7 +115,7 @@ pub enum EvidenceError {
     /// The receipt in it was not made by the provider.
     #[error(transparent)]
     Receipt(#[from] ReceiptError),
-    /// The two adverts are one, or not of one provider and epoch.
+    /// The two adverts are one, or not of one provider, or agree.
     #[error("the two adverts do not contradict each other")]
     NoEquivocation,
 }
@@ -149,10 +151,10 @@ impl EquivocationProof {
     ///
     /// [`EvidenceError`] if they are not.
     pub fn verify(&self) -> Result<(Advert, Advert), EvidenceError> {
-        let one = self.one.authenticate()?;
-        let other = self.other.authenticate()?;
-        if one.provider == other.provider && one.epoch == other.epoch && one != other {
-            Ok((one, other))
+        let one = Sighting::new(self.one.clone())?;
+        let other = Sighting::new(self.other.clone())?;
+        if one.contradicts(&other) {
+            Ok((one.advert().clone(), other.advert().clone()))
         } else {
             Err(EvidenceError::NoEquivocation)
         }

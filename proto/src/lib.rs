@@ -21,6 +21,7 @@ mod endpoint;
 mod error;
 mod evidence;
 mod frame;
+mod history;
 mod http;
 mod ids;
 mod keys;
@@ -29,6 +30,7 @@ mod nym_address;
 mod plan;
 mod receipt;
 mod report;
+mod sealing;
 mod shape;
 mod time;
 mod token;
@@ -52,6 +54,7 @@ pub use evidence::{
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_CONTRACT_BODY, MAX_SEALED_BODY, VERSION,
 };
+pub use history::{AdvertDigest, PastEpoch, Sighting};
 pub use http::{HttpError, HttpField, HttpRequest, HttpResponse};
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};
 pub use keys::{
@@ -63,6 +66,7 @@ pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;
+pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;
 pub use time::{CLOCK_BLUR_SECONDS, UnixSeconds, Validity};
 pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

@@ -11,18 +11,19 @@ use dlambda_crypto::negotiation::Issuers;
 use dlambda_crypto::seal::EpochSecret;
 use dlambda_proto::{
     Admission, Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Endpoints, Epoch, Frame, FrameKind,
-    Greeting, IdentityKey, Plan, PlanName, PublishedFunction, ReceiptKey, Refusal, ServiceTerms,
-    SignedAdvert, Specs, UnixSeconds, Validity, encode,
+    Greeting, IdentityKey, PastEpoch, Plan, PlanName, PublishedFunction, ReceiptKey, ReceiptKeyId,
+    Refusal, ServiceTerms, Sighting, SignedAdvert, SignedSealingKey, Specs, UnixSeconds, Validity,
+    encode,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::ProviderError;
-use crate::ledger::EpochRecord;
+use crate::ledger::{EpochRecord, EpochSecrets};
 
-/// Calls and works remembered per epoch, 16 bytes each: 16 MiB. A busier epoch
-/// ends early.
+/// Calls and works remembered for a sealing key, 16 bytes each: 16 MiB. After
+/// that the key is replaced, and with it what has to be remembered.
 const MAX_SEEN: usize = 1 << 20;
 
 /// Callers' clocks may be off by an hour.
@@ -64,8 +65,10 @@ pub(crate) struct EpochKeys {
     receipts: Arc<ReceiptKey>,
     advert: Arc<Advert>,
     signed: SignedAdvert,
+    /// Of `secret`: not a part of the advert, since it lives no longer than this process.
+    sealing: SignedSealingKey,
     issuers: Arc<Issuers>,
-    seed: Zeroizing<[u8; 32]>,
+    secrets: EpochSecrets,
     made: UnixSeconds,
     /// No longer advertised from then on.
     advertised_until: UnixSeconds,
@@ -112,7 +115,8 @@ impl Keyring {
         record: &EpochRecord,
     ) -> Result<(), ProviderError> {
         let provider = self.offer.identity.id();
-        let issuers = Issuers::restore(&record.seed, &provider, epoch, &record.plans)?;
+        let calls = &record.secrets.calls;
+        let issuers = Issuers::restore(calls, &provider, epoch, &record.plans)?;
         let keys = TokenKeys {
             issuers: Arc::new(issuers),
             until: record.validity.until,
@@ -132,10 +136,24 @@ impl Keyring {
         self.previous = Some(old);
     }
 
-    /// Whether a new epoch is due, by time or because this one remembers too much.
+    /// Whether a new epoch is due.
     pub(crate) fn rotation_due(&self, now: UnixSeconds) -> bool {
-        let set_back = now.plus(CLOCK_TOLERANCE) < self.current.made;
-        set_back || self.current.advertised_until <= now || self.current.seen.len() >= MAX_SEEN
+        is_over(self.current.made, self.current.advertised_until, now)
+    }
+
+    /// Replaces the sealing key of the current epoch, once too much has to be
+    /// remembered for it. The epoch goes on: nobody can end it by calling often.
+    /// A call that was sealed to the old key and is not open yet is refused.
+    pub(crate) fn renew_sealing(&mut self, rng: &mut impl CryptoRng) -> Result<(), ProviderError> {
+        if self.current.seen.len() < MAX_SEEN {
+            return Ok(());
+        }
+        let epoch = self.epoch();
+        let secret = EpochSecret::generate(self.offer.identity.id(), epoch, rng);
+        self.current.sealing = secret.sealing_key().sign(&self.offer.identity)?;
+        self.current.secret = Arc::new(secret);
+        self.current.seen = HashSet::new();
+        Ok(())
     }
 
     /// Erases keys that no longer open calls, and those of tokens that can no
@@ -166,6 +184,7 @@ impl Keyring {
     pub(crate) fn greeting(&self, effort: u8) -> Option<Frame> {
         let greeting = Greeting {
             advert: self.current.signed.clone(),
+            sealing: self.current.sealing.clone(),
             effort,
         };
         Frame::new(FrameKind::Advert, encode(&greeting)).ok()
@@ -238,14 +257,20 @@ impl Keyring {
     }
 }
 
+/// Whether an epoch has ended at `now`, or the clock was set back so far that
+/// its advert is not valid.
+fn is_over(made: UnixSeconds, advertised_until: UnixSeconds, now: UnixSeconds) -> bool {
+    now.plus(CLOCK_TOLERANCE) < made || advertised_until <= now
+}
+
 fn mark(one_time: &[u8; 32]) -> [u8; 16] {
     let digest = Sha256::digest(one_time);
     *digest.first_chunk::<16>().unwrap_or(&[0; 16])
 }
 
 impl EpochKeys {
-    /// Makes all keys of an epoch, and its advert. [`EpochKeys::record`] must
-    /// be on disk before anybody sees the advert.
+    /// Makes all keys of an epoch, and its advert, which lists `history`.
+    /// [`EpochKeys::record`] must be on disk before anybody sees the advert.
     ///
     /// # Errors
     ///
@@ -253,35 +278,30 @@ impl EpochKeys {
     pub(crate) fn make(
         offer: &Offer,
         epoch: Epoch,
+        history: Vec<PastEpoch>,
         now: UnixSeconds,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, ProviderError> {
         let provider = offer.identity.id();
-        let secret = EpochSecret::generate(provider, epoch, rng);
-        let mut receipt_seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *receipt_seed);
-        let receipts = ReceiptKey::from_seed(&receipt_seed);
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *seed);
-        let issuers = Issuers::generate(&seed, &provider, epoch, &offer.paid_plans(), rng)?;
-        let advertised_until = now.plus(offer.epoch.as_secs());
-        let opens_until = advertised_until.plus(offer.overlap.as_secs());
-        let advert = offer.advert(&secret, &receipts, &issuers, now);
-        let signed = advert.sign(&offer.identity)?;
-        let keys = Self {
-            secret: Arc::new(secret),
-            receipts: Arc::new(receipts),
-            advert: Arc::new(advert),
-            signed,
-            issuers: Arc::new(issuers),
-            seed,
-            made: now,
-            advertised_until,
-            opens_until,
-            seen: HashSet::new(),
+        let mut secrets = EpochSecrets {
+            calls: Zeroizing::new([0; 32]),
+            receipts: Zeroizing::new([0; 32]),
+            ratings: Zeroizing::new(Vec::new()),
         };
+        rng.fill_bytes(&mut *secrets.calls);
+        rng.fill_bytes(&mut *secrets.receipts);
+        let plans = offer.paid_plans();
+        let issuers = Issuers::generate(&secrets.calls, &provider, epoch, &plans, rng)?;
+        if let Some(ratings) = &issuers.ratings {
+            secrets.ratings = ratings.secret()?;
+        }
+        let receipts = ReceiptKey::from_seed(&secrets.receipts).id();
+        let advert = offer.advert(epoch, receipts, &issuers, history, now);
+        let signed = advert.sign(&offer.identity)?;
+        let keys = Self::assemble(offer, advert, signed, issuers, secrets, rng)?;
         let greeting = Greeting {
             advert: keys.signed.clone(),
+            sealing: keys.sealing.clone(),
             effort: 0,
         };
         Frame::new(FrameKind::Advert, encode(&greeting)).map_err(|_| {
@@ -290,14 +310,80 @@ impl EpochKeys {
         Ok(keys)
     }
 
-    /// What has to survive a restart: from it, tokens are recognised.
+    /// The keys of an epoch that goes on after a restart, under the same advert
+    /// and a fresh sealing key; `None` if the epoch is over, or the offer is
+    /// no longer the one in its advert.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError`] if its keys cannot be made again.
+    pub(crate) fn resume(
+        offer: &Offer,
+        epoch: Epoch,
+        record: &EpochRecord,
+        now: UnixSeconds,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Option<Self>, ProviderError> {
+        let Ok(advert) = record.advert.authenticate() else {
+            return Ok(None);
+        };
+        let (made, secrets) = (advert.period.from, record.secrets.clone());
+        if is_over(made, advert.period.until, now) {
+            return Ok(None);
+        }
+        let provider = offer.identity.id();
+        let mut issuers = Issuers::restore(&secrets.calls, &provider, epoch, &record.plans)?;
+        if !secrets.ratings.is_empty() {
+            issuers = issuers.with_ratings(&secrets.ratings)?;
+        }
+        let receipts = ReceiptKey::from_seed(&secrets.receipts).id();
+        let history = advert.history.clone();
+        if offer.advert(epoch, receipts, &issuers, history, made) != advert {
+            return Ok(None);
+        }
+        let signed = record.advert.clone();
+        Self::assemble(offer, advert, signed, issuers, secrets, rng).map(Some)
+    }
+
+    fn assemble(
+        offer: &Offer,
+        advert: Advert,
+        signed: SignedAdvert,
+        issuers: Issuers,
+        secrets: EpochSecrets,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, ProviderError> {
+        let secret = EpochSecret::generate(advert.provider, advert.epoch, rng);
+        let advertised_until = advert.period.until;
+        Ok(Self {
+            sealing: secret.sealing_key().sign(&offer.identity)?,
+            secret: Arc::new(secret),
+            receipts: Arc::new(ReceiptKey::from_seed(&secrets.receipts)),
+            signed,
+            issuers: Arc::new(issuers),
+            secrets,
+            made: advert.period.from,
+            advertised_until,
+            opens_until: advertised_until.plus(offer.overlap.as_secs()),
+            advert: Arc::new(advert),
+            seen: HashSet::new(),
+        })
+    }
+
+    /// What has to survive a restart: the advert, and all keys in it.
     pub(crate) fn record(&self) -> EpochRecord {
         let plans = self.advert.call_keys.iter();
         EpochRecord {
-            seed: self.seed.clone(),
+            secrets: self.secrets.clone(),
+            advert: self.signed.clone(),
             validity: self.advert.tokens,
             plans: plans.map(|key| key.plan.clone()).collect(),
         }
+    }
+
+    /// How many epochs its advert shows as ended early.
+    pub(crate) fn early_ends(&self) -> usize {
+        self.advert.early_ends()
     }
 
     fn token_keys(&self) -> TokenKeys {
@@ -308,21 +394,35 @@ impl EpochKeys {
     }
 }
 
+/// What the advert of the next epoch says of the epochs before it: all whose
+/// tokens are good, the latest of them if there are too many.
+pub(crate) fn history(earlier: &[(Epoch, EpochRecord)], now: UnixSeconds) -> Vec<PastEpoch> {
+    let good = earlier
+        .iter()
+        .filter(|(_, record)| now < record.validity.until);
+    let seen = good.filter_map(|(_, record)| Sighting::new(record.advert.clone()).ok());
+    let mut history: Vec<PastEpoch> = seen.map(|it| it.as_past()).collect();
+    history.drain(..history.len().saturating_sub(Advert::MAX_HISTORY));
+    history
+}
+
 impl Offer {
     fn paid_plans(&self) -> Vec<PlanName> {
         let paid = self.plans.iter().filter(|plan| plan.needs_token);
         paid.map(|plan| plan.name.clone()).collect()
     }
 
+    /// The advert of an epoch that began at `made`: the same for the same arguments.
     fn advert(
         &self,
-        secret: &EpochSecret,
-        receipts: &ReceiptKey,
+        epoch: Epoch,
+        receipts: ReceiptKeyId,
         issuers: &Issuers,
-        now: UnixSeconds,
+        history: Vec<PastEpoch>,
+        made: UnixSeconds,
     ) -> Advert {
-        let from = UnixSeconds(now.0.saturating_sub(VALID_BEFORE));
-        let advertised = now.plus(self.epoch.as_secs());
+        let from = UnixSeconds(made.0.saturating_sub(VALID_BEFORE));
+        let advertised = made.plus(self.epoch.as_secs());
         // What is bought in the last minute of an epoch is good for a whole
         // epoch more, as far as readers accept.
         let longest = from.plus(Advert::MAX_VALIDITY_SECONDS);
@@ -349,15 +449,20 @@ impl Offer {
             },
             admission: self.admission,
             service: self.service,
+            validity: Validity {
+                from,
+                until: advertised.plus(self.overlap.as_secs().max(VALID_AFTER)),
+            },
+            period: Validity {
+                from: made,
+                until: advertised,
+            },
+            history,
             ..Advert::minimal(
                 self.identity.id(),
-                secret.epoch(),
-                Validity {
-                    from,
-                    until: advertised.plus(self.overlap.as_secs().max(VALID_AFTER)),
-                },
-                secret.public_key(),
-                receipts.id(),
+                epoch,
+                made,
+                receipts,
                 self.endpoints.first(),
             )
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::exchange::{acknowledge, exchange, receive_advert};
+use dlambda_privacy::exchange::{acknowledge, exchange, receive_greeting};
 use dlambda_privacy::transport::Transport;
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{CallToken, Completion, Endpoint, FunctionSource, HasKind as _, Request};
@@ -48,7 +48,7 @@ async fn call_once(
     token: Option<CallToken>,
 ) -> Result<(), ProviderError> {
     let mut stream = transport.dial(endpoint).await?;
-    let advert = receive_advert(&mut *stream, endpoint, clock.now(), STEP)
+    let welcome = receive_greeting(&mut *stream, endpoint, clock.now(), STEP)
         .await
         .map_err(ProviderError::SelfTest)?;
     let request = Request {
@@ -59,8 +59,11 @@ async fn call_once(
         http: None,
         token,
     };
-    let plan = advert.plan(None).ok_or(ProviderError::SelfTestAnswer)?;
-    let call = SealedCall::seal(&advert, &plan.name, &request, &mut os_rng())
+    let plan = welcome
+        .advert
+        .plan(None)
+        .ok_or(ProviderError::SelfTestAnswer)?;
+    let call = SealedCall::seal(&welcome.sealing, &plan.name, &request, &mut os_rng())
         .map_err(|error| ProviderError::SelfTest(ExchangeError::Reply(error)))?;
     let exchanged = exchange(&mut *stream, call, STEP)
         .await

@@ -16,8 +16,8 @@ use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::Budget;
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    BatchSize, CallToken, Cpu, Endpoint, Endpoints, PlanName, ProviderId, PublishedFunction, Specs,
-    UnixSeconds,
+    BatchSize, CallToken, Cpu, Endpoint, Endpoints, Epoch, PlanName, ProviderId, PublishedFunction,
+    Specs, UnixSeconds,
 };
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
@@ -29,8 +29,8 @@ use zeroize::Zeroizing;
 
 use crate::cold::ContractDesk;
 use crate::effort::Effort;
-use crate::keyring::{EpochKeys, Keyring, Offer};
-use crate::ledger::Ledger;
+use crate::keyring::{self, EpochKeys, Keyring, Offer};
+use crate::ledger::{EpochRecord, Ledger};
 use crate::places::{Place, Places};
 use crate::redeem::Desk;
 use crate::status::{ContractLine, ContractTotals, Counters, Ending, Queue, Snapshot, Work};
@@ -433,7 +433,7 @@ async fn open_ledger(data: &DataDir) -> Result<Ledger, ProviderError> {
     Ok(opened.map_err(|_| ProviderError::Interrupted)??)
 }
 
-/// A first epoch, and the tokens of those before the restart.
+/// The epoch that the restart interrupted, or a first one, and the tokens of those before.
 async fn start_keyring(
     offer: Offer,
     data: &DataDir,
@@ -449,12 +449,37 @@ async fn start_keyring(
         });
         restoring.await.map_err(|_| ProviderError::Interrupted)??
     };
-    let first = begin_epoch(&offer, data, ledger, now).await?;
+    let first = match resume_epoch(&offer, restored.last(), now).await? {
+        Some(resumed) => resumed,
+        None => begin_epoch(&offer, data, ledger, now).await?,
+    };
     let mut keyring = Keyring::new(offer, first);
     for (epoch, record) in restored {
         keyring.restore(epoch, &record)?;
     }
     Ok(keyring)
+}
+
+/// The last epoch's keys, if it goes on.
+async fn resume_epoch(
+    offer: &Arc<Offer>,
+    last: Option<&(Epoch, EpochRecord)>,
+    now: UnixSeconds,
+) -> Result<Option<EpochKeys>, ProviderError> {
+    let Some((epoch, record)) = last.cloned() else {
+        return Ok(None);
+    };
+    let offer = Arc::clone(offer);
+    let resuming =
+        spawn_blocking(move || EpochKeys::resume(&offer, epoch, &record, now, &mut os_rng()));
+    let resumed = resuming.await.map_err(|_| ProviderError::Interrupted)??;
+    if resumed.is_none() {
+        tracing::warn!(
+            epoch = epoch.0,
+            "the last epoch is over, or its advert no longer fits; a new one begins"
+        );
+    }
+    Ok(resumed)
 }
 
 /// The keys of a new epoch: its number first on disk, then what its tokens
@@ -468,8 +493,12 @@ async fn begin_epoch(
     let epoch = data.next_epoch()?;
     let (offer, ledger) = (Arc::clone(offer), Arc::clone(ledger));
     let making = spawn_blocking(move || {
-        let keys = EpochKeys::make(&offer, epoch, now, &mut os_rng())?;
+        let history = keyring::history(&ledger.epochs()?, now);
+        let keys = EpochKeys::make(&offer, epoch, history, now, &mut os_rng())?;
         ledger.begin_epoch(epoch, &keys.record())?;
+        if keys.early_ends() > 1 {
+            tracing::warn!("the latest epochs ended early: callers will not buy or spend tokens");
+        }
         Ok(keys)
     });
     making.await.map_err(|_| ProviderError::Interrupted)?
@@ -483,6 +512,7 @@ async fn rotate(shared: &Shared, data: &DataDir) -> Result<(), ProviderError> {
         let (due, offer) = {
             let mut keyring = shared.keyring();
             keyring.expire(now);
+            keyring.renew_sealing(&mut os_rng())?;
             (keyring.rotation_due(now), keyring.offer())
         };
         if due {

@@ -7,7 +7,7 @@ use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint};
 use dlambda_proto::{
     Advert, Completion, Endpoint, Epoch, EquivocationProof, Evidence, Finding, FraudProof,
     FunctionId, FunctionSource, IdentityKey, OnionAddress, Receipt, ReceiptEvidence, ReceiptKey,
-    Reply, Request, StopKind, UnixSeconds, Usage, Validity,
+    Reply, Request, StopKind, UnixSeconds, Usage,
 };
 
 use super::{Arbiter, Judgement};
@@ -44,19 +44,9 @@ impl Court {
     fn new() -> Self {
         let identity = IdentityKey::from_seed(&[1; 32]);
         let receipts = ReceiptKey::from_seed(&[2; 32]);
-        let validity = Validity {
-            from: UnixSeconds(1),
-            until: UnixSeconds(2),
-        };
         let here = Endpoint::Onion(OnionAddress::from_public_key([1; 32]));
-        let mut advert = Advert::minimal(
-            identity.id(),
-            Epoch(1),
-            validity,
-            [5; 32],
-            receipts.id(),
-            here,
-        );
+        let mut advert =
+            Advert::minimal(identity.id(), Epoch(1), UnixSeconds(1), receipts.id(), here);
         for plan in &mut advert.plans {
             plan.fuel = 3_000_000;
             plan.wall_ms = 60_000;
@@ -301,7 +291,7 @@ async fn claims_that_were_tampered_with_are_unfounded() {
 async fn two_adverts_for_one_epoch_are_a_fault_and_one_is_none() {
     let mut court = Court::new();
     let one = court.advert.sign(&court.identity).expect("signs");
-    court.advert.hpke_key = [6; 32];
+    court.advert.max_function_bytes += 1;
     let other = court.advert.sign(&court.identity).expect("signs");
     court.advert.epoch = Epoch(2);
     let later = court.advert.sign(&court.identity).expect("signs");

@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use dlambda_proto::{
-    CallToken, Contract, ContractId, Endpoint, RatingKey, RatingToken, SignedAdvert, SignedContract,
+    CallToken, Contract, ContractId, Endpoint, RatingKey, RatingToken, Sighting, SignedAdvert,
+    SignedContract, Validity,
 };
 
 use super::file::{Holdings, Rating, Record, Slot, Stage};
@@ -122,6 +123,7 @@ impl Wallet {
             ratings: ratings
                 .map(|(token, seed)| Rating { token, seed })
                 .collect(),
+            seen: None,
         }));
         operation.write(id, &record, Durability::Now)
     }
@@ -161,6 +163,89 @@ impl Wallet {
         };
         let records = self.records()?.into_iter().filter(open);
         Ok(records.filter_map(unconfirmed).collect())
+    }
+}
+
+/// A contract whose provider was seen on no circuit but its own.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Unchecked {
+    /// The contract's name.
+    pub id: ContractId,
+    /// Where it was concluded.
+    pub endpoint: Endpoint,
+    /// What it was concluded under.
+    pub advert: SignedAdvert,
+    /// When its tokens are good.
+    pub validity: Validity,
+}
+
+impl Wallet {
+    /// Contracts whose tokens wait for a second look at the provider's advert.
+    /// Damaged files are passed over. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
+    pub fn unchecked(&self) -> Result<Vec<Unchecked>, WalletError> {
+        let waits = |record: &Record| record.holdings().is_some_and(|it| it.seen.is_none());
+        let records = self.records()?.into_iter().filter(waits);
+        let unchecked = records.map(|record| Unchecked {
+            id: record.contract.id(),
+            endpoint: record.endpoint,
+            advert: record.advert,
+            validity: record.contract.validity,
+        });
+        Ok(unchecked.collect())
+    }
+
+    /// Notes that another circuit showed `seen`, which is the contract's advert
+    /// or vouches for it: from now on its tokens are given out. It is on disk
+    /// when this returns. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`WalletError::Inconsistent`] if `seen` does not vouch for it;
+    /// [`WalletError::NoSuchContract`] if there is no such contract, or only a
+    /// draft; [`WalletError::File`], [`WalletError::Damaged`], [`WalletError::Busy`].
+    pub fn checked(&self, id: &ContractId, seen: &SignedAdvert) -> Result<(), WalletError> {
+        let operation = self.shared.enter()?;
+        let mut record = operation.read(id)?.ok_or(WalletError::NoSuchContract)?;
+        let sightings = Sighting::new(seen.clone()).and_then(|seen| {
+            let own = Sighting::new(record.advert.clone())?;
+            Ok(seen.vouches_for(&own))
+        });
+        if sightings != Ok(true) {
+            return Err(WalletError::Inconsistent("an advert for the second look"));
+        }
+        let holdings = record.holdings_mut().ok_or(WalletError::NoSuchContract)?;
+        holdings.seen = Some(seen.clone());
+        operation.write(id, &record, Durability::Now)
+    }
+
+    /// Keeps a later advert of a provider with those of its contracts that were
+    /// checked and that it vouches for: which epochs ended early can be shown from it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`WalletError::File`] if a file cannot be written; [`WalletError::Busy`].
+    pub fn saw(&self, shown: &Sighting) -> Result<(), WalletError> {
+        let operation = self.shared.enter()?;
+        for id in operation.contracts()? {
+            let Ok(Some(mut record)) = operation.read(&id) else {
+                continue;
+            };
+            let own = Sighting::new(record.advert.clone());
+            let vouches = own.is_ok_and(|own| shown.vouches_for(&own));
+            let Some(seen) = record.holdings_mut().and_then(|it| it.seen.as_mut()) else {
+                continue;
+            };
+            let is_later = (seen.authenticate()).is_ok_and(|it| it.epoch < shown.advert().epoch);
+            if vouches && is_later {
+                *seen = shown.signed().clone();
+                operation.write(&id, &record, Durability::Later)?;
+            }
+        }
+        Ok(())
     }
 }
 

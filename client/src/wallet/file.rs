@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::lock::OwnerId;
 
 /// Longest file, in bytes. The longest that an honest provider and we can
-/// make, with all functions in the advert and 128 tokens, is under 100 KiB.
+/// make, with all functions in two adverts and 128 tokens, is under 170 KiB.
 pub(super) const MAX_FILE: usize = 256 << 10;
 
 const FORMAT: u8 = 1;
@@ -74,6 +74,10 @@ pub(super) struct Holdings {
     /// The rating tokens that are left.
     #[n(4)]
     pub(super) ratings: Vec<Rating>,
+    /// What the provider showed on another circuit since, when that vouched for
+    /// the advert of the contract. Without it no token is given out.
+    #[n(5)]
+    pub(super) seen: Option<SignedAdvert>,
 }
 
 /// A call token's place.

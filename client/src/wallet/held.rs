@@ -149,6 +149,23 @@ impl HeldToken {
         released
     }
 
+    /// Nothing was sent, and the contract's keys may not be everybody's: none of
+    /// its tokens is given out before they are seen once more. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HeldToken::release`].
+    pub fn release_in_doubt(self) -> Result<(), WalletError> {
+        let shared = Arc::clone(&self.shared);
+        let (id, _) = self.place;
+        self.release()?;
+        let operation = shared.enter()?;
+        let mut record = operation.read(&id)?.ok_or(WalletError::NoSuchContract)?;
+        let holdings = record.holdings_mut().ok_or(CHANGED)?;
+        holdings.seen = None;
+        operation.write(&id, &record, Durability::Now)
+    }
+
     /// Replaces our slot; without a new one, by the same without an owner.
     fn replace(
         &self,

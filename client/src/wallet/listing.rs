@@ -51,6 +51,12 @@ pub struct ContractSummary {
     pub expired: bool,
     /// How far the contract has come.
     pub stage: ContractStage,
+    /// Whether the provider's keys were seen on a second circuit. Before that,
+    /// no token is spent.
+    pub checked: bool,
+    /// How many epochs the provider is known to have ended before their time,
+    /// of those whose tokens were good when it was last noticed.
+    pub early_ends: usize,
 }
 
 /// How far a contract has come.
@@ -88,27 +94,22 @@ impl Wallet {
         Ok(listing)
     }
 
-    /// The adverts of this epoch that contracts and drafts were made under,
-    /// each once. More than one, or another than the provider shows now, means
-    /// that it shows different keys to different visitors. Damaged files are
-    /// passed over. Blocks.
+    /// The adverts of this provider that contracts and drafts were made under,
+    /// or that were seen since, each once. If two contradict each other, it shows
+    /// different keys to different visitors. Damaged files are passed over. Blocks.
     ///
     /// # Errors
     ///
     /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
-    pub fn adverts(
-        &self,
-        provider: &ProviderId,
-        epoch: Epoch,
-    ) -> Result<Vec<SignedAdvert>, WalletError> {
+    pub fn adverts(&self, provider: &ProviderId) -> Result<Vec<SignedAdvert>, WalletError> {
         let mut adverts = Vec::new();
-        for Record {
-            contract, advert, ..
-        } in self.records()?
-        {
-            let wanted = contract.provider == *provider && contract.epoch == epoch;
-            if wanted && !adverts.contains(&advert) {
-                adverts.push(advert);
+        let records = self.records()?.into_iter();
+        for record in records.filter(|it| it.contract.provider == *provider) {
+            let seen = record.holdings().and_then(|it| it.seen.clone());
+            for advert in [Some(record.advert), seen].into_iter().flatten() {
+                if !adverts.contains(&advert) {
+                    adverts.push(advert);
+                }
             }
         }
         Ok(adverts)
@@ -166,6 +167,10 @@ impl Operation<'_> {
             } += 1;
         }
         let ratings = record.holdings().map_or(0, |it| it.ratings.len());
+        let seen = record.holdings().and_then(|it| it.seen.as_ref());
+        let checked = seen.is_some();
+        let latest = seen.unwrap_or(&record.advert).authenticate();
+        let early_ends = latest.map_or(0, |advert| advert.early_ends());
         let contract = record.contract;
         ContractSummary {
             id,
@@ -182,6 +187,8 @@ impl Operation<'_> {
             validity: contract.validity,
             expired: contract.validity.until <= now,
             stage,
+            checked,
+            early_ends,
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! begin -> (proposal is sent) -> complete -> (confirmation is sent) -> confirmed
-//!                             \> abandon
+//!                             \> abandon   \> (another circuit is looked at) -> checked
 //! take -> (call is sent) -> spend | release | dropped: interrupted
 //! ```
 //!
@@ -14,6 +14,9 @@
 //! seed of the first request, which makes the second the same bit for bit, and
 //! the provider answers it without billing it twice. Later it would only show
 //! that the same caller is there again: so it comes back on request only.
+//!
+//! A token is not given out before the provider's keys were seen on a second
+//! circuit: keys that were made for one buyer would say whose token it is.
 //!
 //! # On disk
 //!
@@ -53,7 +56,7 @@ use std::time::Duration;
 
 use dlambda_proto::ContractId;
 
-pub use contracts::{Draft, Unconfirmed};
+pub use contracts::{Draft, Unchecked, Unconfirmed};
 pub use error::WalletError;
 pub use held::HeldToken;
 pub use listing::{ContractStage, ContractSummary, Listing};
@@ -176,5 +179,6 @@ scrubbed!(
     HeldToken,
     Listing,
     Taking,
+    Unchecked,
     Unconfirmed
 );

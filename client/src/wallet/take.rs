@@ -55,7 +55,8 @@ impl Wallet {
     /// cannot tell tokens of one epoch from each other, nor from another
     /// caller's, and everybody uses the latest epoch that they have.
     ///
-    /// Tokens of a contract that is not confirmed yet are taken too. Files that
+    /// Tokens of a contract that is not confirmed yet are taken too, but none of
+    /// a contract whose provider was not looked at again ([`Wallet::checked`]). Files that
     /// cannot be used are passed over; [`Wallet::contracts`] lists them.
     ///
     /// # Errors
@@ -157,7 +158,8 @@ impl Operation<'_> {
                 continue;
             }
             let until = record.contract.validity.until;
-            let is_fresh = |slot: &Slot| matches!(slot, Slot::Fresh(_));
+            let is_checked = holdings.seen.is_some();
+            let is_fresh = |slot: &Slot| is_checked && matches!(slot, Slot::Fresh(_));
             let fresh = holdings.slots.iter().position(is_fresh);
             let is_better = |best: &Choice| until > best.record.contract.validity.until;
             if let Some(index) = fresh

@@ -83,8 +83,14 @@ impl Like {
         Advert {
             provider: self.identity().id(),
             epoch: Epoch(self.epoch),
-            validity: self.validity(),
-            hpke_key: [5; 32],
+            validity: Validity {
+                from: UnixSeconds(1_000),
+                until: UnixSeconds(80_000),
+            },
+            period: Validity {
+                from: UnixSeconds(1_000),
+                until: UnixSeconds(1_000 + Advert::MIN_EPOCH_SECONDS),
+            },
             endpoints: vec![endpoint(self.provider)],
             specs: Specs {
                 cpu: Cpu {
@@ -106,6 +112,7 @@ impl Like {
             service: ServiceTerms {
                 start_within_ms: 1000,
             },
+            history: vec![],
         }
     }
 
@@ -197,6 +204,8 @@ impl Like {
             .complete(&self.id(), self.signed(), self.tokens(), self.ratings())
             .expect("completes");
         wallet.confirmed(&self.id()).expect("confirms");
+        let shown = self.draft().advert;
+        wallet.checked(&self.id(), &shown).expect("checks");
     }
 }
 

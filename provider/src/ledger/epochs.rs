@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlambda_proto::{Epoch, PlanName, UnixSeconds, Validity, decode, encode};
+use dlambda_proto::{Epoch, PlanName, SignedAdvert, UnixSeconds, Validity, decode, encode};
 use minicbor::{CborLen, Decode, Encode};
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sha2::{Digest as _, Sha256};
@@ -18,14 +18,27 @@ const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");
 /// What the ledger keeps of an epoch.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EpochRecord {
-    /// The secret from which the epoch's token keys are derived. Derive nothing
-    /// from it that must stay secret after the epoch: 32 bytes on a disk
-    /// cannot be erased with certainty.
-    pub(crate) seed: Zeroizing<[u8; 32]>,
+    /// What its keys are made of.
+    pub(crate) secrets: EpochSecrets,
+    /// The advert: the only one of its epoch, also after a restart.
+    pub(crate) advert: SignedAdvert,
     /// When its tokens are good.
     pub(crate) validity: Validity,
     /// The plans that tokens are issued for.
     pub(crate) plans: Vec<PlanName>,
+}
+
+/// What an epoch's keys for tokens, ratings and receipts are made of. Put
+/// nothing here that must stay secret after the epoch: bytes on a disk cannot be
+/// erased with certainty. The key that opens calls is not here.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct EpochSecrets {
+    /// The call keys are derived from it.
+    pub(crate) calls: Zeroizing<[u8; 32]>,
+    /// The seed of the key that signs receipts.
+    pub(crate) receipts: Zeroizing<[u8; 32]>,
+    /// The RSA key that signs rating tokens; empty if there is none.
+    pub(crate) ratings: Zeroizing<Vec<u8>>,
 }
 
 /// An [`EpochRecord`] in the database; its seed is in [`seeds`].
@@ -36,10 +49,11 @@ struct StoredEpoch {
     validity: Validity,
     #[n(1)]
     plans: Vec<PlanName>,
-    /// Tells a damaged or exchanged seed. A hash of 32 random bytes gives
-    /// nothing away.
+    /// Tells damaged or exchanged secrets. A hash of random bytes gives nothing away.
     #[cbor(n(2), with = "minicbor::bytes")]
     seed_hash: [u8; 32],
+    #[n(3)]
+    advert: SignedAdvert,
 }
 
 impl Ledger {
@@ -57,12 +71,13 @@ impl Ledger {
         epoch: Epoch,
         record: &EpochRecord,
     ) -> Result<(), LedgerError> {
+        let seed = record.secrets.to_bytes();
         let stored = encode(&StoredEpoch {
             validity: record.validity,
             plans: record.plans.clone(),
-            seed_hash: seed_hash(&record.seed),
+            seed_hash: seed_hash(&seed),
+            advert: record.advert.clone(),
         });
-        let seed = record.seed.clone();
         let path = self.store().path().to_owned();
         self.writer().change(move |transaction| {
             let mut meta = transaction.open_table(meta())?;
@@ -105,10 +120,17 @@ impl Ledger {
                 }
             };
             let StoredEpoch {
-                validity, plans, ..
+                validity,
+                plans,
+                advert,
+                ..
             } = stored;
+            let secrets = EpochSecrets::from_bytes(&seed).ok_or_else(|| {
+                LedgerError::damaged(&seeds::path(path, epoch), "not an epoch's secrets")
+            })?;
             let record = EpochRecord {
-                seed,
+                secrets,
+                advert,
                 validity,
                 plans,
             };
@@ -211,7 +233,57 @@ fn end_epochs(
     Ok(Outcome::Changed(ended))
 }
 
-fn seed_hash(seed: &[u8; 32]) -> [u8; 32] {
+#[cfg(test)]
+impl EpochRecord {
+    /// One that is like no other, whose tokens are good from 1 until `until`.
+    pub(crate) fn for_tests(seed: [u8; 32], until: u64, plans: Vec<PlanName>) -> Self {
+        use dlambda_proto::{Advert, Endpoint, IdentityKey, OnionAddress, ReceiptKey};
+        let identity = IdentityKey::from_seed(&[1; 32]);
+        let advert = Advert::minimal(
+            identity.id(),
+            Epoch(1),
+            UnixSeconds(1),
+            ReceiptKey::from_seed(&seed).id(),
+            Endpoint::Onion(OnionAddress::from_public_key([1; 32])),
+        );
+        Self {
+            secrets: EpochSecrets {
+                calls: Zeroizing::new(seed),
+                receipts: Zeroizing::new([2; 32]),
+                ratings: Zeroizing::new(vec![3; 100]),
+            },
+            advert: advert.sign(&identity).expect("signs"),
+            validity: Validity {
+                from: UnixSeconds(1),
+                until: UnixSeconds(until),
+            },
+            plans,
+        }
+    }
+}
+
+impl EpochSecrets {
+    /// `calls (32) | receipts (32) | ratings`.
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(64 + self.ratings.len()));
+        bytes.extend_from_slice(&*self.calls);
+        bytes.extend_from_slice(&*self.receipts);
+        bytes.extend_from_slice(&self.ratings);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (calls, rest) = bytes.split_first_chunk::<32>()?;
+        let (receipts, ratings) = rest.split_first_chunk::<32>()?;
+        Some(Self {
+            calls: Zeroizing::new(*calls),
+            receipts: Zeroizing::new(*receipts),
+            ratings: Zeroizing::new(ratings.to_vec()),
+        })
+    }
+}
+
+fn seed_hash(seed: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"dlambda/ledger-seed/v1\0");
     hash.update(seed);

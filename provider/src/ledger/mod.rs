@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! ledger.redb          the database
-//! ledger.redb.seed-7   the secret of epoch 7
+//! ledger.redb.seed-7   the secrets of epoch 7
 //! ```
 //!
 //! No networking and no cryptography: signatures, proofs and tokens are
@@ -34,7 +34,7 @@ use dlambda_proto::{Epoch, RequestDigest};
 
 #[cfg(test)]
 pub(crate) use self::contracts::{ContractCounts, StoredGrant};
-pub(crate) use self::epochs::EpochRecord;
+pub(crate) use self::epochs::{EpochRecord, EpochSecrets};
 pub(crate) use self::error::LedgerError;
 pub(crate) use self::spent::Spending;
 use self::store::{Opener, Store};

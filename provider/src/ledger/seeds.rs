@@ -6,12 +6,12 @@
 //! its own it is overwritten in place, synced, and then removed. That is as
 //! much as a program can do: a file system that copies on write, a journal
 //! with data in it, a snapshot, a backup or the spare blocks of an SSD may
-//! still hold the 32 bytes. So nothing may hang on the seed of a past epoch
-//! but the tokens that it issued.
+//! still hold the bytes. So nothing may hang on the secrets of a past epoch
+//! but the tokens that it issued, and whose receipts they are.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,33 +23,38 @@ use crate::data::write_durably;
 
 const UNFINISHED: &str = ".new";
 
-/// Stores an epoch's seed, mode 0600, on disk when this returns.
-pub(super) fn write(database: &Path, epoch: Epoch, seed: &[u8; 32]) -> Result<(), LedgerError> {
+/// Longest file, in bytes: two seeds of 32 bytes, and an RSA-2048 key of some 1,200.
+const MAX_FILE: u64 = 4096;
+
+/// Stores an epoch's secrets, mode 0600, on disk when this returns.
+pub(super) fn write(database: &Path, epoch: Epoch, secrets: &[u8]) -> Result<(), LedgerError> {
     let name = name(database, epoch);
     let path = database.with_file_name(&name);
     let written = match name.to_str() {
-        Some(name) => write_durably(directory(database), name, seed),
+        Some(name) => write_durably(directory(database), name, secrets),
         None => Err(io::ErrorKind::InvalidFilename.into()),
     };
     written.map_err(LedgerError::io(&path))
 }
 
-/// An epoch's seed, if its file is there.
+/// An epoch's secrets, if their file is there.
 pub(super) fn read(
     database: &Path,
     epoch: Epoch,
-) -> Result<Option<Zeroizing<[u8; 32]>>, LedgerError> {
+) -> Result<Option<Zeroizing<Vec<u8>>>, LedgerError> {
     let path = path(database, epoch);
-    let mut file = match File::open(&path) {
+    let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(LedgerError::io(&path)(error)),
     };
     check_private(&path)?;
-    let mut seed = Zeroizing::new([0; 32]);
-    file.read_exact(&mut *seed)
+    // Room for all of it at once: growing would leave copies behind.
+    let mut secrets = Zeroizing::new(Vec::with_capacity(8192));
+    file.take(MAX_FILE)
+        .read_to_end(&mut secrets)
         .map_err(LedgerError::io(&path))?;
-    Ok(Some(seed))
+    Ok(Some(secrets))
 }
 
 /// The file of an epoch's seed.
@@ -122,7 +127,8 @@ fn erase_where(database: &Path, is_over: impl Fn(Seed) -> bool) -> Result<(), Le
 /// Overwrites in place before it removes.
 fn erase(path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).open(path)?;
-    file.write_all(&[0; 32])?;
+    let length = file.metadata()?.len().min(MAX_FILE);
+    io::copy(&mut io::repeat(0).take(length), &mut file)?;
     file.sync_all()?;
     std::fs::remove_file(path)
 }

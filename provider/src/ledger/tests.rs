@@ -19,7 +19,6 @@ use dlambda_proto::{
     UnixSeconds, Validity,
 };
 use sha2::{Digest as _, Sha256};
-use zeroize::Zeroizing;
 
 use super::job::Outcome;
 use super::{EpochRecord, Ledger, LedgerError, Spending};
@@ -42,14 +41,7 @@ fn reopen(ledger: Ledger, path: &Path) -> Ledger {
 }
 
 fn record(seed: u8, until: u64) -> EpochRecord {
-    EpochRecord {
-        seed: Zeroizing::new(bytes(&format!("seed {seed}"))),
-        validity: Validity {
-            from: UnixSeconds(1),
-            until: UnixSeconds(until),
-        },
-        plans: vec![plan()],
-    }
+    EpochRecord::for_tests(bytes(&format!("seed {seed}")), until, vec![plan()])
 }
 
 fn bytes(name: &str) -> [u8; 32] {

@@ -1,5 +1,4 @@
-use dlambda_proto::{Epoch, UnixSeconds, Usage, Validity};
-use zeroize::Zeroizing;
+use dlambda_proto::{Epoch, Usage};
 
 use super::*;
 use crate::ledger::EpochRecord;
@@ -8,14 +7,8 @@ const EPOCH: Epoch = Epoch(1);
 
 fn desk(dir: &std::path::Path) -> Desk {
     let ledger = Ledger::open(&dir.join("ledger.redb")).expect("opens");
-    let record = EpochRecord {
-        seed: Zeroizing::new([1; 32]),
-        validity: Validity {
-            from: UnixSeconds(0),
-            until: UnixSeconds(10),
-        },
-        plans: vec!["small".parse().expect("a name")],
-    };
+    let plans = vec!["small".parse().expect("a name")];
+    let record = EpochRecord::for_tests([1; 32], 10, plans);
     // On the second start it is there already.
     let _ = ledger.begin_epoch(EPOCH, &record);
     Desk::new(Arc::new(ledger))

@@ -16,7 +16,7 @@ use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_proto::{
     Advert, BatchSize, CallToken, Completion, ContractAnswer, Endpoint, Epoch, FunctionId,
     IdentityKey, OnionAddress, Plan, PlanName, Receipt, ReceiptKey, Reply, RequestDigest,
-    UnixSeconds, Usage, Validity, Verified, encode,
+    UnixSeconds, Usage, Verified, encode,
 };
 use dlambda_provider::{ProviderConfig, SessionRecord};
 
@@ -102,13 +102,9 @@ impl Shop {
     fn open() -> Result<Self> {
         let identity = IdentityKey::from_seed(&[1; 32]);
         let receipts = ReceiptKey::from_seed(&[2; 32]);
-        let validity = Validity {
-            from: UnixSeconds(0),
-            until: UnixSeconds(1000),
-        };
         let endpoint = Endpoint::Onion(OnionAddress::from_public_key([1; 32]));
         let (id, epoch) = (identity.id(), Epoch(1));
-        let mut advert = Advert::minimal(id, epoch, validity, [5; 32], receipts.id(), endpoint);
+        let mut advert = Advert::minimal(id, epoch, UnixSeconds(0), receipts.id(), endpoint);
         advert.plans.truncate(1);
         let plan = advert.plans[0].name.clone();
         advert.plans[0].needs_token = true;
@@ -249,6 +245,7 @@ impl Market {
         let endpoint = self.provider.endpoint;
         let bought = querier.contract(&endpoint, &wish, DEADLINE, |_| true, |_| {});
         Box::pin(bought).await?;
+        querier.look_again(DEADLINE).await?;
         for _ in 0..CALLS {
             self.call(&querier, "for everybody", Some(FREE), report)
                 .await?;

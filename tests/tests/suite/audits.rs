@@ -16,11 +16,11 @@ use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, Completion, Endpoint, Epoch, Evidence, Finding, Frame,
     FrameKind, FraudProof, FunctionId, FunctionSource, Greeting, IdentityKey, OnionAddress,
-    Receipt, ReceiptKey, Reply, Request, StopKind, Usage, Validity, decode, encode,
+    Receipt, ReceiptKey, Reply, Request, StopKind, UnixSeconds, Usage, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 
-use crate::support::{LONG, NOW, World, functions, querier};
+use crate::support::{LONG, NOW, World, functions, querier, skip_second_look};
 
 const MOST: Duration = Duration::from_secs(600);
 
@@ -206,15 +206,10 @@ impl Patched {
         let identity = IdentityKey::from_seed(&[6; 32]);
         let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
         let receipts = ReceiptKey::from_seed(&[7; 32]);
-        let validity = Validity {
-            from: dlambda_proto::UnixSeconds(NOW.0 - 7200),
-            until: NOW.plus(7200),
-        };
         let mut advert = Advert::minimal(
             identity.id(),
             Epoch(1),
-            validity,
-            secret.public_key(),
+            UnixSeconds(NOW.0 - 10),
             receipts.id(),
             here(),
         );
@@ -240,6 +235,11 @@ impl Patched {
         }
         let greeting = Greeting {
             advert: advert.sign(&self.identity).expect("signs"),
+            sealing: self
+                .secret
+                .sealing_key()
+                .sign(&self.identity)
+                .expect("signs"),
             effort: 0,
         };
         let greeting = Frame::new(FrameKind::Advert, encode(&greeting)).expect("fits");
@@ -449,6 +449,7 @@ async fn audits_are_paid_with_tokens_like_any_call() {
     let endpoint = world.endpoint();
     let offered = querier.contract(&endpoint, &wish, LONG, |_| true, |_| {});
     offered.await.expect("a contract");
+    skip_second_look(querier.wallet().expect("there"));
     let wasm = std::fs::read(functions().join("upper.wasm")).expect("built");
     let call = Call::new(world.endpoint(), FunctionName::Wasm(wasm.clone().into())).input("hello");
     let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");

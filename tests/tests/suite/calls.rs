@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError, FunctionName};
-use dlambda_proto::{ErrorKind, FunctionId, HasKind as _, Start};
+use dlambda_proto::{Advert, ErrorKind, FunctionId, HasKind as _, Start};
 use dlambda_provider::ProviderConfig;
 
 use crate::support::{LONG, World, alias, functions};
@@ -99,13 +99,12 @@ async fn more_input_than_the_plan_allows_is_refused_by_the_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_on_while_epochs_change() {
     let mut config = ProviderConfig::without_tokens();
-    config.epoch = Duration::from_secs(100);
-    config.overlap = Duration::from_secs(50);
+    config.epoch = Duration::from_secs(Advert::MIN_EPOCH_SECONDS);
     let world = World::with(config).await;
     let first = world.call(alias("upper"), b"a").await.expect("an answer");
     let mut latest = first.epoch;
     for _ in 0..3 {
-        world.clock.advance(101);
+        world.clock.advance(Advert::MIN_EPOCH_SECONDS + 1);
         while latest
             == world
                 .call(alias("upper"), b"a")

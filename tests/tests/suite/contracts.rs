@@ -1,6 +1,7 @@
 //! Contracts signed by both, and the calls they give: what is agreed, and what
 //! everybody has in hand afterwards.
 
+mod attribution;
 mod equivocation;
 mod interrupted;
 pub(crate) mod market;
@@ -17,15 +18,15 @@ use dlambda_crypto::negotiation::{Counter, Negotiation, Wish, invitation};
 use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::{NegotiationError, work};
 use dlambda_privacy::clock::Clock as _;
-use dlambda_privacy::exchange::exchange_contract;
+use dlambda_privacy::exchange::{Welcome, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
-    Admission, Advert, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
-    HasKind as _, PaymentMethod, Refusal, Request, ServiceTerms, Verified, Work, decode,
+    Admission, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
+    HasKind as _, PaymentMethod, Refusal, Request, ServiceTerms, Work, decode,
 };
 use dlambda_provider::ProviderConfig;
 
-use crate::support::{LONG, alias, querier};
+use crate::support::{LONG, alias, querier, skip_second_look};
 use market::{Market, ask, draw_up, refusal, seed, wish};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -232,6 +233,7 @@ async fn work_is_done_where_it_is_asked_for() {
         worked >= least,
         "the proof left when it was ready, after {worked:?}"
     );
+    skip_second_look(querier.wallet().expect("a wallet"));
     let called = querier.call(&market.call("a call"), LONG, |_| {}).await;
     assert!(called.is_ok());
 }
@@ -239,24 +241,24 @@ async fn work_is_done_where_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn too_little_work_is_not_enough() {
     let market = Market::with(with_work(3)).await;
-    let advert = market.greet().await.1.advert;
-    let provider = advert.provider;
+    let welcome = market.greet().await.1;
+    let provider = welcome.advert.provider;
     let perform = |sealed: &SealedContractRequest, effort| {
         work::perform(&provider, sealed.envelope(), effort, [0; 2], || false).expect("done")
     };
     let zeros = |work: &Work| work.hash[0].leading_zeros();
-    let none = fresh_proposal(&advert);
+    let none = fresh_proposal(&welcome);
     // Two bits too few, and not more by chance.
     let (little, work) = loop {
-        let sealed = fresh_proposal(&advert);
+        let sealed = fresh_proposal(&welcome);
         let work = perform(&sealed, 1);
         if zeros(&work) < 3 {
             break (sealed, work);
         }
     };
     let little = little.with_work(work);
-    let other = fresh_proposal(&advert);
-    let others = fresh_proposal(&advert).with_work(perform(&other, 3));
+    let other = fresh_proposal(&welcome);
+    let others = fresh_proposal(&welcome).with_work(perform(&other, 3));
     let mut unstamped = perform(&other, 3);
     unstamped.stamp ^= 1;
     let unstamped = other.with_work(unstamped);
@@ -273,7 +275,7 @@ async fn too_little_work_is_not_enough() {
         };
         assert_eq!(refusal, Refusal::TooLittleWork, "{what}");
     }
-    let enough = fresh_proposal(&advert);
+    let enough = fresh_proposal(&welcome);
     let work = perform(&enough, 3);
     let (mut stream, _) = market.greet().await;
     let granted = exchange_contract(&mut *stream, enough.with_work(work), LONG).await;
@@ -288,14 +290,21 @@ async fn too_little_work_is_not_enough() {
 #[tokio::test(flavor = "multi_thread")]
 async fn work_is_good_once() {
     let market = Market::with(with_work(3)).await;
-    let advert = market.greet().await.1.advert;
+    let welcome = market.greet().await.1;
     // A confirmation of nothing: it is answered, and no contract is made.
     let nothing = ContractRequest::Confirm {
         contract: dlambda_proto::ContractId([7; 32]),
         signature: [7; 64],
     };
-    let sealed = SealedContractRequest::seal(&advert, &nothing, &mut os_rng()).expect("seals");
-    let work = work::perform(&advert.provider, sealed.envelope(), 3, [0; 2], || false);
+    let sealed =
+        SealedContractRequest::seal(&welcome.sealing, &nothing, &mut os_rng()).expect("seals");
+    let work = work::perform(
+        &welcome.advert.provider,
+        sealed.envelope(),
+        3,
+        [0; 2],
+        || false,
+    );
     let frame = sealed.with_work(work.expect("done")).frame().expect("fits");
     let (_stream, answered) = market.deliver(&frame).await;
     assert_eq!(answered.kind(), dlambda_proto::FrameKind::ContractAnswer);
@@ -311,10 +320,10 @@ pub(crate) fn with_work(effort: u8) -> ProviderConfig {
     config
 }
 
-fn fresh_proposal(advert: &Verified<Advert>) -> SealedContractRequest {
-    let (proposal, _) = draw_up(advert, BatchSize::Calls8, seed());
+fn fresh_proposal(welcome: &Welcome) -> SealedContractRequest {
+    let (proposal, _) = draw_up(&welcome.advert, BatchSize::Calls8, seed());
     let request = ContractRequest::Propose(Box::new(proposal));
-    SealedContractRequest::seal(advert, &request, &mut os_rng()).expect("seals")
+    SealedContractRequest::seal(&welcome.sealing, &request, &mut os_rng()).expect("seals")
 }
 
 const SECRET: &[u8] = b"between the two of us";
@@ -380,7 +389,7 @@ async fn an_invitation_is_good_for_its_contract_only() {
     for (proposal, is_good) in [(other, false), (none, false), (one, true)] {
         let (mut stream, welcome) = market.greet().await;
         let request = ContractRequest::Propose(Box::new(proposal));
-        let answer = ask(&mut stream, &welcome.advert, &request).await;
+        let answer = ask(&mut stream, &welcome, &request).await;
         match answer.expect("an answer") {
             ContractAnswer::Granted(_) => assert!(is_good),
             ContractAnswer::Refused(ContractRefusal::NotInvited) => assert!(!is_good),

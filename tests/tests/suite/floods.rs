@@ -60,7 +60,7 @@ async fn slow_readers(market: &Market, count: usize) -> Vec<BoxStream> {
         for token in market.tokens(BatchSize::Calls8).await {
             let request = market.request(token, &vec![b'a'; LARGE]);
             let (mut stream, welcome) = market.greet().await;
-            let call = seal(&welcome.advert, &request);
+            let call = seal(&welcome, &request);
             let _ = stream.write_all(&call.frame().header()).await;
             let _ = stream.write_all(call.frame().body()).await;
             readers.push(stream);
@@ -116,7 +116,7 @@ async fn one_token_takes_one_place() {
     let mut copies = Vec::new();
     for _ in 0..100 {
         let (mut stream, welcome) = market.greet().await;
-        let call = seal(&welcome.advert, &request);
+        let call = seal(&welcome, &request);
         let _ = stream.write_all(&call.frame().header()).await;
         let _ = stream.write_all(call.frame().body()).await;
         copies.push(stream);

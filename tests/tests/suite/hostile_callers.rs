@@ -3,19 +3,20 @@
 use std::time::Duration;
 
 use dlambda_crypto::seal::SealedCall;
+use dlambda_privacy::exchange::Welcome;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
-    Advert, CallEnvelope, Epoch, Frame, FrameKind, FunctionId, FunctionSource, Refusal, Request,
-    Verified, decode, encode,
+    CallEnvelope, Epoch, Frame, FrameKind, FunctionId, FunctionSource, Refusal, Request, decode,
+    encode,
 };
 use dlambda_provider::ProviderConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{LONG, World};
 
-fn sealed(advert: &Verified<Advert>) -> SealedCall {
+fn sealed(welcome: &Welcome) -> SealedCall {
     let request = Request {
         function: FunctionSource::Known(FunctionId::of(b"whatever")),
         args: vec![],
@@ -24,8 +25,8 @@ fn sealed(advert: &Verified<Advert>) -> SealedCall {
         http: None,
         token: None,
     };
-    let plan = &advert.plans[0].name;
-    SealedCall::seal(advert, plan, &request, &mut os_rng()).expect("seals")
+    let plan = &welcome.advert.plans[0].name;
+    SealedCall::seal(&welcome.sealing, plan, &request, &mut os_rng()).expect("seals")
 }
 
 async fn refusal(stream: &mut BoxStream) -> Refusal {
@@ -74,8 +75,8 @@ async fn wrong_frames_are_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_changed_part_of_a_call_is_noticed() {
     let world = World::new().await;
-    let (_, advert) = world.open().await;
-    let envelope = || decode::<CallEnvelope>(sealed(&advert).frame().body()).expect("our own");
+    let (_, welcome) = world.open().await;
+    let envelope = || decode::<CallEnvelope>(sealed(&welcome).frame().body()).expect("our own");
     let change = |edit: &dyn Fn(&mut CallEnvelope)| {
         let mut envelope = envelope();
         edit(&mut envelope);
@@ -111,8 +112,8 @@ async fn every_changed_part_of_a_call_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replayed_call_is_refused() {
     let world = World::new().await;
-    let (mut stream, advert) = world.open().await;
-    let call = sealed(&advert);
+    let (mut stream, welcome) = world.open().await;
+    let call = sealed(&welcome);
     write_frame(&mut *stream, call.frame(), LONG)
         .await
         .expect("sent");
@@ -128,8 +129,8 @@ async fn a_truncated_call_and_a_silent_caller_are_let_go() {
     let mut config = ProviderConfig::without_tokens();
     config.deadlines.call = Duration::from_millis(500);
     let world = World::with(config).await;
-    let (mut cut, advert) = world.open().await;
-    let bytes = frame_bytes(sealed(&advert).frame());
+    let (mut cut, welcome) = world.open().await;
+    let bytes = frame_bytes(sealed(&welcome).frame());
     cut.write_all(&bytes[..100]).await.expect("sent");
     drop(cut);
     let (mut silent, _) = world.open().await;
@@ -140,14 +141,14 @@ async fn a_truncated_call_and_a_silent_caller_are_let_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_takes_one_call_only() {
     let world = World::new().await;
-    let (mut stream, advert) = world.open().await;
+    let (mut stream, welcome) = world.open().await;
     let budget = Budget::new(1 << 20);
-    write_frame(&mut *stream, sealed(&advert).frame(), LONG)
+    write_frame(&mut *stream, sealed(&welcome).frame(), LONG)
         .await
         .expect("sent");
     let first = read_frame(&mut *stream, &[FrameKind::Reply], LONG, &budget).await;
     assert!(first.is_ok());
-    let _ = write_frame(&mut *stream, sealed(&advert).frame(), LONG).await;
+    let _ = write_frame(&mut *stream, sealed(&welcome).frame(), LONG).await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     assert!(rest.is_empty(), "the second call is not answered");

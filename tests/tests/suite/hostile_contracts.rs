@@ -8,13 +8,13 @@ use std::time::Duration;
 use dlambda_crypto::negotiation::{Negotiation, Step, Wish, confirmation, invitation};
 use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::work;
-use dlambda_privacy::exchange::{acknowledge, exchange_contract};
+use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, Advert, BatchSize, CallEnvelope, CallHeader, Contract, ContractAnswer,
     ContractEnvelope, ContractId, ContractKey, ContractRefusal, ContractRequest, Epoch, Frame,
     FrameKind, FunctionSource, IdentityKey, MAX_CONTRACT_BODY, PaymentMethod, Proposal, ProviderId,
-    Refusal, Request, SignedContract, TokenKeyId, Verified, Work, decode, encode,
+    Refusal, Request, SignedContract, TokenKeyId, Work, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 use futures::future::join_all;
@@ -44,17 +44,17 @@ fn in_frame(body: Vec<u8>) -> Frame {
     Frame::new(FrameKind::Contract, body).expect("within limits")
 }
 
-fn sealed(advert: &Advert, request: &ContractRequest) -> SealedContractRequest {
-    SealedContractRequest::seal(advert, request, &mut os_rng()).expect("seals")
+fn sealed(welcome: &Welcome, request: &ContractRequest) -> SealedContractRequest {
+    SealedContractRequest::seal(&welcome.sealing, request, &mut os_rng()).expect("seals")
 }
 
-fn proposal(advert: &Advert, calls: BatchSize) -> Proposal {
-    draw_up(advert, calls, seed()).0
+fn proposal(welcome: &Welcome, calls: BatchSize) -> Proposal {
+    draw_up(&welcome.advert, calls, seed()).0
 }
 
-fn sealed_proposal(advert: &Advert) -> SealedContractRequest {
-    let proposal = proposal(advert, BatchSize::Calls8);
-    sealed(advert, &ContractRequest::Propose(Box::new(proposal)))
+fn sealed_proposal(welcome: &Welcome) -> SealedContractRequest {
+    let proposal = proposal(welcome, BatchSize::Calls8);
+    sealed(welcome, &ContractRequest::Propose(Box::new(proposal)))
 }
 
 /// Proposes on a stream of its own.
@@ -64,7 +64,7 @@ async fn propose(market: &Market, proposal: Proposal) -> ContractAnswer {
 
 async fn ask_alone(market: &Market, request: &ContractRequest) -> ContractAnswer {
     let (mut stream, welcome) = market.greet().await;
-    let answer = ask(&mut stream, &welcome.advert, request).await;
+    let answer = ask(&mut stream, &welcome, request).await;
     acknowledge(stream).await;
     answer.expect("an answer")
 }
@@ -86,8 +86,8 @@ fn reason(answer: &ContractAnswer) -> Option<ContractRefusal> {
 #[tokio::test(flavor = "multi_thread")]
 async fn junk_is_refused_by_name() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let good = sealed_proposal(&advert);
+    let welcome = market.greet().await.1;
+    let good = sealed_proposal(&welcome);
     let envelope = good.envelope();
     let with = |edit: &dyn Fn(&mut ContractEnvelope)| {
         let mut envelope = envelope.clone();
@@ -95,7 +95,7 @@ async fn junk_is_refused_by_name() {
         in_frame(encode(&envelope))
     };
     let token = market.tokens(BatchSize::Calls8).await[0];
-    let call = seal(&advert, &market.request(token, b"a call"));
+    let call = seal(&welcome, &market.request(token, b"a call"));
     let call_envelope: CallEnvelope = decode(call.frame().body()).expect("ours");
     let call_as_contract = with(&|it| {
         it.encapsulated_key = call_envelope.encapsulated_key;
@@ -103,8 +103,8 @@ async fn junk_is_refused_by_name() {
     });
     let contract_as_call = CallEnvelope {
         header: CallHeader {
-            epoch: advert.epoch,
-            plan: advert.plans[0].name.clone(),
+            epoch: welcome.advert.epoch,
+            plan: welcome.advert.plans[0].name.clone(),
         },
         encapsulated_key: envelope.encapsulated_key,
         ciphertext: envelope.ciphertext.clone(),
@@ -164,7 +164,7 @@ async fn junk_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_are_too_long_or_too_short() {
     let market = Market::open().await;
-    let good = sealed_proposal(&market.greet().await.1.advert);
+    let good = sealed_proposal(&market.greet().await.1);
     let frame = good.frame().expect("a frame");
     let (mut stream, _) = market.greet().await;
     let announced = (MAX_CONTRACT_BODY + 1).to_be_bytes();
@@ -191,8 +191,8 @@ async fn frames_that_are_too_long_or_too_short() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flipped_bit_of_a_sealed_message_is_noticed() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let good = sealed_proposal(&advert);
+    let welcome = market.greet().await.1;
+    let good = sealed_proposal(&welcome);
     let body = encode(good.envelope());
     // All of the head, the key and the end; a part of the rest.
     let bits = body.len() * 8;
@@ -219,8 +219,8 @@ async fn every_flipped_bit_of_a_sealed_message_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_flipped_bit_of_the_terms_is_noticed() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let good = proposal(&advert, BatchSize::Calls8);
+    let welcome = market.greet().await.1;
+    let good = proposal(&welcome, BatchSize::Calls8);
     let bytes = encode(&good.contract);
     let mut readable = 0;
     for bit in 0..bytes.len() * 8 {
@@ -235,7 +235,7 @@ async fn every_flipped_bit_of_the_terms_is_noticed() {
             ..contract.clone()
         };
         // Less than was promised is granted.
-        let is_modest = contract.service.start_within_ms > advert.service.start_within_ms;
+        let is_modest = contract.service.start_within_ms > welcome.advert.service.start_within_ms;
         let asks_less = !contract.technology.deterministic;
         if same_but_client == good.contract || is_modest || asks_less {
             continue;
@@ -272,7 +272,7 @@ async fn tokens_of_flipped_bits_are_good_for_nothing() {
             let bit = bit % (request.len() * 8);
             request[bit / 8] ^= 1 << (bit % 8);
             let request = ContractRequest::Propose(Box::new(bad));
-            let answer = ask(&mut stream, &welcome.advert, &request).await;
+            let answer = ask(&mut stream, &welcome, &request).await;
             match answer.expect("an answer") {
                 // What was blinded in another way does not become a token.
                 answer @ ContractAnswer::Granted(_) => {

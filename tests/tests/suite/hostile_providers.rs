@@ -32,10 +32,6 @@ impl Liar {
     fn new() -> Self {
         let identity = IdentityKey::from_seed(&[4; 32]);
         let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
-        let validity = Validity {
-            from: UnixSeconds(NOW.0 - 7200),
-            until: NOW.plus(7200),
-        };
         let receipts = ReceiptKey::from_seed(&[5; 32]);
         let upper = PublishedFunction {
             id: FunctionId::of(b""),
@@ -47,8 +43,7 @@ impl Liar {
             ..Advert::minimal(
                 identity.id(),
                 Epoch(1),
-                validity,
-                secret.public_key(),
+                UnixSeconds(NOW.0 - 10),
                 receipts.id(),
                 here(),
             )
@@ -65,6 +60,11 @@ impl Liar {
         let signed = self.advert.sign(&self.identity).expect("signs");
         let greeting = Greeting {
             advert: signed,
+            sealing: self
+                .secret
+                .sealing_key()
+                .sign(&self.identity)
+                .expect("signs"),
             effort: 0,
         };
         frame(FrameKind::Advert, encode(&greeting))
@@ -179,17 +179,27 @@ async fn an_honest_answer_passes() {
 #[tokio::test]
 async fn adverts_that_must_not_be_believed() {
     let mut expired = Liar::new();
-    expired.advert.validity.until = UnixSeconds(NOW.0 - CLOCK_BLUR_SECONDS);
+    let day = 24 * 3600;
+    let period = &mut expired.advert.period;
+    (period.from.0, period.until.0) = (period.from.0 - day, NOW.0 - CLOCK_BLUR_SECONDS - 10);
+    expired.advert.validity = Validity {
+        from: period.from,
+        until: UnixSeconds(NOW.0 - CLOCK_BLUR_SECONDS),
+    };
     let mut elsewhere = Liar::new();
     elsewhere.advert.endpoints = vec![Endpoint::Onion(OnionAddress::from_public_key([9; 32]))];
     let mut unsigned = Liar::new().advert_frame();
-    // The last byte is the effort; the signature is before it.
-    let last = unsigned.len() - 2;
-    unsigned[last] ^= 1;
+    // The last byte is the effort, before it is the sealing key with its
+    // signature (101 bytes), and before that the advert's signature.
+    let mut unsigned_key = unsigned.clone();
+    let last = unsigned.len() - 1;
+    unsigned_key[last - 1] ^= 1;
+    unsigned[last - 102] ^= 1;
     for (what, bytes) in [
         ("valid from", expired.advert_frame()),
         ("does not name the address", elsewhere.advert_frame()),
-        ("is not signed", unsigned),
+        ("is not signed by the provider it names", unsigned),
+        ("the key to seal to is not signed", unsigned_key),
         ("cannot be read", frame(FrameKind::Advert, b"junk".to_vec())),
     ] {
         let outcome = call(LONG, 1, async |_, mut stream| {
@@ -257,8 +267,9 @@ async fn replies_that_are_not_the_reply_to_this_call() {
 
 #[tokio::test]
 async fn two_adverts_for_one_epoch_are_equivocation() {
-    // One identity, one epoch, two keys.
-    let (one, two) = (Liar::new(), Liar::new());
+    // One identity and epoch.
+    let (one, mut two) = (Liar::new(), Liar::new());
+    two.advert.max_function_bytes += 1;
     let outcome = call(LONG, 2, async |count, mut stream| {
         let liar = if count == 1 { &one } else { &two };
         send(&mut stream, &liar.advert_frame()).await;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::hostile_functions::LOOP;
-use crate::support::functions;
+use crate::support::{AT_ONCE, functions};
 
 const DEADLINE: Duration = Duration::from_secs(100);
 
@@ -515,7 +515,7 @@ async fn a_provider_gives_what_a_local_run_gives() {
     let started = Program::start("dlambda-provider", &args, &log, DEADLINE).await;
     let (provider, ready) = started.expect("a provider");
     let address = ready["address"].as_str().expect("an address");
-    let agree = ["--network", &network, "contract", address, "--yes"];
+    let agree = ["--network", &network, "contract", address, "--yes", AT_ONCE];
     let agreed = desk.dlambda(&agree, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
     let remote = desk.path("remote.json");

@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::contracts::market::wish;
-use crate::support::{LONG, alias, functions};
+use crate::support::{LONG, alias, functions, skip_second_look};
 use crate::tor::connections;
 
 /// A mixnet, and a provider on it.
@@ -114,6 +114,7 @@ async fn live(world: &NymWorld, name: &str, inputs: Vec<String>) -> u32 {
     let contract = wish(BatchSize::Calls32);
     let bought = querier.contract(&world.endpoint, &contract, LONG, |_| true, |_| {});
     Box::pin(bought).await.expect("a contract");
+    skip_second_look(querier.wallet().expect("a wallet"));
     let mut attempts = 0;
     for input in inputs {
         let expected = input.to_ascii_uppercase();

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::shell::{DEADLINE, Shell, code, stderr};
-use crate::support::functions;
+use crate::support::{AT_ONCE, functions};
 
 /// Networks as `dlambda-testnet up` starts them.
 struct Networks {
@@ -56,7 +56,7 @@ async fn a_provider_at_two_doors_is_one_provider() {
     };
     let (onion, nym) = (onion.unredacted(), nym.unredacted());
 
-    let agree = ["contract", &address, "--calls", "8", "--yes"];
+    let agree = ["contract", &address, "--calls", "8", "--yes", AT_ONCE];
     let agree = [&agree[..], &["--transport", "nym"]].concat();
     let agreed = shell.dlambda(&agree, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
@@ -127,7 +127,7 @@ async fn over_nym_everything_is_as_over_tor() {
 async fn calls_receipts_and_audits(shell: &Shell, address: &str) {
     let none = shell.dlambda(&["invoke", address, "upper"], b"hello").await;
     assert_eq!(code(&none), 4, "{}", stderr(&none));
-    let agree = ["contract", address, "--calls", "32", "--yes"];
+    let agree = ["contract", address, "--calls", "32", "--yes", AT_ONCE];
     let agreed = shell.dlambda(&agree, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
 

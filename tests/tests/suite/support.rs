@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Answer, Call, CallError, FunctionName, Querier};
+use dlambda_client::{Answer, Call, CallError, FunctionName, Querier, Wallet};
 use dlambda_privacy::clock::{Clock, FakeClock};
-use dlambda_privacy::exchange::receive_advert;
+use dlambda_privacy::exchange::{Welcome, receive_greeting};
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Transport};
-use dlambda_proto::{Advert, Endpoint, UnixSeconds, Verified};
+use dlambda_proto::{Endpoint, UnixSeconds};
 use dlambda_provider::ProviderConfig;
 use dlambda_tests::local::LocalProvider;
 use tempfile::TempDir;
@@ -76,13 +76,13 @@ impl World {
         self.querier().call(&call, LONG, |_| {}).await
     }
 
-    /// A stream to the provider, its advert read: for callers that break rules.
-    pub(crate) async fn open(&self) -> (BoxStream, Verified<Advert>) {
+    /// A stream to the provider, its greeting read: for callers that break rules.
+    pub(crate) async fn open(&self) -> (BoxStream, Welcome) {
         let mut stream = self.dial().await;
-        let advert = receive_advert(&mut *stream, &self.endpoint(), self.clock.now(), LONG)
+        let welcome = receive_greeting(&mut *stream, &self.endpoint(), self.clock.now(), LONG)
             .await
-            .expect("an advert");
-        (stream, advert)
+            .expect("a greeting");
+        (stream, welcome)
     }
 
     pub(crate) async fn dial(&self) -> BoxStream {
@@ -103,6 +103,18 @@ impl World {
 pub(crate) fn querier(network: &MemoryNetwork, clock: &Arc<FakeClock>) -> Querier {
     let transport = Arc::new(network.transport([2; 32]));
     Querier::new(transport, Arc::clone(clock) as Arc<dyn Clock>)
+}
+
+/// `dlambda contract` looks at the provider's keys a second time without a pause.
+pub(crate) const AT_ONCE: &str = "--second-look-within=0";
+
+/// As if the providers of all contracts had been looked at a second time. What
+/// the look itself does, other tests see; here it would be one more session.
+pub(crate) fn skip_second_look(wallet: &Wallet) {
+    for contract in wallet.unchecked().expect("readable") {
+        let checked = wallet.checked(&contract.id, &contract.advert);
+        checked.expect("it is its own advert");
+    }
 }
 
 pub(crate) fn alias(name: &str) -> FunctionName {

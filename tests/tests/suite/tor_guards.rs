@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::shell::{DEADLINE, Shell};
+use crate::support::AT_ONCE;
 use crate::tor::connections;
 
 /// A provider, and callers who log which relays they enter by.
@@ -46,8 +47,8 @@ impl Callers {
             .expect("starts")
     }
 
-    fn contract(&self) -> [&str; 4] {
-        ["contract", &self.address, "--calls=8", "--yes"]
+    fn contract(&self) -> [&str; 5] {
+        ["contract", &self.address, "--calls=8", "--yes", AT_ONCE]
     }
 
     /// Runs a command to its end; the relays that it entered by.

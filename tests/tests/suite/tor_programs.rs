@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::hostile_functions::LOOP;
 use crate::shell::{DEADLINE, Shell, code, stderr};
-use crate::support::functions;
+use crate::support::{AT_ONCE, functions};
 
 /// The whole life of a provider and its callers, on one network.
 #[tokio::test(flavor = "multi_thread")]
@@ -44,7 +44,7 @@ async fn contract_and_wallet(shell: &Shell, address: &str) {
         .dlambda(&["contract", address, "--calls", "9"], b"")
         .await;
     assert_eq!(code(&nine), 2, "{}", stderr(&nine));
-    let agree = ["contract", address, "--calls", "32", "--yes"];
+    let agree = ["contract", address, "--calls", "32", "--yes", AT_ONCE];
     let agreed = shell
         .dlambda(&[&agree[..], &["--format", "json"]].concat(), b"")
         .await;
@@ -238,7 +238,7 @@ async fn a_provider_that_is_killed_in_mid_call_is_missed() {
     let shell = Shell::new(&network);
     let (provider, address) = shell.provider(&[]).await;
     let endless = shell.write("endless.wasm", &wat::parse_str(LOOP).expect("good WAT"));
-    let agree = ["contract", &address, "--plan", "large", "--yes"];
+    let agree = ["contract", &address, "--plan", "large", "--yes", AT_ONCE];
     let agreed = shell.dlambda(&agree, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
     let args = [

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 
 use dlambda_client::Call;
 use dlambda_crypto::seal::SealedCall;
-use dlambda_privacy::exchange::exchange;
+use dlambda_privacy::exchange::{Welcome, exchange};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::wire::write_frame;
-use dlambda_proto::{Advert, FunctionSource, Request, Verified};
+use dlambda_proto::{FunctionSource, Request};
 use dlambda_provider::SessionRecord;
 use dlambda_tests::view::{Link, View, links};
 use rand_core::{CryptoRng, Rng as _, TryCryptoRng, TryRng};
@@ -45,24 +45,25 @@ struct Leak<'a> {
 }
 
 impl Leak<'_> {
-    fn seal(&self, advert: &Verified<Advert>, rng: &mut impl CryptoRng) -> SealedCall {
+    fn seal(&self, welcome: &Welcome, rng: &mut impl CryptoRng) -> SealedCall {
         let mut input = vec![0; 64];
         os_rng().fill_bytes(&mut input);
         let request = Request {
-            function: FunctionSource::Known(advert.functions[0].id),
+            function: FunctionSource::Known(welcome.advert.functions[0].id),
             args: vec![],
             input,
             seed: self.seed,
             http: None,
             token: None,
         };
-        SealedCall::seal(advert, &advert.plans[0].name, &request, rng).expect("seals")
+        let plan = &welcome.advert.plans[0].name;
+        SealedCall::seal(&welcome.sealing, plan, &request, rng).expect("seals")
     }
 
     async fn call(&self, rng: &mut impl CryptoRng) {
-        let (mut stream, advert) = self.world.open().await;
+        let (mut stream, welcome) = self.world.open().await;
         // A reused key is refused as a replay; the record holds it all the same.
-        let _ = exchange(&mut *stream, self.seal(&advert, rng), LONG).await;
+        let _ = exchange(&mut *stream, self.seal(&welcome, rng), LONG).await;
     }
 }
 
@@ -141,9 +142,9 @@ async fn a_reused_stream_is_seen() {
         world: &world,
         seed: fresh_seed(),
     };
-    let (mut stream, advert) = world.open().await;
+    let (mut stream, welcome) = world.open().await;
     for _ in 0..2 {
-        let call = leak.seal(&advert, &mut os_rng());
+        let call = leak.seal(&welcome, &mut os_rng());
         let _ = write_frame(&mut *stream, call.frame(), LONG).await;
     }
     drop(stream);

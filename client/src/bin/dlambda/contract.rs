@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use dlambda_client::{ContractError, ContractProgress, Offered, Querier};
 use dlambda_crypto::negotiation::{Counter, Wish};
@@ -47,7 +48,9 @@ pub(crate) async fn run(
         };
         match propose(&querier, &provider, agreed.as_ref(), &wish, common).await {
             Ok(Offered::Signed(contract)) => {
+                let looked = look_again(&querier, args.second_look_within, common).await;
                 conclude(&querier, &contract, format);
+                looked?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(Offered::Countered(counter)) => wish = accept(wish, &counter, args.yes)?,
@@ -118,6 +121,22 @@ fn is_as_agreed(contract: &Contract, agreed: &Contract) -> bool {
         ..contract.clone()
     };
     shown_again == *agreed && until(contract) >= until(agreed)
+}
+
+/// Looks at the provider's keys once more, after a random time.
+async fn look_again(querier: &Querier, within: Duration, common: &Common) -> Result<(), Report> {
+    let spinner = Spinner::new(common.quiet);
+    spinner.say("waiting for a second look at the provider's keys".to_owned());
+    tokio::time::sleep(wallet::random_wait(Duration::ZERO, within)).await;
+    let looked = querier.look_again(common.max_time).await.map_err(report)?;
+    drop(spinner);
+    if looked.left > 0 {
+        say(
+            "the provider did not answer a second time, and no token is spent before: \
+             `dlambda wallet settle`",
+        );
+    }
+    Ok(())
 }
 
 fn wish(args: &ContractArgs) -> Result<Wish, Report> {
@@ -217,11 +236,11 @@ pub(crate) fn good_for(validity: Validity) -> String {
 
 fn conclude(querier: &Querier, signed: &SignedContract, format: Format) {
     let contract = &signed.contract;
-    let confirmed = querier
+    let (confirmed, checked) = querier
         .wallet()
-        .is_some_and(|wallet| wallet::is_confirmed(wallet, contract));
+        .map_or((false, false), |wallet| wallet::state(wallet, contract));
     match format {
-        Format::Json => print(&to_json(contract, confirmed).to_string()),
+        Format::Json => print(&to_json(contract, confirmed, checked).to_string()),
         Format::Text => {
             let calls = contract.calls.calls();
             let left = if confirmed {
@@ -234,7 +253,7 @@ fn conclude(querier: &Querier, signed: &SignedContract, format: Format) {
     }
 }
 
-fn to_json(contract: &Contract, confirmed: bool) -> Value {
+fn to_json(contract: &Contract, confirmed: bool, checked: bool) -> Value {
     let method = match contract.payment.method {
         PaymentMethod::Invitation => "invitation",
         _ => "gratis",
@@ -252,6 +271,7 @@ fn to_json(contract: &Contract, confirmed: bool) -> Value {
         "technology": contract.technology,
         "validity": contract.validity,
         "confirmed": confirmed,
+        "checked": checked,
     })
 }
 
@@ -261,7 +281,9 @@ pub(crate) fn report(error: ContractError) -> Report {
         ContractError::Deadline(_) => {
             Some("finish it with `dlambda wallet settle`, or allow more with --max-time")
         }
-        ContractError::Equivocation(_) => Some("do not use this provider"),
+        ContractError::Equivocation(_) | ContractError::EarlyEnds(_) => {
+            Some("do not use this provider")
+        }
         _ => None,
     };
     let report = Report::from(error);

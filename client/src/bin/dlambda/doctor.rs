@@ -159,10 +159,12 @@ async fn check_provider(transport: &dyn Transport, provider: &Endpoint) -> Resul
     let now = SystemClock::default().now();
     let advert = receive_advert(&mut *stream, provider, now, ADVERT).await?;
     Ok(format!(
-        "the provider answers ({:.1} s), publishes {} functions and offers {} plans",
+        "the provider answers ({:.1} s), publishes {} functions and offers {} plans; {} of its \
+         latest epochs ended before their time",
         started.elapsed().as_secs_f64(),
         advert.functions.len(),
         advert.plans.len(),
+        advert.early_ends(),
     ))
 }
 

@@ -118,7 +118,13 @@ async fn perform(
     spinner.say(format!(
         "waiting {seconds} s, so that the call cannot be tied to the contract"
     ));
-    tokio::time::sleep(wait).await;
+    // The second look, too, comes at a random time.
+    let first = wallet::random_wait(Duration::ZERO, wait);
+    tokio::time::sleep(first).await;
+    if let Err(error) = wallet::look_again(querier, left(started)).await {
+        spinner.pause(|| say(&error.message));
+    }
+    tokio::time::sleep(wait - first).await;
     querier
         .perform_held(call, left(started), |step| spinner.say(words(step)))
         .await
@@ -227,7 +233,12 @@ fn advise(error: CallError) -> Report {
             "ask another provider, or this one at a time of your own choice: a call that comes just \
              when it said is known by that",
         ),
-        CallError::Equivocation(_) => Some("do not use this provider"),
+        CallError::Equivocation(_) | CallError::EarlyEnds(_) | CallError::Unlisted => {
+            Some("do not use this provider")
+        }
+        CallError::Unchecked(_) => {
+            Some("look with `dlambda wallet settle`, some time before the call")
+        }
         CallError::OtherProvider => Some(
             "if you trust whoever is there now, make a contract with `dlambda contract`; \
              the old tokens stay in the wallet",
@@ -268,6 +279,7 @@ fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
         "function": answer.function.unredacted(),
         "provider": answer.provider.unredacted(),
         "epoch": answer.epoch,
+        "early_ends": answer.early_ends,
         "plan": answer.plan,
         "seed": hex::encode(answer.seed),
         "engine": hex::encode(answer.engine),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use dlambda_client::wallet::{ContractStage, ContractSummary, Listing};
-use dlambda_client::{Offered, Querier, Settled, Wallet};
+use dlambda_client::wallet::{ContractStage, Listing};
+use dlambda_client::{Looked, Offered, Querier, Settled, Wallet};
 use dlambda_crypto::negotiation::Wish;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::os_rng;
@@ -52,11 +52,14 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
     let from = wallet.clone();
     let open = spawn_blocking(move || open(&from)).await;
     let open = open.unwrap_or_else(|_| Ok(Vec::new()))?;
+    let mut looked = Looked::default();
     let settled = if open.is_empty() {
         Settled::default()
     } else {
         let querier = home::querier(common, &open).await?;
-        Box::pin(querier.settle_contracts(common.max_time)).await?
+        let settled = Box::pin(querier.settle_contracts(common.max_time)).await?;
+        looked = look_again(&querier, common.max_time).await?;
+        settled
     };
     let forgotten = spawn_blocking(move || wallet.forget_expired(now())).await;
     let forgotten = forgotten.unwrap_or(Ok(0))?;
@@ -67,15 +70,21 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
                 "granted": settled.granted,
                 "confirmed": settled.confirmed,
                 "lapsed": settled.lapsed,
-                "left": settled.left,
+                "left": settled.left + looked.left,
+                "checked": looked.checked,
+                "unlisted": looked.unlisted,
                 "forgotten": forgotten,
             })
             .to_string(),
         ),
         Format::Text => print(&format!(
-            "{} contracts granted after all, {} confirmed, {} came to nothing, {} left for another \
-             time, {forgotten} over and forgotten",
-            settled.granted, settled.confirmed, settled.lapsed, settled.left
+            "{} contracts granted after all, {} confirmed, {} looked at again, {} came to nothing, {} \
+             left for another time, {forgotten} over and forgotten",
+            settled.granted,
+            settled.confirmed,
+            looked.checked,
+            settled.lapsed,
+            settled.left + looked.left
         )),
     }
     Ok(ExitCode::SUCCESS)
@@ -85,7 +94,20 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
 fn open(wallet: &Wallet) -> Result<Vec<Endpoint>, Report> {
     let drafts = wallet.drafts()?.into_iter().map(|it| it.endpoint);
     let unconfirmed = wallet.unconfirmed()?.into_iter().map(|it| it.endpoint);
-    Ok(drafts.chain(unconfirmed).collect())
+    let unchecked = wallet.unchecked()?.into_iter().map(|it| it.endpoint);
+    Ok(drafts.chain(unconfirmed).chain(unchecked).collect())
+}
+
+/// Looks at the keys of providers of new contracts once more, and says what is wrong.
+pub(crate) async fn look_again(querier: &Querier, max_time: Duration) -> Result<Looked, Report> {
+    let looked = querier.look_again(max_time).await;
+    let looked = looked.map_err(crate::contract::report)?;
+    if looked.unlisted > 0 {
+        say(
+            "a provider does not list the keys that a contract was made under: its tokens are not spent",
+        );
+    }
+    Ok(looked)
 }
 
 /// Waits for a random time, then buys what runs low.
@@ -98,11 +120,16 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
     }
     tokio::time::sleep(random_wait(LEAST_WAIT.min(args.within), args.within)).await;
     let calls = args.calls;
-    let low = spawn_blocking(move || low(&wallet, calls)).await;
-    let low = low.unwrap_or_else(|_| Ok(Vec::new()))?;
+    let found = spawn_blocking(move || {
+        let waiting = wallet.unchecked()?.into_iter().map(|it| it.endpoint);
+        Ok::<_, Report>((low(&wallet, calls)?, waiting.collect::<Vec<_>>()))
+    });
+    let found = found.await.unwrap_or_else(|_| Ok((Vec::new(), Vec::new())));
+    let (low, waiting) = found?;
     let mut bought = 0;
-    if !low.is_empty() {
-        let endpoints: Vec<Endpoint> = low.iter().map(|(endpoint, _)| *endpoint).collect();
+    if !low.is_empty() || !waiting.is_empty() {
+        let low_at = low.iter().map(|(endpoint, _)| *endpoint);
+        let endpoints: Vec<Endpoint> = low_at.chain(waiting).collect();
         let querier = home::querier(common, &endpoints).await?;
         for (number, (endpoint, plan)) in low.into_iter().enumerate() {
             if number > 0 {
@@ -113,6 +140,10 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
             let buying = buy(&querier, &endpoint, Some(plan), calls, common.max_time);
             bought += usize::from(Box::pin(buying).await.is_ok());
         }
+        // So does a look right after a contract.
+        let pause = random_wait(LEAST_WAIT.min(args.within), args.within);
+        tokio::time::sleep(pause).await;
+        look_again(&querier, common.max_time).await?;
     }
     match format {
         Format::Json => {
@@ -192,12 +223,16 @@ pub(crate) fn random_wait(least: Duration, most: Duration) -> Duration {
     least + span.mul_f64(part)
 }
 
-/// Whether the provider is known to have our signature.
-pub(crate) fn is_confirmed(wallet: &Wallet, contract: &Contract) -> bool {
-    wallet.contracts(now()).is_ok_and(|listing| {
-        let id = contract.id();
-        let confirmed = |it: &ContractSummary| it.id == id && it.stage == ContractStage::Confirmed;
-        listing.contracts.iter().any(confirmed)
+/// Whether the provider is known to have our signature, and whether its keys
+/// were looked at a second time.
+pub(crate) fn state(wallet: &Wallet, contract: &Contract) -> (bool, bool) {
+    let Ok(listing) = wallet.contracts(now()) else {
+        return (false, false);
+    };
+    let id = contract.id();
+    let found = listing.contracts.iter().find(|it| it.id == id);
+    found.map_or((false, false), |it| {
+        (it.stage == ContractStage::Confirmed, it.checked)
     })
 }
 
@@ -259,6 +294,19 @@ fn for_people(listing: &Listing) -> String {
             contract.spent,
             contract.ratings,
         ));
+        if contract.stage != ContractStage::Draft && !contract.checked && !contract.expired {
+            lines.push(
+                "            (no call is spent before a second look at the provider's keys: \
+                 `dlambda wallet settle`)"
+                    .to_owned(),
+            );
+        }
+        if contract.early_ends > 0 {
+            lines.push(format!(
+                "            ({} epochs of this provider ended before their time)",
+                contract.early_ends
+            ));
+        }
         if contract.interrupted > 0 {
             lines.push(
                 "            (an interrupted call keeps its token, for the same command within five \
@@ -292,6 +340,8 @@ fn to_json(listing: &Listing) -> Value {
             "validity": contract.validity,
             "expired": contract.expired,
             "stage": stage,
+            "checked": contract.checked,
+            "early_ends": contract.early_ends,
         })
     });
     json!({

@@ -1,6 +1,6 @@
 //! Contracts, from the proposal until they expire.
 
-use dlambda_proto::{ErrorKind, HasKind as _, IdentityKey};
+use dlambda_proto::{ErrorKind, HasKind as _, IdentityKey, Sighting, SignedAdvert};
 
 use super::super::{ContractStage, WalletError};
 use super::*;
@@ -40,6 +40,8 @@ fn a_contract_replaces_its_draft_and_is_confirmed_later() {
     assert!(unconfirmed[0].advert == USUAL.draft().advert);
     assert_eq!(only(&again).stage, ContractStage::Unconfirmed);
 
+    let shown = USUAL.draft().advert;
+    wallet.checked(&USUAL.id(), &shown).expect("checks");
     take(&wallet, 1).spend().expect("spends");
     complete().expect("another process was late");
     assert_eq!(counts(&wallet), [7, 0, 0, 1], "no spent token comes back");
@@ -195,14 +197,15 @@ fn adverts_show_whether_a_provider_shows_two() {
     }
     .buy(&wallet);
     let provider = USUAL.identity().id();
-    let adverts = || wallet.adverts(&provider, Epoch(3)).expect("lists");
-    assert!(adverts() == [USUAL.draft().advert]);
+    let adverts = || wallet.adverts(&provider).expect("lists");
+    assert_eq!(adverts().len(), 2, "one for each epoch");
+    assert!(adverts().contains(&USUAL.draft().advert));
     let mut tagged = number(5).draft();
     let mut advert = USUAL.advert();
-    advert.hpke_key = [50; 32];
+    advert.max_function_bytes += 1;
     tagged.advert = advert.sign(&USUAL.identity()).expect("signs");
     wallet.begin(&tagged).expect("begins");
-    assert_eq!(adverts().len(), 2);
+    assert_eq!(adverts().len(), 3);
     assert!(adverts().contains(&tagged.advert));
 }
 
@@ -249,4 +252,60 @@ fn only_what_is_expired_and_not_in_use_is_forgotten() {
     assert_eq!((forget(2_000), left()), (1, 2));
     assert!(!place.file(&number(1, 2_000).id()).exists());
     assert_eq!((forget(u64::MAX), left()), (2, 0));
+}
+
+#[test]
+fn no_token_is_given_out_before_the_keys_were_seen_twice() {
+    let place = Place::new();
+    let wallet = place.open();
+    wallet.begin(&USUAL.draft()).expect("begins");
+    let granted = wallet.complete(&USUAL.id(), USUAL.signed(), USUAL.tokens(), USUAL.ratings());
+    granted.expect("completes");
+    wallet.confirmed(&USUAL.id()).expect("confirms");
+    let waiting = || wallet.unchecked().expect("lists").len();
+    let taken = || wallet.take(&call(1)).expect("looks").is_some();
+    assert_eq!(
+        (waiting(), taken(), only(&wallet).checked),
+        (1, false, false)
+    );
+    // Another advert vouches for nothing.
+    let mut other = USUAL.advert();
+    other.max_function_bytes += 1;
+    let other = other.sign(&USUAL.identity()).expect("signs");
+    let checked = wallet.checked(&USUAL.id(), &other);
+    assert!(matches!(checked, Err(WalletError::Inconsistent(_))));
+    assert!(!taken());
+    let listed = later(&wallet, &USUAL.draft().advert);
+    wallet.checked(&USUAL.id(), &listed).expect("it lists it");
+    assert_eq!((waiting(), only(&wallet).checked), (0, true));
+    // And so it stays, in another process too.
+    let held = place.open().take(&call(1)).expect("takes").expect("one");
+    held.release_in_doubt().expect("given back");
+    assert_eq!((waiting(), taken()), (1, false), "until it is seen again");
+    assert_eq!(counts(&wallet), [8, 0, 0, 0]);
+}
+
+/// The next epoch's advert, which lists this one. It ended early.
+fn later(wallet: &Wallet, earlier: &SignedAdvert) -> SignedAdvert {
+    let earlier = Sighting::new(earlier.clone()).expect("authentic");
+    let mut next = earlier.advert().clone();
+    next.epoch = next.epoch.next();
+    next.history = vec![earlier.as_past()];
+    let next = next.sign(&USUAL.identity()).expect("signs");
+    let seen = Sighting::new(next.clone()).expect("authentic");
+    wallet.saw(&seen).expect("looks");
+    next
+}
+
+#[test]
+fn an_epoch_that_ended_early_is_counted_and_both_adverts_are_kept() {
+    let place = Place::new();
+    let wallet = place.open();
+    USUAL.buy(&wallet);
+    assert_eq!(only(&wallet).early_ends, 0);
+    let next = later(&wallet, &USUAL.draft().advert);
+    assert_eq!(only(&wallet).early_ends, 1);
+    let provider = USUAL.identity().id();
+    let kept = place.open().adverts(&provider).expect("lists");
+    assert!(kept.len() == 2 && kept.contains(&next) && kept.contains(&USUAL.draft().advert));
 }

@@ -288,6 +288,7 @@ fn samples() -> [Record; 2] {
                 },
                 seed: [0x40; 32],
             }],
+            seen: Some(advert.clone()),
         }))),
     ]
 }

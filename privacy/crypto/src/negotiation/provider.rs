@@ -30,7 +30,7 @@ pub struct Terms {
 pub struct Issuers {
     /// By plan.
     pub calls: HashMap<PlanName, CallIssuer>,
-    /// For ratings; absent for an epoch of an earlier run, which issues no more.
+    /// For ratings; absent for an epoch that is over, which issues no more.
     pub ratings: Option<RatingIssuer>,
 }
 
@@ -206,6 +206,20 @@ impl Issuers {
         Ok(Self {
             calls: calls.collect::<Result<_, TokenError>>()?,
             ratings: None,
+        })
+    }
+}
+
+impl Issuers {
+    /// The same with the rating key that an earlier run has kept.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if it is no key.
+    pub fn with_ratings(self, secret: &[u8]) -> Result<Self, TokenError> {
+        Ok(Self {
+            ratings: Some(RatingIssuer::from_secret(secret)?),
+            ..self
         })
     }
 }

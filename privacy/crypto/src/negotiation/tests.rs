@@ -2,8 +2,7 @@
 
 use dlambda_proto::{
     Admission, Advert, BatchSize, ContractAnswer, ContractRefusal, Endpoint, Epoch, IdentityKey,
-    OnionAddress, Proposal, ReceiptKey, ServiceTerms, SignedContract, UnixSeconds, Validity,
-    encode,
+    OnionAddress, Proposal, ReceiptKey, ServiceTerms, SignedContract, UnixSeconds, encode,
 };
 use zeroize::Zeroizing;
 
@@ -19,15 +18,10 @@ struct Shop {
 
 fn shop() -> Shop {
     let identity = IdentityKey::from_seed(&[1; 32]);
-    let validity = Validity {
-        from: UnixSeconds(0),
-        until: UnixSeconds(1000),
-    };
     let mut advert = Advert::minimal(
         identity.id(),
         Epoch(1),
-        validity,
-        [5; 32],
+        UnixSeconds(0),
         ReceiptKey::from_seed(&[2; 32]).id(),
         Endpoint::Onion(OnionAddress::from_public_key([1; 32])),
     );

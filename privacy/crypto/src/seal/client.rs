@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dlambda_proto::{
-    Advert, CallEnvelope, CallHeader, Frame, FrameKind, PlanName, Reply, Request, Verified, decode,
+    CallEnvelope, CallHeader, Frame, FrameKind, PlanName, Reply, Request, SealingKey, decode,
     encode,
 };
 use rand_core::CryptoRng;
@@ -20,26 +20,26 @@ pub struct SealedCall {
 }
 
 impl SealedCall {
-    /// Pads and seals `request` to the epoch key of a verified advert.
+    /// Pads and seals `request` to the key that came with a verified advert.
     ///
     /// # Errors
     ///
     /// [`SealError::TooLarge`] above 64 MiB, [`SealError::BadKey`] if the
-    /// advertised key is no key.
+    /// key is no key.
     pub fn seal(
-        advert: &Verified<Advert>,
+        to: &SealingKey,
         plan: &PlanName,
         request: &Request,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, SealError> {
         let header = CallHeader {
-            epoch: advert.epoch,
+            epoch: to.epoch,
             plan: plan.clone(),
         };
         let plaintext = Zeroizing::new(encode(request));
         let padded = Zeroizing::new(padding::pad(&plaintext)?);
-        let info = call_info(&advert.provider);
-        let sealed = hybrid::seal(&advert.hpke_key, &info, &encode(&header), &padded, rng)?;
+        let info = call_info(&to.provider);
+        let sealed = hybrid::seal(&to.key, &info, &encode(&header), &padded, rng)?;
         let envelope = CallEnvelope {
             header,
             encapsulated_key: sealed.encapsulated_key,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dlambda_proto::{
-    Advert, ContractAnswer, ContractEnvelope, ContractRequest, Frame, FrameKind, Work, decode,
+    ContractAnswer, ContractEnvelope, ContractRequest, Frame, FrameKind, SealingKey, Work, decode,
     encode,
 };
 use rand_core::CryptoRng;
@@ -35,24 +35,24 @@ pub struct OpenedContractRequest {
 pub struct AnswerSealer(ReplySecret);
 
 impl SealedContractRequest {
-    /// Pads and seals `request` to the epoch key of an advert.
+    /// Pads and seals `request` to the key that came with an advert.
     ///
     /// # Errors
     ///
     /// [`SealError::TooLarge`] above 16 KiB, [`SealError::BadKey`] if the
-    /// advertised key is no key.
+    /// key is no key.
     pub fn seal(
-        advert: &Advert,
+        to: &SealingKey,
         request: &ContractRequest,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, SealError> {
         let padded = Zeroizing::new(padding::pad_to(&encode(request), SIZE)?);
-        let info = contract_info(&advert.provider);
-        let associated = encode(&advert.epoch);
-        let sealed = hybrid::seal(&advert.hpke_key, &info, &associated, &padded, rng)?;
+        let info = contract_info(&to.provider);
+        let associated = encode(&to.epoch);
+        let sealed = hybrid::seal(&to.key, &info, &associated, &padded, rng)?;
         Ok(Self {
             envelope: ContractEnvelope {
-                epoch: advert.epoch,
+                epoch: to.epoch,
                 encapsulated_key: sealed.encapsulated_key,
                 ciphertext: sealed.ciphertext,
                 work: None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlambda_proto::{CallEnvelope, Epoch, ProviderId, Reply, Request, decode, encode};
+use dlambda_proto::{CallEnvelope, Epoch, ProviderId, Reply, Request, SealingKey, decode, encode};
 use hpke::{Kem as _, Serializable as _};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -11,8 +11,9 @@ use super::reply::ReplySecret;
 use super::{Kem, Secret, call_info, hybrid};
 use crate::{SealError, padding};
 
-/// The secret HPKE key of one epoch. Erased from memory when dropped; it is
-/// never written anywhere, so that no later theft opens an old call.
+/// The secret HPKE key of one epoch, or of the part of it since the provider
+/// was started. Erased from memory when dropped; it is never written anywhere,
+/// so that no later theft opens an old call.
 pub struct EpochSecret {
     epoch: Epoch,
     provider: ProviderId,
@@ -50,10 +51,14 @@ impl EpochSecret {
         self.epoch
     }
 
-    /// The public key to advertise.
+    /// The public half, to be signed and shown.
     #[must_use]
-    pub fn public_key(&self) -> [u8; 32] {
-        self.public
+    pub fn sealing_key(&self) -> SealingKey {
+        SealingKey {
+            provider: self.provider,
+            epoch: self.epoch,
+            key: self.public,
+        }
     }
 
     pub(super) fn provider(&self) -> &ProviderId {

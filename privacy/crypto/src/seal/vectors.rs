@@ -2,10 +2,9 @@
 
 use data_encoding::HEXLOWER;
 use dlambda_proto::{
-    Advert, BatchSize, CallEnvelope, Completion, ContractAnswer, ContractId, ContractRefusal,
-    ContractRequest, Endpoint, Epoch, FunctionId, FunctionSource, IdentityKey, OnionAddress,
-    ReceiptKey, Reply, Request, ServiceTerms, UnixSeconds, Usage, Validity, Verified, decode,
-    encode,
+    BatchSize, CallEnvelope, Completion, ContractAnswer, ContractId, ContractRefusal,
+    ContractRequest, Epoch, FunctionId, FunctionSource, IdentityKey, Plan, Reply, Request,
+    SealingKey, ServiceTerms, Usage, decode, encode,
 };
 use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 use rand_core::{CryptoRng, TryCryptoRng, TryRng};
@@ -89,26 +88,11 @@ fn our_suite_gives_the_answers_of_rfc_9180() {
     }
 }
 
-fn key_and_advert(rng: &mut impl CryptoRng) -> (EpochSecret, Verified<Advert>) {
+fn key_pair(rng: &mut impl CryptoRng) -> (EpochSecret, SealingKey) {
     let identity = IdentityKey::from_seed(&[1; 32]);
     let secret = EpochSecret::generate(identity.id(), Epoch(1), rng);
-    let here = Endpoint::Onion(OnionAddress::from_public_key([9; 32]));
-    let validity = Validity {
-        from: UnixSeconds(0),
-        until: UnixSeconds(10),
-    };
-    let receipts = ReceiptKey::from_seed(&[2; 32]).id();
-    let advert = Advert::minimal(
-        identity.id(),
-        secret.epoch(),
-        validity,
-        secret.public_key(),
-        receipts,
-        here,
-    );
-    let signed = advert.sign(&identity).expect("signs");
-    let verified = signed.verify(UnixSeconds(1), &here).expect("verifies");
-    (secret, verified)
+    let public = secret.sealing_key();
+    (secret, public)
 }
 
 fn request() -> Request {
@@ -122,9 +106,9 @@ fn request() -> Request {
     }
 }
 
-fn seal(advert: &Verified<Advert>) -> SealedCall {
-    let plan = &advert.plans[0].name;
-    SealedCall::seal(advert, plan, &request(), &mut os_rng()).expect("seals")
+fn seal(to: &SealingKey) -> SealedCall {
+    let plan = Plan::standard_menu().remove(0).name;
+    SealedCall::seal(to, &plan, &request(), &mut os_rng()).expect("seals")
 }
 
 fn envelope(call: &SealedCall) -> CallEnvelope {
@@ -142,8 +126,8 @@ fn reply() -> Reply {
 
 #[test]
 fn a_call_and_its_reply_pass() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
-    let call = seal(&advert);
+    let (secret, public) = key_pair(&mut os_rng());
+    let call = seal(&public);
     let opened = secret.open(&envelope(&call)).expect("opens");
     assert_eq!(opened.request, request());
     let body = opened.replier.seal(&reply()).expect("seals");
@@ -152,8 +136,8 @@ fn a_call_and_its_reply_pass() {
 
 #[test]
 fn a_reply_opens_only_the_call_it_answers() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
-    let (one, two) = (seal(&advert), seal(&advert));
+    let (secret, public) = key_pair(&mut os_rng());
+    let (one, two) = (seal(&public), seal(&public));
     let opened = secret.open(&envelope(&one)).expect("opens");
     let body = opened.replier.seal(&reply()).expect("seals");
     assert_eq!(two.open(&body), Err(SealError::Open));
@@ -161,8 +145,8 @@ fn a_reply_opens_only_the_call_it_answers() {
 
 #[test]
 fn nothing_changed_or_sealed_to_another_opens() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
-    let good = envelope(&seal(&advert));
+    let (secret, public) = key_pair(&mut os_rng());
+    let good = envelope(&seal(&public));
     let mut other_header = good.clone();
     other_header.header.plan = "large".parse().expect("a plan name");
     let mut flipped = good.clone();
@@ -174,14 +158,14 @@ fn nothing_changed_or_sealed_to_another_opens() {
     for bad in [other_header, flipped, other_key, short] {
         assert_eq!(secret.open(&bad).err(), Some(SealError::Open));
     }
-    let (stranger, _) = key_and_advert(&mut os_rng());
+    let (stranger, _) = key_pair(&mut os_rng());
     assert_eq!(stranger.open(&good).err(), Some(SealError::Open));
 }
 
 #[test]
 fn two_calls_share_only_the_header_and_their_size() {
-    let (_, advert) = key_and_advert(&mut os_rng());
-    let (one, two) = (envelope(&seal(&advert)), envelope(&seal(&advert)));
+    let (_, public) = key_pair(&mut os_rng());
+    let (one, two) = (envelope(&seal(&public)), envelope(&seal(&public)));
     assert_eq!(encode(&one.header), encode(&two.header));
     assert_eq!(one.ciphertext.len(), two.ciphertext.len());
     assert_ne!(one.encapsulated_key, two.encapsulated_key);
@@ -190,8 +174,8 @@ fn two_calls_share_only_the_header_and_their_size() {
 
 #[test]
 fn the_same_call_gets_the_same_bytes_and_another_reply_gets_others() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
-    let call = envelope(&seal(&advert));
+    let (secret, public) = key_pair(&mut os_rng());
+    let call = envelope(&seal(&public));
     let sealed = |reply: &Reply| {
         let opened = secret.open(&call).expect("opens");
         opened.replier.seal(reply).expect("seals")
@@ -204,7 +188,7 @@ fn the_same_call_gets_the_same_bytes_and_another_reply_gets_others() {
 
 #[test]
 fn messages_of_the_cold_phase_pass_and_have_one_size() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
+    let (secret, public) = key_pair(&mut os_rng());
     let confirm = ContractRequest::Confirm {
         contract: ContractId([1; 32]),
         signature: [2; 64],
@@ -218,7 +202,7 @@ fn messages_of_the_cold_phase_pass_and_have_one_size() {
         },
     ];
     let sizes = answers.map(|answer| {
-        let sealed = SealedContractRequest::seal(&advert, &confirm, &mut os_rng()).expect("seals");
+        let sealed = SealedContractRequest::seal(&public, &confirm, &mut os_rng()).expect("seals");
         let opened = secret.open_contract(sealed.envelope()).expect("opens");
         assert!(opened.request == confirm);
         let frame = opened.answerer.seal(&answer).expect("seals");
@@ -230,8 +214,8 @@ fn messages_of_the_cold_phase_pass_and_have_one_size() {
 
 #[test]
 fn a_call_is_no_contract_and_a_contract_no_call() {
-    let (secret, advert) = key_and_advert(&mut os_rng());
-    let call = envelope(&seal(&advert));
+    let (secret, public) = key_pair(&mut os_rng());
+    let call = envelope(&seal(&public));
     let passed_off = dlambda_proto::ContractEnvelope {
         epoch: call.header.epoch,
         encapsulated_key: call.encapsulated_key,

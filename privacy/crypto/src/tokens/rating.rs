@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use blind_rsa_signatures::{Deterministic, KeyPair as GenericKeyPair, PSS, Sha384};
+use blind_rsa_signatures::{
+    Deterministic, KeyPair as GenericKeyPair, PSS, SecretKey as GenericSecretKey, Sha384,
+};
 use dlambda_proto::{
     BatchSize, Epoch, ProviderId, RatingKey, RatingKeyId, RatingToken, TokenKeyId,
 };
@@ -25,6 +27,7 @@ use super::{RSA, challenge, derive};
 use crate::TokenError;
 
 type KeyPair = GenericKeyPair<Sha384, PSS, Deterministic>;
+type SecretKey = GenericSecretKey<Sha384, PSS, Deterministic>;
 
 /// A rating token, and the seed of the one-time key that it is bound to.
 pub type BoundRating = (RatingToken, Zeroizing<[u8; 32]>);
@@ -89,6 +92,31 @@ impl RatingIssuer {
         let public = serialize_public_key(&pair.pk).map_err(|_| TokenError::Unusable)?;
         Ok(Self {
             keys: OneKey(pair),
+            public,
+        })
+    }
+
+    /// The secret key, to be read again by [`RatingIssuer::from_secret`].
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::Unusable`] if the library cannot write it.
+    pub fn secret(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
+        let secret = self.keys.0.sk.to_der().map_err(|_| TokenError::Unusable)?;
+        Ok(Zeroizing::new(secret))
+    }
+
+    /// The issuer whose [`RatingIssuer::secret`] this is.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError::BadKey`] if it is none.
+    pub fn from_secret(secret: &[u8]) -> Result<Self, TokenError> {
+        let sk = SecretKey::from_der(secret).map_err(|_| TokenError::BadKey)?;
+        let pk = sk.public_key().map_err(|_| TokenError::BadKey)?;
+        let public = serialize_public_key(&pk).map_err(|_| TokenError::BadKey)?;
+        Ok(Self {
+            keys: OneKey(KeyPair { pk, sk }),
             public,
         })
     }

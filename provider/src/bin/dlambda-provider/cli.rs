@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dlambda_privacy::network::TransportName;
+use dlambda_proto::Advert;
 
 /// Run WebAssembly functions for callers whom you cannot recognise.
 #[derive(Debug, Parser)]
@@ -98,8 +99,9 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value = "180", value_parser = seconds)]
     pub(crate) ready_within: Duration,
 
-    /// How long one set of keys is used, in seconds
-    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = seconds)]
+    /// How long one set of keys is used, in seconds: 12 hours to a week. Callers
+    /// of one epoch are the crowd that a call hides in, so shorter is refused by callers, too
+    #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = epoch)]
     pub(crate) epoch: Duration,
 
     /// DANGER: write everything this provider can see of its callers, inputs
@@ -128,6 +130,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn epoch(text: &str) -> Result<Duration, String> {
+    let least = Duration::from_secs(Advert::MIN_EPOCH_SECONDS);
+    seconds(text)
+        .ok()
+        .filter(|epoch| *epoch >= least)
+        .ok_or_else(|| "give whole seconds, 43200 (12 hours) to 604800 (a week)".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -137,5 +147,22 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_epoch_shorter_than_callers_accept_is_refused() {
+        let parsed = |epoch: &str| {
+            let args = [
+                "dlambda-provider",
+                "run",
+                "--functions",
+                "f",
+                "--epoch",
+                epoch,
+            ];
+            Cli::try_parse_from(args).is_ok()
+        };
+        assert!(parsed("43200") && parsed("604800"));
+        assert!(!parsed("43199") && !parsed("6") && !parsed("604801"));
     }
 }

@@ -144,7 +144,7 @@ fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
     let holding = |record: &EpochRecord| -> Vec<String> {
-        let seed = &record.seed[..];
+        let seed = &record.secrets.calls[..];
         let files = files::list(dir.path()).into_iter();
         let holding = files.filter(|(_, bytes)| bytes.windows(32).any(|part| part == seed));
         holding.map(|(name, _)| name).collect()
@@ -155,7 +155,8 @@ fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
     std::fs::hard_link(dir.path().join("ledger.redb.seed-7"), &other_name).expect("linked");
     ledger.end_epochs(UnixSeconds(100)).expect("ends");
     assert_eq!(holding(&record(7, 100)), [""; 0]);
-    assert_eq!(std::fs::read(other_name).expect("there"), [0; 32]);
+    let left = std::fs::read(other_name).expect("there");
+    assert!(left.len() > 64 && left.iter().all(|byte| *byte == 0));
     assert!(!dir.path().join("ledger.redb.seed-7").exists());
     assert_eq!(holding(&record(8, 200)), ["ledger.redb.seed-8"]);
 }

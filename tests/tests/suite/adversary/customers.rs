@@ -25,7 +25,7 @@ use dlambda_tests::crowd::Dice;
 use dlambda_tests::local::Recorder;
 use rand_core::Rng as _;
 
-use crate::support::{LONG, alias};
+use crate::support::{LONG, alias, skip_second_look};
 
 /// Calls of each of the two customers.
 pub(crate) const EACH: usize = 20;
@@ -66,6 +66,7 @@ impl Customer {
         let Offered::Signed(contract) = Box::pin(offered).await.expect("an answer") else {
             panic!("countered");
         };
+        skip_second_look(&wallet);
         let customer = Self {
             transport,
             clock,
@@ -87,7 +88,7 @@ impl Customer {
         let negotiation = Negotiation::resume(advert, contract, seed, draft.invitation);
         let (proposal, _) = negotiation.expect("ours").propose().expect("blinds");
         let request = ContractRequest::Propose(Box::new(proposal));
-        let sealed = SealedContractRequest::seal(&welcome.advert, &request, &mut os_rng());
+        let sealed = SealedContractRequest::seal(&welcome.sealing, &request, &mut os_rng());
         let answer = exchange_contract(&mut *stream, sealed.expect("seals"), LONG).await;
         let ContractAnswer::Granted(grant) = answer.expect("an answer") else {
             panic!("not granted");
@@ -130,7 +131,8 @@ impl Customer {
 
     /// A call with something wrong in it.
     pub(crate) async fn call_with(&self, input: Vec<u8>, change: impl FnOnce(&mut Request)) {
-        let (mut stream, Welcome { advert, .. }) = self.greet().await;
+        let (mut stream, welcome) = self.greet().await;
+        let advert = &welcome.advert;
         let mut call = [0; 32];
         os_rng().fill_bytes(&mut call);
         let taking = Taking {
@@ -155,7 +157,8 @@ impl Customer {
         };
         change(&mut request);
         let plan = &advert.plans[0].name;
-        let sealed = SealedCall::seal(&advert, plan, &request, &mut os_rng()).expect("seals");
+        let sealed =
+            SealedCall::seal(&welcome.sealing, plan, &request, &mut os_rng()).expect("seals");
         // A token that was tampered with pays for nothing; it is recorded all
         // the same.
         let answered = exchange(&mut *stream, sealed, LONG).await;

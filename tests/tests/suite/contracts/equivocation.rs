@@ -15,13 +15,13 @@ use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_proto::{
     Advert, BatchSize, ContractAnswer, ContractEnvelope, ContractRequest, Endpoint, Epoch,
     ErrorKind, Frame, FrameKind, FunctionId, Greeting, HasKind as _, IdentityKey, Plan,
-    PublishedFunction, ReceiptKey, UnixSeconds, Validity, decode, encode,
+    PublishedFunction, ReceiptKey, UnixSeconds, decode, encode,
 };
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 
 use super::market::{send, wish};
-use crate::support::{LONG, NOW, alias, querier};
+use crate::support::{LONG, NOW, alias, querier, skip_second_look};
 
 /// A provider made by hand, and one customer.
 struct TwoFaced {
@@ -42,10 +42,6 @@ impl TwoFaced {
         let names: Vec<_> = plans.iter().map(|plan| plan.name.clone()).collect();
         let issuers = Issuers::generate(&[6; 32], &identity.id(), EPOCH, &names, &mut os_rng());
         let issuers = issuers.expect("keys");
-        let validity = Validity {
-            from: UnixSeconds(NOW.0 - 7200),
-            until: NOW.plus(7200),
-        };
         let network = MemoryNetwork::new(Duration::ZERO);
         let call_keys = names.iter().map(|name| issuers.calls[name].key());
         let ratings = issuers.ratings.as_ref().expect("a key");
@@ -57,8 +53,7 @@ impl TwoFaced {
             ..Advert::minimal(
                 identity.id(),
                 EPOCH,
-                validity,
-                secret.public_key(),
+                UnixSeconds(NOW.0 - 10),
                 ReceiptKey::from_seed(&[5; 32]).id(),
                 network.transport([3; 32]).endpoint(),
             )
@@ -94,6 +89,11 @@ impl TwoFaced {
     async fn greet(&self, stream: &mut BoxStream, advert: &Advert) {
         let greeting = Greeting {
             advert: advert.sign(&self.identity).expect("signs"),
+            sealing: self
+                .secret
+                .sealing_key()
+                .sign(&self.identity)
+                .expect("signs"),
             effort: 0,
         };
         let frame = Frame::new(FrameKind::Advert, encode(&greeting)).expect("fits");
@@ -142,6 +142,7 @@ impl TwoFaced {
         };
         let (bought, ()) = tokio::join!(buying, selling);
         bought.expect("a contract");
+        skip_second_look(&self.wallet());
         assert_eq!(self.tokens_left(), 8);
     }
 
@@ -153,9 +154,8 @@ impl TwoFaced {
     /// Other adverts for the same epoch, each with something to know a caller by.
     fn others(&self) -> Vec<Advert> {
         let usual = &self.advert;
-        let key = EpochSecret::generate(self.identity.id(), EPOCH, &mut os_rng()).public_key();
-        let mut sealed_to_another = usual.clone();
-        sealed_to_another.hpke_key = key;
+        let mut of_another_length = usual.clone();
+        of_another_length.period.until.0 -= 1;
         let mut tokens_of_another = usual.clone();
         tokens_of_another.call_keys[0].key = tokens_of_another.call_keys[1].key;
         let mut receipts_of_another = usual.clone();
@@ -163,7 +163,7 @@ impl TwoFaced {
         let mut with_a_function_of_its_own = usual.clone();
         with_a_function_of_its_own.functions.push(function("mark"));
         vec![
-            sealed_to_another,
+            of_another_length,
             tokens_of_another,
             receipts_of_another,
             with_a_function_of_its_own,

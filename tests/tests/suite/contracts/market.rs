@@ -19,7 +19,7 @@ use dlambda_privacy::{ExchangeError, WireError, os_rng};
 use dlambda_proto::{
     Advert, BatchSize, CallToken, Completion, ContractAnswer, ContractRequest, Endpoint, Epoch,
     FRAME_HEADER_LEN, Frame, FrameKind, FunctionId, FunctionSource, Proposal, Refusal, Request,
-    SignedContract, TokenProblem, Verified, decode,
+    SignedContract, TokenProblem, decode,
 };
 use dlambda_provider::{ProviderConfig, SessionRecord, Snapshot, query_status};
 use dlambda_tests::local::LocalProvider;
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
-use crate::support::{LONG, NOW, alias, functions, querier};
+use crate::support::{LONG, NOW, alias, functions, querier, skip_second_look};
 
 /// A provider with one function, `upper`, which can be stopped and started
 /// again, and the network around it.
@@ -150,7 +150,9 @@ impl Market {
     pub(crate) async fn propose_to_buy(&self, querier: &Querier, wish: &Wish) -> Offered {
         let endpoint = self.endpoint();
         let offered = querier.contract(&endpoint, wish, LONG, |_| true, |_| {});
-        offered.await.expect("an offer")
+        let offered = offered.await.expect("an offer");
+        skip_second_look(querier.wallet().expect("a wallet"));
+        offered
     }
 
     pub(crate) async fn status(&self) -> Snapshot {
@@ -198,18 +200,25 @@ impl Market {
         }
     }
 
+    /// Lets the current epoch end.
+    pub(crate) async fn next_epoch(&self) {
+        let epoch = self.status().await.epoch;
+        self.clock.advance(self.config.epoch.as_secs() + 1);
+        self.epoch_after(epoch).await;
+    }
+
     /// Makes a contract without a wallet, confirms it, and returns its tokens.
     pub(crate) async fn tokens(&self, calls: BatchSize) -> Vec<CallToken> {
         let (mut stream, welcome) = self.greet().await;
         let (proposal, proposed) = draw_up(&welcome.advert, calls, seed());
         let request = ContractRequest::Propose(Box::new(proposal));
-        let answer = ask(&mut stream, &welcome.advert, &request).await;
+        let answer = ask(&mut stream, &welcome, &request).await;
         let step = proposed.receive(answer.expect("an answer"));
         let Ok(Step::Agreed(agreement)) = step else {
             panic!("{step:?}");
         };
         let request = agreement.confirmation();
-        let answer = ask(&mut stream, &welcome.advert, &request).await;
+        let answer = ask(&mut stream, &welcome, &request).await;
         assert!(answer.expect("an answer") == ContractAnswer::Confirmed);
         acknowledge(stream).await;
         let Agreement { calls, .. } = *agreement;
@@ -232,7 +241,7 @@ impl Market {
     /// of its own, on which the reply was read and not acknowledged.
     pub(crate) async fn ask_for(&self, request: &Request) -> (BoxStream, Completion) {
         let (mut stream, welcome) = self.greet().await;
-        let sealed = seal(&welcome.advert, request);
+        let sealed = seal(&welcome, request);
         let exchanged = exchange(&mut *stream, sealed, LONG).await;
         (stream, exchanged.expect("a reply").reply.completion)
     }
@@ -304,18 +313,19 @@ pub(crate) fn draw_up(advert: &Advert, calls: BatchSize, seed: [u8; 32]) -> (Pro
     negotiation.expect("begins").propose().expect("proposes")
 }
 
-pub(crate) fn seal(advert: &Verified<Advert>, request: &Request) -> SealedCall {
-    let plan = &advert.plans[0].name;
-    SealedCall::seal(advert, plan, request, &mut os_rng()).expect("seals")
+pub(crate) fn seal(welcome: &Welcome, request: &Request) -> SealedCall {
+    let plan = &welcome.advert.plans[0].name;
+    SealedCall::seal(&welcome.sealing, plan, request, &mut os_rng()).expect("seals")
 }
 
 /// One request of the cold phase, without any work.
 pub(crate) async fn ask(
     stream: &mut BoxStream,
-    advert: &Advert,
+    welcome: &Welcome,
     request: &ContractRequest,
 ) -> Result<ContractAnswer, ExchangeError> {
-    let sealed = SealedContractRequest::seal(advert, request, &mut os_rng()).expect("seals");
+    let sealed =
+        SealedContractRequest::seal(&welcome.sealing, request, &mut os_rng()).expect("seals");
     exchange_contract(&mut **stream, sealed, LONG).await
 }
 

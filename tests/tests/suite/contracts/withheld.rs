@@ -74,7 +74,7 @@ async fn a_token_on_a_plan_for_everybody_is_nobodys_business() {
     assert_eq!(market.try_for(&paid).await, ran);
     let request = market.request(token.expect("a token"), b"free");
     let (mut stream, welcome) = market.greet().await;
-    let sealed = SealedCall::seal(&welcome.advert, &free, &request, &mut os_rng());
+    let sealed = SealedCall::seal(&welcome.sealing, &free, &request, &mut os_rng());
     let exchanged = exchange(&mut *stream, sealed.expect("seals"), LONG).await;
     assert!(exchanged.is_ok());
     acknowledge(stream).await;

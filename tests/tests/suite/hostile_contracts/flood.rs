@@ -87,10 +87,10 @@ fn junk_costs_its_sender_more_than_the_provider() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_junk_does_not_keep_honest_callers_out() {
     let market = Arc::new(Market::with(with_work(3)).await);
-    let advert = market.greet().await.1.advert;
+    let welcome = market.greet().await.1;
     let querier = market.customer("anne");
     market.buy(&querier, BatchSize::Calls32).await;
-    let flood = tokio::spawn(flood_with_junk(Arc::clone(&market), advert));
+    let flood = tokio::spawn(flood_with_junk(Arc::clone(&market), welcome));
     for i in 0..16 {
         let called = querier
             .call(&market.call(format!("{i}")), LONG, |_| {})
@@ -107,22 +107,24 @@ async fn a_flood_of_junk_does_not_keep_honest_callers_out() {
 }
 
 /// 200 proposals with no work, made-up work, and work for less.
-async fn flood_with_junk(market: Arc<Market>, advert: Verified<Advert>) {
+async fn flood_with_junk(market: Arc<Market>, welcome: Welcome) {
     for i in 0..JUNK {
-        let good = sealed_proposal(&advert);
+        let good = sealed_proposal(&welcome);
         let junk = match i % 4 {
             0 => good,
             1 => good.with_work(MADE_UP),
             2 => {
                 let work = Work {
-                    stamp: stamp(&advert.provider, good.envelope(), &MADE_UP),
+                    stamp: stamp(&welcome.advert.provider, good.envelope(), &MADE_UP),
                     ..MADE_UP
                 };
                 good.with_work(work)
             }
             _ => {
                 let mut work =
-                    work::perform(&advert.provider, good.envelope(), 0, [0; 2], || false);
+                    work::perform(&welcome.advert.provider, good.envelope(), 0, [0; 2], || {
+                        false
+                    });
                 if let Some(work) = &mut work {
                     work.hash[0] |= 0x80;
                 }
@@ -171,12 +173,12 @@ async fn a_flood_of_good_proposals_does_not_keep_callers_out() {
             let (market, stop, granted) =
                 (Arc::clone(&market), Arc::clone(&stop), Arc::clone(&granted));
             tokio::spawn(async move {
-                let advert = market.greet().await.1.advert;
+                let welcome = market.greet().await.1;
                 while !stop.load(Ordering::Relaxed) {
-                    let proposal = proposal(&advert, BatchSize::Calls128);
+                    let proposal = proposal(&welcome, BatchSize::Calls128);
                     let request = ContractRequest::Propose(Box::new(proposal));
                     let (mut stream, _) = market.greet().await;
-                    match ask(&mut stream, &advert, &request).await {
+                    match ask(&mut stream, &welcome, &request).await {
                         Ok(ContractAnswer::Granted(_)) => {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }

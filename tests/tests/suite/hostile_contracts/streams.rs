@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn one_contract_is_good_for_one_set_of_tokens() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let good = proposal(&advert, BatchSize::Calls8);
-    let more = proposal(&advert, BatchSize::Calls8);
+    let welcome = market.greet().await.1;
+    let good = proposal(&welcome, BatchSize::Calls8);
+    let more = proposal(&welcome, BatchSize::Calls8);
     let granted = propose(&market, good.clone()).await;
     assert!(matches!(granted, ContractAnswer::Granted(_)));
     let other_calls = Proposal {
@@ -36,11 +36,11 @@ async fn one_contract_is_good_for_one_set_of_tokens() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_proposals_that_race_for_a_contract_one_is_granted() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
+    let welcome = market.greet().await.1;
     for round in 1..=10 {
-        let one = proposal(&advert, BatchSize::Calls8);
+        let one = proposal(&welcome, BatchSize::Calls8);
         let other = Proposal {
-            call_request: proposal(&advert, BatchSize::Calls8).call_request,
+            call_request: proposal(&welcome, BatchSize::Calls8).call_request,
             ..one.clone()
         };
         let racing = [one.clone(), other.clone(), one, other].map(|it| propose(&market, it));
@@ -64,7 +64,7 @@ async fn replays_get_the_same_and_nothing_more() {
     let (mut stream, welcome) = market.greet().await;
     let (proposal, proposed) = draw_up(&welcome.advert, BatchSize::Calls8, seed());
     let request = ContractRequest::Propose(Box::new(proposal));
-    let propose = sealed(&welcome.advert, &request);
+    let propose = sealed(&welcome, &request);
     let frame = propose.frame().expect("a frame");
     let mut bodies = Vec::new();
     for _ in 0..3 {
@@ -81,7 +81,7 @@ async fn replays_get_the_same_and_nothing_more() {
     let Ok(Step::Agreed(agreement)) = proposed.receive(answer) else {
         panic!("it was granted");
     };
-    let confirm = sealed(&welcome.advert, &agreement.confirmation());
+    let confirm = sealed(&welcome, &agreement.confirmation());
     let frame = confirm.frame().expect("a frame");
     let mut bodies = Vec::new();
     for _ in 0..5 {
@@ -96,8 +96,11 @@ async fn replays_get_the_same_and_nothing_more() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_contracts_own_key_confirms() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let (one, other) = (agree(&market, &advert).await, agree(&market, &advert).await);
+    let welcome = market.greet().await.1;
+    let (one, other) = (
+        agree(&market, &welcome.advert).await,
+        agree(&market, &welcome.advert).await,
+    );
     let (id, signature) = (one.contract.id(), one.client_signature);
     let refused = |contract, signature, expected| {
         let request = ContractRequest::Confirm {
@@ -148,10 +151,10 @@ async fn agree(market: &Market, advert: &Advert) -> SignedContract {
 async fn a_stream_takes_four_requests() {
     let market = Market::open().await;
     let (mut stream, welcome) = market.greet().await;
-    let proposal = proposal(&welcome.advert, BatchSize::Calls8);
+    let proposal = proposal(&welcome, BatchSize::Calls8);
     let request = ContractRequest::Propose(Box::new(proposal));
     for number in 0..6 {
-        let frame = sealed(&welcome.advert, &request).frame().expect("a frame");
+        let frame = sealed(&welcome, &request).frame().expect("a frame");
         send(&mut stream, &frame).await;
         let answer = receive(&mut stream).await;
         let is_answered = answer.is_some_and(|it| it.kind() == FrameKind::ContractAnswer);
@@ -167,11 +170,11 @@ async fn a_stream_takes_four_requests() {
 async fn a_stream_is_good_for_one_contract() {
     let market = Market::open().await;
     let (mut stream, welcome) = market.greet().await;
-    let frame = sealed_proposal(&welcome.advert).frame().expect("a frame");
+    let frame = sealed_proposal(&welcome).frame().expect("a frame");
     send(&mut stream, &frame).await;
     let granted = receive(&mut stream).await.expect("an answer");
     assert_eq!(granted.kind(), FrameKind::ContractAnswer);
-    let another = sealed_proposal(&welcome.advert).frame().expect("a frame");
+    let another = sealed_proposal(&welcome).frame().expect("a frame");
     send(&mut stream, &another).await;
     let answer = receive(&mut stream).await.expect("an answer");
     assert_eq!(refusal(&answer), Some(Refusal::Malformed));
@@ -188,12 +191,12 @@ async fn calls_and_contracts_do_not_share_a_stream() {
     let (mut stream, welcome) = market.greet().await;
     send(
         &mut stream,
-        &sealed_proposal(&welcome.advert).frame().expect("one"),
+        &sealed_proposal(&welcome).frame().expect("one"),
     )
     .await;
     let granted = receive(&mut stream).await.expect("an answer");
     assert_eq!(granted.kind(), FrameKind::ContractAnswer);
-    let call = seal(&welcome.advert, &market.request(tokens[0], b"a call"));
+    let call = seal(&welcome, &market.request(tokens[0], b"a call"));
     send(&mut stream, call.frame()).await;
     let answer = receive(&mut stream).await.expect("an answer");
     assert_eq!(refusal(&answer), Some(Refusal::Malformed));
@@ -202,12 +205,12 @@ async fn calls_and_contracts_do_not_share_a_stream() {
     // A contract after a call.
     let (mut stream, welcome) = market.greet().await;
     let request = market.request(tokens[0], b"a call");
-    send(&mut stream, seal(&welcome.advert, &request).frame()).await;
+    send(&mut stream, seal(&welcome, &request).frame()).await;
     let replied = receive(&mut stream).await.expect("an answer");
     assert_eq!(replied.kind(), FrameKind::Reply);
     send(
         &mut stream,
-        &sealed_proposal(&welcome.advert).frame().expect("one"),
+        &sealed_proposal(&welcome).frame().expect("one"),
     )
     .await;
     assert!(receive(&mut stream).await.is_none(), "the stream is closed");
@@ -217,10 +220,10 @@ async fn calls_and_contracts_do_not_share_a_stream() {
         function: FunctionSource::Attached(endless()),
         ..market.request(tokens[1], b"")
     };
-    send(&mut stream, seal(&welcome.advert, &endless).frame()).await;
+    send(&mut stream, seal(&welcome, &endless).frame()).await;
     send(
         &mut stream,
-        &sealed_proposal(&welcome.advert).frame().expect("one"),
+        &sealed_proposal(&welcome).frame().expect("one"),
     )
     .await;
     assert!(receive(&mut stream).await.is_none(), "the stream is closed");

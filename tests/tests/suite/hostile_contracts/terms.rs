@@ -5,9 +5,9 @@ use super::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn other_terms_than_the_adverts_are_refused() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let medium = &advert.plans[1];
-    let medium_key = proposal_for(&advert, 1).contract.call_key;
+    let welcome = market.greet().await.1;
+    let medium = &welcome.advert.plans[1];
+    let medium_key = proposal_for(&welcome.advert, 1).contract.call_key;
     let edits: &[Edit<'_, Contract>] = &[
         ("provider", ContractRefusal::StaleKeys, &|it| {
             it.provider = IdentityKey::from_seed(&[9; 32]).id();
@@ -58,7 +58,7 @@ async fn other_terms_than_the_adverts_are_refused() {
         }),
     ];
     for (what, expected, edit) in edits {
-        let mut bad = proposal(&advert, BatchSize::Calls8);
+        let mut bad = proposal(&welcome, BatchSize::Calls8);
         edit(&mut bad.contract);
         let answer = propose(&market, bad).await;
         assert_eq!(reason(&answer), Some(*expected), "{what}");
@@ -84,7 +84,7 @@ async fn what_costs_something_is_not_given_away() {
     config.contracts.invitations = vec![b"a secret".to_vec().into()];
     config.plans[0].price = 5;
     let market = Market::with(config).await;
-    let advert = market.greet().await.1.advert;
+    let welcome = market.greet().await.1;
     let wish = Wish {
         invitation: Some(b"a secret".to_vec().into()),
         ..wish(BatchSize::Calls8)
@@ -97,7 +97,7 @@ async fn what_costs_something_is_not_given_away() {
         (u64::MAX, PaymentMethod::Invitation, false),
         (40, PaymentMethod::Invitation, true),
     ] {
-        let begun = Negotiation::begin(&advert, &wish, seed().into());
+        let begun = Negotiation::begin(&welcome.advert, &wish, seed().into());
         let mut proposal = begun.expect("begins").propose().expect("proposes").0;
         proposal.contract.payment.total = total;
         proposal.contract.payment.method = method;
@@ -118,8 +118,8 @@ async fn what_costs_something_is_not_given_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_of_another_size_than_the_contracts_are_refused() {
     let market = Market::open().await;
-    let advert = market.greet().await.1.advert;
-    let size = |calls| proposal(&advert, calls);
+    let welcome = market.greet().await.1;
+    let size = |calls| proposal(&welcome, calls);
     let large = size(BatchSize::Calls128);
     let edits: &[Edit<'_, Proposal>] = &[
         ("more calls", ContractRefusal::Malformed, &|it| {

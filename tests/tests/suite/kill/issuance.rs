@@ -10,6 +10,7 @@ use super::client::{Client, stderr, was_killed};
 use super::moments::Moments;
 use super::shop::Shop;
 use super::{Hits, Victim};
+use crate::support::AT_ONCE;
 
 const ROUNDS: usize = 50;
 const CALLS: u64 = 8;
@@ -65,8 +66,8 @@ async fn usual_time(shop: &Shop, client: &Client, agreed: &mut HashSet<String>) 
     times[1]
 }
 
-fn wanted(shop: &Shop) -> [&str; 5] {
-    ["contract", &shop.address, "--calls", "8", "--yes"]
+fn wanted(shop: &Shop) -> [&str; 6] {
+    ["contract", &shop.address, "--calls", "8", "--yes", AT_ONCE]
 }
 
 fn contract_of(output: &Output) -> String {
@@ -77,7 +78,7 @@ fn contract_of(output: &Output) -> String {
 /// Makes a contract, unless somebody is killed before.
 async fn propose(shop: &mut Shop, client: &Client, victim: Victim, moment: Duration) -> Output {
     let address = shop.address.clone();
-    let args = ["contract", &address, "--calls", "8", "--yes"];
+    let args = ["contract", &address, "--calls", "8", "--yes", AT_ONCE];
     match victim {
         Victim::Client => {
             let output = client.run_until(&args, b"", moment).await;

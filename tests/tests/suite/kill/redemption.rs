@@ -7,6 +7,7 @@ use super::client::{Client, Tokens, stderr};
 use super::moments::Moments;
 use super::shop::Shop;
 use super::{Hits, Victim};
+use crate::support::AT_ONCE;
 
 const ROUNDS: usize = 50;
 const BOUGHT: u64 = 128;
@@ -27,7 +28,14 @@ async fn tokens_survive(victim: Victim) {
     let mut moments = Moments::new();
     let mut shop = Shop::open().await;
     let client = shop.client();
-    let agree = ["contract", &shop.address, "--calls", "128", "--yes"];
+    let agree = [
+        "contract",
+        &shop.address,
+        "--calls",
+        "128",
+        "--yes",
+        AT_ONCE,
+    ];
     client.json(&agree).await;
     let thieves = ["thief", "late"].map(|name| client.copy(shop.path(name)));
     let mut calls = Calls::default();

@@ -76,6 +76,11 @@ pub(crate) struct ContractArgs {
     /// Agree to the terms, whatever they are
     #[arg(long, short)]
     pub(crate) yes: bool,
+
+    /// Look at the provider's keys once more, on another circuit, within so many
+    /// seconds, at a random time; until then no token is spent
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = within)]
+    pub(crate) second_look_within: Duration,
 }
 
 /// What to do with the wallet; without anything, list it.
@@ -167,6 +172,13 @@ pub(crate) struct AuditArgs {
     /// between them and all that you may do
     #[arg(long)]
     pub(crate) no_process_isolation: bool,
+}
+
+fn within(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("give whole seconds, 0 to 86400".to_owned()),
+    }
 }
 
 fn calls(text: &str) -> Result<BatchSize, String> {

@@ -1,0 +1,147 @@
+//! The adverts of a provider over time: each lists the epochs before it whose
+//! tokens are still good, with the digest of the advert of each.
+//!
+//! A provider that shows a customer keys of its own can so be found out after
+//! the epoch has turned, too: whoever holds the advert that it bought under
+//! compares it with the list in the advert that it meets on another circuit.
+
+use std::fmt;
+
+use minicbor::{CborLen, Decode, Encode};
+use sha2::{Digest as _, Sha256};
+
+use crate::{Advert, AdvertError, Epoch, SignedAdvert, Validity, Verified};
+
+/// Names an advert: SHA-256(`"dlambda/advert-digest/v1" 00 advert`), over the
+/// signed bytes without the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct AdvertDigest(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
+
+/// An earlier epoch, as a later advert lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
+#[cbor(array)]
+pub struct PastEpoch {
+    /// The epoch.
+    #[n(0)]
+    pub epoch: Epoch,
+    /// When it was to begin and to end: [`Advert::period`] of its advert.
+    #[n(1)]
+    pub period: Validity,
+    /// The epoch's advert.
+    #[n(2)]
+    pub advert: AdvertDigest,
+}
+
+/// An advert that its provider signed, whenever and wherever it was seen.
+/// `Debug` says nothing.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sighting {
+    advert: Advert,
+    signed: SignedAdvert,
+}
+
+impl Advert {
+    /// How many epochs ended before they were to: an epoch counts if the next
+    /// one that this advert knows of began before its end.
+    ///
+    /// Fewer callers share an epoch that ended early. A crash or another offer
+    /// ends one now and then; a provider that ends many wants to know which of
+    /// its customers calls.
+    #[must_use]
+    pub fn early_ends(&self) -> usize {
+        let began = self.history.iter().skip(1).map(|next| next.period.from);
+        let began = began.chain(std::iter::once(self.period.from));
+        let epochs = self.history.iter().zip(began);
+        epochs.filter(|(it, next)| *next < it.period.until).count()
+    }
+}
+
+impl Sighting {
+    /// An advert from anywhere.
+    ///
+    /// # Errors
+    ///
+    /// [`AdvertError`] if the provider that it names did not sign it, or it breaks a bound.
+    pub fn new(signed: SignedAdvert) -> Result<Self, AdvertError> {
+        let advert = signed.authenticate()?;
+        Ok(Self { advert, signed })
+    }
+
+    /// One that was verified when a stream opened: `signed` is what `advert` was read from.
+    #[must_use]
+    pub fn verified(advert: &Verified<Advert>, signed: &SignedAdvert) -> Self {
+        Self {
+            advert: Advert::clone(advert),
+            signed: signed.clone(),
+        }
+    }
+
+    /// The advert.
+    #[must_use]
+    pub fn advert(&self) -> &Advert {
+        &self.advert
+    }
+
+    /// The same as it was signed.
+    #[must_use]
+    pub fn signed(&self) -> &SignedAdvert {
+        &self.signed
+    }
+
+    /// How a later advert lists this one.
+    #[must_use]
+    pub fn as_past(&self) -> PastEpoch {
+        PastEpoch {
+            epoch: self.advert.epoch,
+            period: self.advert.period,
+            advert: self.signed.digest(),
+        }
+    }
+
+    /// Whether a provider that shows the same to everybody cannot have signed
+    /// both: they are of one epoch and differ, or one lists another advert for
+    /// an epoch than the other is or lists.
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> bool {
+        if self.advert.provider != other.advert.provider {
+            return false;
+        }
+        let differs = |one: &PastEpoch, two: &PastEpoch| one.epoch == two.epoch && one != two;
+        let ours = || self.known();
+        other
+            .known()
+            .any(|its| ours().any(|one| differs(&one, &its)))
+    }
+
+    /// Whether this advert says of `earlier` that it was its epoch's: it is the
+    /// same advert, or a later one that lists it.
+    #[must_use]
+    pub fn vouches_for(&self, earlier: &Self) -> bool {
+        let wanted = earlier.as_past();
+        self.advert.provider == earlier.advert.provider && self.known().any(|it| it == wanted)
+    }
+
+    /// Every epoch that it says something about.
+    fn known(&self) -> impl Iterator<Item = PastEpoch> {
+        let own = std::iter::once(self.as_past());
+        self.advert.history.iter().copied().chain(own)
+    }
+}
+
+impl fmt::Debug for Sighting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sighting({:?}, [scrubbed])", self.advert.epoch)
+    }
+}
+
+/// The digest of the signed bytes.
+pub(crate) fn digest(advert: &[u8]) -> AdvertDigest {
+    let mut hash = Sha256::new();
+    hash.update(b"dlambda/advert-digest/v1\0");
+    hash.update(advert);
+    AdvertDigest(hash.finalize().into())
+}
+
+#[cfg(test)]
+mod tests;
