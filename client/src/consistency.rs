@@ -118,13 +118,36 @@ impl Querier {
     /// Cancel safe: what was not looked at waits.
     pub fn look_again(&self, max_time: Duration) -> BoxFuture<'_, Result<Looked, ContractError>> {
         // Boxed, so that it is compiled here.
-        Box::pin(self.look_at_all(max_time))
+        Box::pin(self.look_at_all(None, max_time))
     }
 
-    async fn look_at_all(&self, max_time: Duration) -> Result<Looked, ContractError> {
+    /// The same for the contracts of one provider: visits to several, one right
+    /// after the other, would tell providers that collude that they have one caller.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Querier::look_again`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Querier::look_again`].
+    pub fn look_again_at<'a>(
+        &'a self,
+        provider: &Endpoint,
+        max_time: Duration,
+    ) -> BoxFuture<'a, Result<Looked, ContractError>> {
+        Box::pin(self.look_at_all(Some(*provider), max_time))
+    }
+
+    async fn look_at_all(
+        &self,
+        only: Option<Endpoint>,
+        max_time: Duration,
+    ) -> Result<Looked, ContractError> {
         let wallet = self.needed_wallet()?;
         let mut looked = Looked::default();
-        let waiting = blocking(move || wallet.unchecked()).await?;
+        let mut waiting = blocking(move || wallet.unchecked()).await?;
+        waiting.retain(|it| only.is_none_or(|only| it.endpoint == only));
         let endpoints: HashSet<Endpoint> = waiting.iter().map(|it| it.endpoint).collect();
         for endpoint in endpoints {
             let here: Vec<_> = waiting

@@ -119,6 +119,7 @@ impl Crowd {
         let querier = Self::querier(self.transport(), wallet);
         let bought = querier.contract(&self.provider, &wish, DEADLINE, |_| true, |_| {});
         Box::pin(bought).await?;
+        querier.look_again(DEADLINE).await?;
         Ok(())
     }
 

@@ -48,7 +48,8 @@ pub(crate) async fn run(
         };
         match propose(&querier, &provider, agreed.as_ref(), &wish, common).await {
             Ok(Offered::Signed(contract)) => {
-                let looked = look_again(&querier, args.second_look_within, common).await;
+                let within = args.second_look_within;
+                let looked = look_again(&querier, &provider, within, common).await;
                 conclude(&querier, &contract, format);
                 looked?;
                 return Ok(ExitCode::SUCCESS);
@@ -124,11 +125,19 @@ fn is_as_agreed(contract: &Contract, agreed: &Contract) -> bool {
 }
 
 /// Looks at the provider's keys once more, after a random time.
-async fn look_again(querier: &Querier, within: Duration, common: &Common) -> Result<(), Report> {
+async fn look_again(
+    querier: &Querier,
+    provider: &Endpoint,
+    within: Duration,
+    common: &Common,
+) -> Result<(), Report> {
     let spinner = Spinner::new(common.quiet);
     spinner.say("waiting for a second look at the provider's keys".to_owned());
     tokio::time::sleep(wallet::random_wait(Duration::ZERO, within)).await;
-    let looked = querier.look_again(common.max_time).await.map_err(report)?;
+    let looked = querier
+        .look_again_at(provider, common.max_time)
+        .await
+        .map_err(report)?;
     drop(spinner);
     if looked.left > 0 {
         say(

@@ -121,8 +121,9 @@ async fn perform(
     // The second look, too, comes at a random time.
     let first = wallet::random_wait(Duration::ZERO, wait);
     tokio::time::sleep(first).await;
-    if let Err(error) = wallet::look_again(querier, left(started)).await {
-        spinner.pause(|| say(&error.message));
+    let looked = querier.look_again_at(provider, left(started)).await;
+    if let Err(error) = looked {
+        spinner.pause(|| say(&error.to_string()));
     }
     tokio::time::sleep(wait - first).await;
     querier

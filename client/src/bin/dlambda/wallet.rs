@@ -99,7 +99,7 @@ fn open(wallet: &Wallet) -> Result<Vec<Endpoint>, Report> {
 }
 
 /// Looks at the keys of providers of new contracts once more, and says what is wrong.
-pub(crate) async fn look_again(querier: &Querier, max_time: Duration) -> Result<Looked, Report> {
+async fn look_again(querier: &Querier, max_time: Duration) -> Result<Looked, Report> {
     let looked = querier.look_again(max_time).await;
     let looked = looked.map_err(crate::contract::report)?;
     if looked.unlisted > 0 {
