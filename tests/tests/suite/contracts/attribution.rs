@@ -6,7 +6,7 @@ use std::ops::{Add, Mul};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::wallet::Taking;
+use dlambda_client::wallet::{Resuming, Taking};
 use dlambda_client::{Arbiter, Call, CallError, ContractError, Offered, Querier, Wallet};
 use dlambda_crypto::negotiation::{Issuers, grant};
 use dlambda_crypto::seal::{EpochSecret, SealedCall};
@@ -16,7 +16,7 @@ use dlambda_privacy::exchange::{Welcome, exchange, receive_greeting};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
-use dlambda_privacy::wire::{ReceiveBudget, read_frame};
+use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, CallToken, ContractAnswer, ContractEnvelope, ContractRequest,
     Endpoint, Epoch, EquivocationProof, Evidence, Finding, Frame, FrameKind, FunctionId,
@@ -130,7 +130,7 @@ impl Tagger {
         };
         let greeting = Frame::new(FrameKind::Advert, encode(&greeting)).expect("fits");
         send(&mut stream, &greeting).await;
-        let budget = ReceiveBudget::new(1 << 20);
+        let budget = Budget::new(1 << 20);
         let expected = [FrameKind::Call, FrameKind::Contract, FrameKind::Ack];
         loop {
             let (frame, _) = read_frame(&mut *stream, &expected, LONG, &budget)
@@ -199,6 +199,8 @@ impl Tagger {
                 provider: None,
                 call: seed(),
                 now,
+                valid_at: now,
+                resuming: Resuming::Soon,
             };
             let wallet = customer.wallet().expect("a wallet");
             let held = wallet.take(&taking).expect("readable").expect("a token");
