@@ -17,12 +17,16 @@ pub(super) const LONGEST: Duration = Duration::from_secs(180);
 /// Between two looks at a worker.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Places in a stat file, from 1 (proc(5)).
+const STATE: usize = 3;
+const UTIME: usize = 14;
+
 /// What was seen at one look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Processor time of the thread that runs guests, since it started.
+    /// Processor time of the process, since it started.
     pub(super) ran: Duration,
-    /// Whether it would use a processor, or waits for a disk, at this moment.
+    /// Whether one of its threads would use a processor, or waits for a disk, at this moment.
     pub(super) wants: bool,
 }
 
@@ -79,17 +83,38 @@ pub(super) async fn patiently<T>(
     }
 }
 
-/// Looks at the first thread of a process, which is the one that runs guests.
+/// Looks at all threads of a process: while one loads code, the one that runs guests waits for it.
 fn look(process: u32) -> Option<Look> {
-    let times = std::fs::read_to_string(format!("/proc/{process}/schedstat")).ok()?;
-    let ran = times.split(' ').next()?.parse().ok()?;
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name of the program, in brackets, may hold anything.
-    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    let own = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let wants = threads.flatten().any(|thread| {
+        // One that has ended meanwhile wants nothing.
+        let stat = std::fs::read_to_string(thread.path().join("stat"));
+        stat.is_ok_and(|stat| wants(&stat) == Some(true))
+    });
     Some(Look {
-        ran: Duration::from_nanos(ran),
-        wants: matches!(state, 'R' | 'D'),
+        ran: ran(&own)?,
+        wants,
     })
+}
+
+/// Processor time in the stat file of a process: of all its threads, those that have ended as well (proc(5)).
+fn ran(stat: &str) -> Option<Duration> {
+    let mut times = fields(stat)?.skip(UTIME - STATE);
+    let user: u64 = times.next()?.parse().ok()?;
+    let system: u64 = times.next()?.parse().ok()?;
+    let second = rustix::param::clock_ticks_per_second();
+    Some(Duration::from_secs(user.checked_add(system)?) / u32::try_from(second).ok()?)
+}
+
+/// Whether the thread of a stat file would use a processor, or waits for a disk.
+fn wants(stat: &str) -> Option<bool> {
+    Some(matches!(fields(stat)?.next()?, "R" | "D"))
+}
+
+/// The fields of a stat file from the state on. The name of the program, in brackets before it, may hold anything.
+fn fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    Some(stat.rsplit_once(") ")?.1.split_ascii_whitespace())
 }
 
 #[cfg(test)]
@@ -160,9 +185,22 @@ mod tests {
     }
 
     #[test]
-    fn this_process_runs_and_wants_to() {
-        let seen = look(std::process::id()).unwrap();
-        assert!(seen.ran > Duration::ZERO);
+    fn a_process_is_seen_to_run() {
+        let before = look(std::process::id()).unwrap();
+        let begun = std::time::Instant::now();
+        loop {
+            let now = look(std::process::id()).unwrap();
+            if now.ran > before.ran {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{before:?}");
+        }
         assert_eq!(look(u32::MAX), None);
+    }
+
+    #[test]
+    fn one_thread_that_wants_a_processor_is_enough() {
+        // This thread looks, so it runs; the first one of the process waits for it.
+        assert!(look(std::process::id()).unwrap().wants);
     }
 }
