@@ -26,6 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What is sent and comes back: the same size everywhere.
 const PAYLOAD: usize = 1024;
+/// What a request or a reply with so much takes on the wire: the smallest bucket, sealed and framed.
+const FRAME: usize = 4150;
 
 /// What is sent and comes back when throughput is measured.
 const LARGE: usize = 1 << 20;
@@ -38,9 +40,9 @@ const RATIOS: [Ratio; 8] = [
         "Tor: curl, C tor, nginx, fresh circuit",
     ),
     (
-        "a call's round trip over Tor over raw bytes",
+        "a call's round trip over Tor over as many raw bytes",
         "Tor: of it the call's round trip",
-        "Tor: raw bytes, open onion stream",
+        "Tor: as many raw bytes, open onion stream",
     ),
     (
         "round trip over the mixes' delay, 15 ms a mix, no cover",

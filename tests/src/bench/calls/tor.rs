@@ -9,7 +9,7 @@ use dlambda_proto::Endpoint;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::{DEADLINE, PAYLOAD, large_call, one_call, provider, querier, web};
+use super::{DEADLINE, FRAME, large_call, one_call, provider, querier, web};
 use crate::bench::{Report, millis_since, progress};
 use crate::testnet::{Testnet, TestnetConfig};
 use crate::tor::participant;
@@ -49,7 +49,7 @@ pub(super) async fn measure(rounds: u16, report: &mut Report) -> Result<()> {
         one_call(&querier, &provider, "Tor", counted).await?;
         let curl = web::curl(c_tor.socks, &onion.address, round).await?;
         if round > 0 {
-            report.add("Tor: raw bytes, open onion stream", "ms", raw);
+            report.add("Tor: as many raw bytes, open onion stream", "ms", raw);
             report.add("Tor: curl, C tor, nginx, fresh circuit", "ms", curl);
         }
     }
@@ -66,7 +66,7 @@ async fn echo_everything(mut listener: Box<dyn Listener>) {
     while let Some(incoming) = listener.accept().await {
         tokio::spawn(async move {
             let mut stream = incoming.stream;
-            let mut bytes = [0; PAYLOAD];
+            let mut bytes = [0; FRAME];
             while stream.read_exact(&mut bytes).await.is_ok() {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
                     return;
@@ -89,7 +89,7 @@ async fn reach(tor: &TorTransport, endpoint: &Endpoint) -> Result<BoxStream> {
 }
 
 async fn raw_round_trip(stream: &mut BoxStream) -> Result<f64> {
-    let mut bytes = [7; PAYLOAD];
+    let mut bytes = [7; FRAME];
     let started = Instant::now();
     let round_trip = async {
         stream.write_all(&bytes).await?;
