@@ -12,7 +12,7 @@ use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::{NegotiationError, work};
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::transport::BoxStream;
+use dlambda_privacy::transport::{BoxStream, Service};
 use dlambda_privacy::{ExchangeError, WireError};
 use dlambda_proto::{
     Admission, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest, Endpoint,
@@ -366,9 +366,10 @@ impl Querier {
         endpoint: &Endpoint,
         patience: Patience,
     ) -> Result<Open, ContractError> {
-        let dialling = patience.before_opening(self.transport().dial(endpoint));
+        let dialling = patience.before_opening(self.transport().dial(endpoint, Service::Calls));
         let dialled = dialling.await;
-        let mut stream = dialled.ok_or(ContractError::Deadline(patience.seconds()))??;
+        let dialled = dialled.ok_or(ContractError::Deadline(patience.seconds()))?;
+        let mut stream = dialled?.stream;
         let wire = patience.on_the_wire();
         let now = self.clock().now();
         let welcome = receive_greeting(&mut *stream, endpoint, now, GREETING).await?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting};
-use dlambda_privacy::transport::{BoxStream, Transport};
+use dlambda_privacy::transport::{BoxStream, Connection, Service, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
     Advert, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
@@ -296,12 +296,16 @@ impl Querier {
         let mut stages = Stages::default();
         let mut since = Instant::now();
         let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
-        let dialling = self.transport.dial(&call.provider);
+        let dialling = self.transport.dial(&call.provider, Service::Calls);
         let opening = async { tokio::join!(dialling, payment.prepare()) };
         let Some((dialled, prepared)) = patience.before_opening(opening).await else {
             return Err(CallError::Deadline(patience.seconds()));
         };
-        let mut stream = dialled?;
+        let Connection {
+            mut stream,
+            max_frame,
+            ..
+        } = dialled?;
         let wire = patience.on_the_wire();
         prepared?;
         stages.connect = stage();
@@ -330,9 +334,8 @@ impl Querier {
         let digest = request.digest(&function);
         let sealed = SealedCall::seal(&sealing, &plan.name, &request, &mut os_rng())?;
         drop(request);
-        let largest = self.transport.largest_frame();
-        if sealed.frame().body().len() > largest {
-            return Err(TransportError::TooLarge(largest).into());
+        if sealed.frame().body().len() > max_frame {
+            return Err(TransportError::TooLarge(max_frame).into());
         }
         progress(Progress::Running { attached: attach });
         payment.is_about_to_leave(self.clock.now());

@@ -16,6 +16,9 @@ pub enum TransportError {
     /// This transport does not speak to this sort of address.
     #[error("this network cannot reach that sort of address")]
     WrongEndpoint,
+    /// This transport does not carry streams of this service.
+    #[error("this network does not carry that service")]
+    WrongService,
     /// The network works; the other end does not answer.
     #[error("the provider cannot be reached")]
     Unreachable(#[source] Cause),
@@ -111,7 +114,7 @@ impl ExchangeError {
 impl HasKind for TransportError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::WrongEndpoint => ErrorKind::Usage,
+            Self::WrongEndpoint | Self::WrongService => ErrorKind::Usage,
             Self::Unreachable(_) => ErrorKind::NoProvider,
             Self::NetworkDown(_) => ErrorKind::NetworkDown,
             Self::Local(_) => ErrorKind::Local,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{acknowledge, exchange, receive_greeting};
-use dlambda_privacy::transport::Transport;
+use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{CallToken, Completion, Endpoint, FunctionSource, HasKind as _, Request};
 use tokio::time::{Instant, sleep};
@@ -47,7 +47,7 @@ async fn call_once(
     clock: &dyn Clock,
     token: Option<CallToken>,
 ) -> Result<(), ProviderError> {
-    let mut stream = transport.dial(endpoint).await?;
+    let mut stream = transport.dial(endpoint, Service::Calls).await?.stream;
     let welcome = receive_greeting(&mut *stream, endpoint, clock.now(), STEP)
         .await
         .map_err(ProviderError::SelfTest)?;

@@ -12,7 +12,7 @@ use dlambda_crypto::negotiation::Terms;
 use dlambda_crypto::tokens::BlindedCalls;
 use dlambda_executor::{Executor, Lane};
 use dlambda_privacy::clock::Clock;
-use dlambda_privacy::transport::{Incoming, Listener, Transport};
+use dlambda_privacy::transport::{Incoming, Listener, Service, Transport};
 use dlambda_privacy::wire::Budget;
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
@@ -126,7 +126,7 @@ impl Provider {
         compile_published(&executor, &store, functions).await?;
         let identity = data.identity()?;
         let id = identity.id();
-        let listener = transport.listen().await?;
+        let listener = transport.listen(Service::Calls).await?;
         let endpoints = Endpoints::try_from(listener.endpoints());
         let endpoints = endpoints.map_err(|error| TransportError::Local(error.into()))?;
         let offer = Offer {

@@ -41,14 +41,15 @@ const UNCOUNTED: usize = 128 << 10;
 /// Cancel safe: a running function is ended, the stream closed.
 pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
     let observer = shared.observer();
+    let max_frame = incoming.connection.max_frame;
     let mut tee = Tee {
-        stream: incoming.stream,
+        stream: incoming.connection.stream,
         record: observer
             .is_some()
             .then(|| SessionRecord::new(incoming.circuit)),
     };
     let ending = tokio::select! {
-        ending = converse(shared, &mut tee, incoming.largest_frame, place) => ending,
+        ending = converse(shared, &mut tee, max_frame, place) => ending,
         // Nothing is said to it: a refusal could be waited for.
         () = place.lost() => Ending::TurnedOut,
     };

@@ -9,7 +9,7 @@ use dlambda_proto::Endpoint;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::{BoxStream, CircuitFacts, Incoming, Listener, Transport};
+use super::{CircuitFacts, Connection, Incoming, Listener, Service, Transport};
 use crate::TransportError;
 
 /// How long a loopback connection may take.
@@ -33,8 +33,8 @@ impl DangerouslyDirect {
         Self { port: None }
     }
 
-    /// Listens on this port of the loopback address; without one, on any that
-    /// is free.
+    /// Listens for calls on this port of the loopback address; without one, and
+    /// for other services, on any that is free.
     #[must_use]
     pub fn listening_on(self, port: Option<NonZeroU16>) -> Self {
         Self { port }
@@ -49,7 +49,7 @@ impl Default for DangerouslyDirect {
 
 #[async_trait]
 impl Transport for DangerouslyDirect {
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
         let Endpoint::DangerouslyDirect(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
@@ -60,12 +60,15 @@ impl Transport for DangerouslyDirect {
             .await
             .map_err(|_| TransportError::Deadline("connection"))?
             .map_err(|error| TransportError::Unreachable(error.into()))?;
-        Ok(Box::new(stream))
+        Ok(Connection::new(stream))
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
         let local = |error: std::io::Error| TransportError::Local(error.into());
-        let port = self.port.map_or(0, NonZeroU16::get);
+        let port = match service {
+            Service::Calls => self.port.map_or(0, NonZeroU16::get),
+            Service::Overlay => 0,
+        };
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(local)?;
@@ -98,9 +101,8 @@ impl Listener for DirectListener {
             // A failed accept concerns one connection, not the listener.
             if let Ok((stream, peer)) = self.socket.accept().await {
                 return Some(Incoming {
-                    stream: Box::new(stream),
+                    connection: Connection::new(stream),
                     circuit: CircuitFacts::new(peer.to_string().into_bytes()),
-                    largest_frame: usize::MAX,
                 });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

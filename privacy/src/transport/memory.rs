@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use dlambda_proto::{Endpoint, OnionAddress};
 use tokio::sync::mpsc;
 
-use super::{BoxStream, CircuitFacts, Incoming, Listener, Transport};
+use super::{CircuitFacts, Connection, Incoming, Listener, Service, Transport};
 use crate::TransportError;
 
 /// Bytes that a stream holds before the writer has to wait.
@@ -53,16 +53,30 @@ impl MemoryNetwork {
 }
 
 impl MemoryTransport {
-    /// Where this participant listens, if it does.
+    /// Where this participant listens for calls, if it does.
     #[must_use]
     pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Onion(OnionAddress::from_public_key(self.key))
+        self.endpoint_of(Service::Calls)
+    }
+
+    /// Where this participant listens for a service, if it does.
+    #[must_use]
+    pub fn endpoint_of(&self, service: Service) -> Endpoint {
+        Endpoint::Onion(OnionAddress::from_public_key(self.key_of(service)))
+    }
+
+    /// Any other key for the second service.
+    fn key_of(&self, service: Service) -> [u8; 32] {
+        match service {
+            Service::Calls => self.key,
+            Service::Overlay => self.key.map(|byte| !byte),
+        }
     }
 }
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
         if !matches!(endpoint, Endpoint::Onion(_)) {
             return Err(TransportError::WrongEndpoint);
         }
@@ -78,33 +92,32 @@ impl Transport for MemoryTransport {
         let service = service.ok_or_else(unreachable)?;
         let (near, far) = tokio::io::duplex(BUFFER);
         let incoming = Incoming {
-            stream: Box::new(far),
+            connection: Connection::new(far),
             circuit: CircuitFacts::new(Vec::new()),
-            largest_frame: usize::MAX,
         };
         service.send(incoming).await.map_err(|_| unreachable())?;
-        Ok(Box::new(near))
+        Ok(Connection::new(near))
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
         let (sender, receiver) = mpsc::channel(16);
-        lock(&self.network.services).insert(self.key, sender);
+        lock(&self.network.services).insert(self.key_of(service), sender);
         Ok(Box::new(MemoryListener {
-            transport: self.clone(),
+            endpoint: self.endpoint_of(service),
             receiver,
         }))
     }
 }
 
 struct MemoryListener {
-    transport: MemoryTransport,
+    endpoint: Endpoint,
     receiver: mpsc::Receiver<Incoming>,
 }
 
 #[async_trait]
 impl Listener for MemoryListener {
     fn endpoint(&self) -> Endpoint {
-        self.transport.endpoint()
+        self.endpoint
     }
 
     async fn accept(&mut self) -> Option<Incoming> {

@@ -1,13 +1,17 @@
-//! The one seam to the outside: dial a provider, listen as one.
+//! The one seam to the outside: dial an endpoint, listen at one.
 //!
 //! Isolation is not an option of this trait, it is its contract: **every
 //! [`Transport::dial`] makes a circuit that no other stream has used or will
 //! use**. There is no way to ask for less, so no caller can forget to ask.
+//!
+//! What is listened for is a [`Service`]. Each has endpoints of its own, so that
+//! a flood of one takes no circuit, rendezvous or queue from the other, and
+//! nobody can tell from its address which provider a node of the overlay is.
 
 mod direct;
 pub mod memory;
+mod multi;
 mod nym;
-mod several;
 mod tor;
 
 use std::fmt;
@@ -19,8 +23,8 @@ use dlambda_proto::Endpoint;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use direct::DangerouslyDirect;
+pub use multi::MultiTransport;
 pub use nym::{NymRole, NymTransport};
-pub use several::Several;
 pub use tor::{BootstrapProgress, TorDirectories, TorTransport};
 
 use crate::TransportError;
@@ -73,6 +77,16 @@ pub async fn start(
     })
 }
 
+/// What streams are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Service {
+    /// Calls and contracts: streams live as long as one of them.
+    Calls,
+    /// The overlay of providers and volunteers: streams live for hours.
+    Overlay,
+}
+
 /// An ordered, reliable stream of bytes in both directions.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -81,32 +95,60 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 /// Any stream.
 pub type BoxStream = Box<dyn Stream>;
 
+/// A stream, and what it can carry.
+#[non_exhaustive]
+pub struct Connection {
+    /// The stream.
+    pub stream: BoxStream,
+    /// Bytes of the largest frame body that the stream carries.
+    pub max_frame: usize,
+}
+
+impl Connection {
+    /// A stream that carries frames of every size.
+    #[must_use]
+    pub fn new(stream: impl Stream + 'static) -> Self {
+        Self::limited(stream, usize::MAX)
+    }
+
+    /// A stream that carries frame bodies of at most `max_frame` bytes.
+    #[must_use]
+    pub fn limited(stream: impl Stream + 'static, max_frame: usize) -> Self {
+        Self {
+            stream: Box::new(stream),
+            max_frame,
+        }
+    }
+}
+
 /// Makes and accepts anonymous streams.
 #[async_trait]
 pub trait Transport: Send + Sync {
-    /// Opens a stream to `endpoint` on a circuit of its own.
+    /// Opens a stream to a service at `endpoint`, on a circuit of its own.
     ///
     /// # Errors
     ///
     /// [`TransportError`]; among them [`TransportError::Deadline`] after the
-    /// transport's own limit.
+    /// transport's own limit, and [`TransportError::WrongService`] if this
+    /// transport does not carry the service.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: a circuit being built is abandoned.
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError>;
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError>;
 
-    /// Bytes of the largest frame body that its streams carry.
-    fn largest_frame(&self) -> usize {
-        usize::MAX
-    }
-
-    /// Becomes reachable, and hands out what arrives. At most once a transport.
+    /// Makes a service reachable, at endpoints that only this service has, and
+    /// hands out what arrives. At most once for each service of a transport.
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if this transport cannot listen.
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError>;
+    /// [`TransportError`] if this transport cannot listen; it is
+    /// [`TransportError::WrongService`] if it does not carry the service.
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError>;
 }
 
 /// What arrives at an endpoint of ours. Stops listening when dropped.
@@ -131,12 +173,10 @@ pub trait Listener: Send {
 
 /// A stream that a stranger opened.
 pub struct Incoming {
-    /// The stream.
-    pub stream: BoxStream,
+    /// The stream, and what it can carry.
+    pub connection: Connection,
     /// All that the transport knows of the circuit it came by.
     pub circuit: CircuitFacts,
-    /// Bytes of the largest frame body that the stream carries.
-    pub largest_frame: usize,
 }
 
 /// All that a transport lets a listener know of a circuit. Kept so that tests
@@ -162,6 +202,12 @@ impl CircuitFacts {
 impl fmt::Debug for CircuitFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("CircuitFacts([scrubbed])")
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
     }
 }
 

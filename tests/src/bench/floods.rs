@@ -15,7 +15,7 @@ use dlambda_crypto::negotiation::Wish;
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::transport::memory::{MemoryNetwork, MemoryTransport};
-use dlambda_privacy::transport::{BoxStream, Listener, Transport};
+use dlambda_privacy::transport::{BoxStream, Connection, Listener, Service, Transport};
 use dlambda_proto::{BatchSize, Endpoint, Frame, FrameKind};
 use dlambda_provider::ProviderConfig;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -151,7 +151,11 @@ impl Crowd {
     async fn idle(&self) -> Result<Vec<BoxStream>> {
         let mut idle = Vec::new();
         for _ in 0..IDLE {
-            idle.push(self.transport().dial(&self.provider).await?);
+            let dialled = self
+                .transport()
+                .dial(&self.provider, Service::Calls)
+                .await?;
+            idle.push(dialled.stream);
         }
         Ok(idle)
     }
@@ -159,7 +163,11 @@ impl Crowd {
     async fn half_sent(&self) -> Result<JoinSet<()>> {
         let mut sending = JoinSet::new();
         for _ in 0..HALF_SENT {
-            let mut stream = self.transport().dial(&self.provider).await?;
+            let dialled = self
+                .transport()
+                .dial(&self.provider, Service::Calls)
+                .await?;
+            let mut stream = dialled.stream;
             // The greeting is large enough to be in the way.
             let mut greeting = [0; 6];
             stream.read_exact(&mut greeting).await?;
@@ -204,16 +212,20 @@ struct Stalled {
 
 #[async_trait]
 impl Transport for Stalling {
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
-        let inner = self.0.dial(endpoint).await?;
-        Ok(Box::new(Stalled {
-            inner,
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
+        let dialled = self.0.dial(endpoint, service).await?;
+        Ok(Connection::new(Stalled {
+            inner: dialled.stream,
             left: 16 << 10,
         }))
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
-        self.0.listen().await
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
+        self.0.listen(service).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dlambda_privacy::transport::Service;
 use dlambda_privacy::{
     network::Network,
     transport::{BoxStream, TorDirectories, TorTransport, Transport as _},
@@ -32,9 +33,9 @@ async fn onion_services_work_at_once_for_arti_and_c_tor_in_any_mix() {
     let started = Instant::now();
     let provider = arti(&testnet, &files.path().join("provider")).await;
     println!("arti bootstrapped: {:?}", started.elapsed());
-    let arti_onion = arti_echo_service(&provider).await;
+    let arti_onion = arti_echo_service(&provider, Service::Calls).await;
     let caller = arti(&testnet, &files.path().join("caller")).await;
-    arti_echoes(&caller, &arti_onion).await;
+    arti_echoes(&caller, &arti_onion, Service::Calls).await;
     println!("arti to arti, from cold: {:?}", started.elapsed());
 
     let started = Instant::now();
@@ -50,8 +51,36 @@ async fn onion_services_work_at_once_for_arti_and_c_tor_in_any_mix() {
         println!("C client to an onion: {:?}", started.elapsed());
     }
     let started = Instant::now();
-    arti_echoes(&caller, &c_onion.address.parse().unwrap()).await;
+    let c_endpoint = c_onion.address.parse().unwrap();
+    arti_echoes(&caller, &c_endpoint, Service::Calls).await;
     println!("arti client to a C onion: {:?}", started.elapsed());
+    testnet.down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_service_has_an_onion_service_of_its_own() {
+    let testnet = Testnet::up(TestnetConfig::default(), |_| {}).await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let provider = arti(&testnet, &files.path().join("provider")).await;
+    let caller = arti(&testnet, &files.path().join("caller")).await;
+    let overlay = arti_echo_service(&provider, Service::Overlay).await;
+    let mut long_lived = arti_echoes(&caller, &overlay, Service::Overlay).await;
+
+    let mut listener = provider.listen(Service::Calls).await.unwrap();
+    let calls = listener.endpoint();
+    assert_ne!(calls, overlay);
+    let echoing = tokio::spawn(async move {
+        let incoming = listener.accept().await.unwrap();
+        let (mut from, mut to) = tokio::io::split(incoming.connection.stream);
+        tokio::io::copy(&mut from, &mut to).await
+    });
+    drop(arti_echoes(&caller, &calls, Service::Calls).await);
+    // The caller is gone: whether in order or not is nothing to the echo.
+    let _ = echoing.await.unwrap();
+
+    // The service for calls has ended with its listener; streams of the other live on.
+    echoes(&mut long_lived).await;
+    arti_echoes(&caller, &overlay, Service::Overlay).await;
     testnet.down().await;
 }
 
@@ -101,13 +130,13 @@ async fn arti(testnet: &Testnet, files: &Path) -> TorTransport {
         .unwrap()
 }
 
-async fn arti_echo_service(transport: &TorTransport) -> Endpoint {
-    let mut listener = transport.listen().await.unwrap();
+async fn arti_echo_service(transport: &TorTransport, service: Service) -> Endpoint {
+    let mut listener = transport.listen(service).await.unwrap();
     let endpoint = listener.endpoint();
     tokio::spawn(async move {
         while let Some(incoming) = listener.accept().await {
             tokio::spawn(async move {
-                let (mut from, mut to) = tokio::io::split(incoming.stream);
+                let (mut from, mut to) = tokio::io::split(incoming.connection.stream);
                 tokio::io::copy(&mut from, &mut to).await
             });
         }
@@ -116,15 +145,20 @@ async fn arti_echo_service(transport: &TorTransport) -> Endpoint {
 }
 
 /// Calls until it works: a service needs a moment to be published.
-async fn arti_echoes(transport: &TorTransport, endpoint: &Endpoint) {
+async fn arti_echoes(transport: &TorTransport, endpoint: &Endpoint, service: Service) -> BoxStream {
     let started = Instant::now();
     let mut stream: BoxStream = loop {
-        match transport.dial(endpoint).await {
-            Ok(stream) => break stream,
+        match transport.dial(endpoint, service).await {
+            Ok(dialled) => break dialled.stream,
             Err(err) if started.elapsed() > PATIENCE => panic!("{err}"),
             Err(_) => sleep(Duration::from_millis(200)).await,
         }
     };
+    echoes(&mut stream).await;
+    stream
+}
+
+async fn echoes(stream: &mut BoxStream) {
     stream.write_all(b"hello").await.unwrap();
     stream.flush().await.unwrap();
     let mut answer = [0; 5];

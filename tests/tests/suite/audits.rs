@@ -11,7 +11,7 @@ use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protoco
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Service, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, Completion, Endpoint, Epoch, Evidence, Finding, Frame,
@@ -337,14 +337,18 @@ fn here() -> Endpoint {
 /// Makes audits of a provider that lies; what each came to.
 async fn audits(lie: Lie, count: usize) -> Vec<Result<Finding, CallError>> {
     let network = MemoryNetwork::new(Duration::ZERO);
-    let mut listener = network.transport([3; 32]).listen().await.expect("listens");
+    let mut listener = network
+        .transport([3; 32])
+        .listen(Service::Calls)
+        .await
+        .expect("listens");
     let querier = querier(&network, &Arc::new(FakeClock::at(NOW)));
     let patched = Patched::new(lie);
     let serving = async {
         let mut streams = 0;
         while let Some(incoming) = listener.accept().await {
             streams += 1;
-            patched.serve(streams, incoming.stream).await;
+            patched.serve(streams, incoming.connection.stream).await;
         }
     };
     let auditing = async {

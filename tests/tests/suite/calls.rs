@@ -1,9 +1,15 @@
 //! Calls as they should go, on a network in memory.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Call, CallError, FunctionName};
-use dlambda_proto::{Advert, ErrorKind, FunctionId, HasKind as _, Start};
+use async_trait::async_trait;
+use dlambda_client::{Call, CallError, FunctionName, Querier};
+use dlambda_privacy::TransportError;
+use dlambda_privacy::transport::{
+    Connection, DangerouslyDirect, Listener, MultiTransport, Service, Transport,
+};
+use dlambda_proto::{Advert, Endpoint, ErrorKind, FunctionId, HasKind as _, Start};
 use dlambda_provider::ProviderConfig;
 
 use crate::support::{LONG, World, alias, functions};
@@ -94,6 +100,43 @@ async fn more_input_than_the_plan_allows_is_refused_by_the_provider() {
         .plan("medium".parse().expect("a name"))
         .input(input);
     assert!(world.querier().call(&call, LONG, |_| {}).await.is_ok());
+}
+
+/// A transport whose streams carry less than the smallest call.
+struct Narrow<T>(T);
+
+#[async_trait]
+impl<T: Transport> Transport for Narrow<T> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
+        let dialled = self.0.dial(endpoint, service).await?;
+        Ok(Connection::limited(dialled.stream, 1000))
+    }
+
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
+        self.0.listen(service).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_transport_of_a_call_limits_its_size() {
+    let world = World::new().await;
+    let call = Call::new(world.endpoint(), alias("upper")).input("hello");
+    let over = |transport: Arc<dyn Transport>| Querier::new(transport, world.clock.clone());
+    let wide = world.network.transport([2; 32]);
+    let both = over(Arc::new(MultiTransport::new(vec![
+        Arc::new(Narrow(DangerouslyDirect::new())),
+        Arc::new(wide.clone()),
+    ])));
+    both.call(&call, LONG, |_| {}).await.expect("an answer");
+
+    let narrow = over(Arc::new(Narrow(wide)));
+    let error = narrow.call(&call, LONG, |_| {}).await.expect_err("refused");
+    let limit = TransportError::TooLarge(1000).to_string();
+    assert_eq!(error.to_string(), limit);
 }
 
 #[tokio::test(flavor = "multi_thread")]

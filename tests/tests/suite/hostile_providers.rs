@@ -7,7 +7,7 @@ use dlambda_client::{Call, CallError};
 use dlambda_crypto::seal::EpochSecret;
 use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Service, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
@@ -130,13 +130,17 @@ where
     F: AsyncFn(usize, BoxStream),
 {
     let network = MemoryNetwork::new(Duration::ZERO);
-    let mut listener = network.transport([3; 32]).listen().await.expect("listens");
+    let mut listener = network
+        .transport([3; 32])
+        .listen(Service::Calls)
+        .await
+        .expect("listens");
     let querier = querier(&network, &Arc::new(FakeClock::at(NOW)));
     let provider = async {
         let mut count = 0;
         while let Some(incoming) = listener.accept().await {
             count += 1;
-            behave(count, incoming.stream).await;
+            behave(count, incoming.connection.stream).await;
         }
     };
     let caller = async {

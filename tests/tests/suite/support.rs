@@ -8,7 +8,7 @@ use dlambda_client::{Answer, Call, CallError, FunctionName, Querier, Wallet};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::exchange::{Welcome, receive_greeting};
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Transport};
+use dlambda_privacy::transport::{BoxStream, Service, Transport};
 use dlambda_proto::{Endpoint, UnixSeconds};
 use dlambda_provider::ProviderConfig;
 use dlambda_tests::local::LocalProvider;
@@ -87,7 +87,11 @@ impl World {
 
     pub(crate) async fn dial(&self) -> BoxStream {
         let transport = self.network.transport([2; 32]);
-        transport.dial(&self.endpoint()).await.expect("reachable")
+        transport
+            .dial(&self.endpoint(), Service::Calls)
+            .await
+            .expect("reachable")
+            .stream
     }
 
     /// Asserts that the provider still serves honest callers.

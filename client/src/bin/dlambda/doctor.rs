@@ -9,7 +9,7 @@ use dlambda_executor::{
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::exchange::receive_advert;
 use dlambda_privacy::network::{Network, TransportName};
-use dlambda_privacy::transport::Transport;
+use dlambda_privacy::transport::{Service, Transport};
 use dlambda_proto::{Endpoint, ErrorKind, Report};
 use serde_json::json;
 
@@ -155,7 +155,7 @@ fn network_words(network: &Network, common: &Common) -> String {
 
 async fn check_provider(transport: &dyn Transport, provider: &Endpoint) -> Result<String, Report> {
     let started = Instant::now();
-    let mut stream = transport.dial(provider).await?;
+    let mut stream = transport.dial(provider, Service::Calls).await?.stream;
     let now = SystemClock::default().now();
     let advert = receive_advert(&mut *stream, provider, now, ADVERT).await?;
     Ok(format!(

@@ -12,7 +12,9 @@ use dlambda_executor::CodeCacheConfig;
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::network::{Network, TransportName};
 use dlambda_privacy::os_rng;
-use dlambda_privacy::transport::{self, NymRole, Several, StartOptions, TorDirectories, Transport};
+use dlambda_privacy::transport::{
+    self, MultiTransport, NymRole, StartOptions, TorDirectories, Transport,
+};
 use dlambda_proto::{ArbiterKey, Endpoint, Endpoints, ErrorKind, Report};
 use fs_mistrust::Mistrust;
 use rand_core::Rng as _;
@@ -259,7 +261,7 @@ pub(crate) async fn connect(
     for name in names {
         transports.push(start(common, network, name, spinner).await?);
     }
-    Ok(Arc::new(Several::new(transports)))
+    Ok(Arc::new(MultiTransport::new(transports)))
 }
 
 /// Starts one transport, with progress.

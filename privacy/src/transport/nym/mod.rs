@@ -33,7 +33,7 @@ use self::flow::Flow;
 use self::link::{Arrival, Link, Ready, SessionEvent};
 use self::program::{Launch, Program};
 use self::stream::{NymStream, Session};
-use super::{BoxStream, CircuitFacts, Incoming, Listener, Transport};
+use super::{CircuitFacts, Connection, Incoming, Listener, Service, Transport};
 use crate::TransportError;
 use crate::network::{Network, NymTraffic};
 
@@ -44,7 +44,7 @@ const BACK: Duration = Duration::from_secs(30);
 /// Bytes that may be received and not read, in KiB, over all streams.
 const MEMORY_KIB: usize = 128 << 10;
 /// Largest frame on a stream, in bytes.
-const LARGEST_FRAME: usize = (4 << 20) + (64 << 10);
+const MAX_FRAME: usize = (4 << 20) + (64 << 10);
 
 /// A Nym client for each stream, or a provider's own Nym client.
 pub struct NymTransport {
@@ -207,7 +207,12 @@ impl NymTransport {
 
 #[async_trait]
 impl Transport for NymTransport {
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
+        only_calls(service)?;
         let Endpoint::Nym(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
@@ -244,14 +249,12 @@ impl Transport for NymTransport {
         crate::os_rng().fill_bytes(&mut name);
         let (flow, opening) = Flow::call(name, Duration::ZERO);
         let session = self.session(id, events, commands, link);
-        Ok(Box::new(NymStream::start(session, flow, vec![opening])))
+        let stream = NymStream::start(session, flow, vec![opening]);
+        Ok(Connection::limited(stream, MAX_FRAME))
     }
 
-    fn largest_frame(&self) -> usize {
-        LARGEST_FRAME
-    }
-
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
+        only_calls(service)?;
         let ready = self.link.ready(BACK, false).await;
         let ready = ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
         let none = || TransportError::Local("this Nym client is for calling".into());
@@ -365,10 +368,18 @@ async fn open(link: Arc<Link>, arrival: Arrival, memory: Arc<Semaphore>) -> Opti
     // All that is known of a caller; the rest of the opening is the same for everybody.
     let known = [&tag[..], &flow.session()].concat();
     Some(Incoming {
-        stream: Box::new(NymStream::start(session, flow, Vec::new())),
+        connection: Connection::limited(NymStream::start(session, flow, Vec::new()), MAX_FRAME),
         circuit: CircuitFacts::new(known),
-        largest_frame: LARGEST_FRAME,
     })
+}
+
+/// A stream over the mixnet lives on reply blocks, which a caller has to keep sending: too dear for
+/// streams that live for hours.
+fn only_calls(service: Service) -> Result<(), TransportError> {
+    match service {
+        Service::Calls => Ok(()),
+        Service::Overlay => Err(TransportError::WrongService),
+    }
 }
 
 fn refused(reason: Reason) -> TransportError {

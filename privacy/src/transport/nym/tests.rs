@@ -184,19 +184,19 @@ async fn help(mixnet: Mixnet, mut commands: DuplexStream, mut output: DuplexStre
 
 /// Answers every stream with what it was sent, backwards.
 async fn serve(provider: NymTransport) -> Vec<Vec<u8>> {
-    let mut listener = provider.listen().await.expect("listens");
+    let mut listener = provider.listen(Service::Calls).await.expect("listens");
     let mut known = Vec::new();
     while let Some(incoming) = listener.accept().await {
         known.push(incoming.circuit.opening);
         if known.len() == 3 {
             break;
         }
-        tokio::spawn(mirror(incoming.stream));
+        tokio::spawn(mirror(incoming.connection.stream));
     }
     known
 }
 
-async fn mirror(mut stream: BoxStream) -> std::io::Result<()> {
+async fn mirror(mut stream: Box<dyn crate::transport::Stream>) -> std::io::Result<()> {
     stream.write_all(b"hello").await?;
     stream.flush().await?;
     let len = stream.read_u32().await? as usize;
@@ -210,7 +210,11 @@ async fn mirror(mut stream: BoxStream) -> std::io::Result<()> {
 
 async fn ask(caller: &NymTransport, len: usize) -> std::io::Result<()> {
     let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
-    let mut stream = caller.dial(&endpoint).await.expect("dials");
+    let mut stream = caller
+        .dial(&endpoint, Service::Calls)
+        .await
+        .expect("dials")
+        .stream;
     let mut hello = [0; 5];
     stream.read_exact(&mut hello).await?;
     let question: Vec<u8> = (0..=250).cycle().take(len).collect();
@@ -241,11 +245,8 @@ async fn streams_carry_small_and_large() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(mixnet.inside().callers.is_empty());
     assert_eq!(caller.link.open_sessions(), 0);
-    let _ = caller
-        .dial(&Endpoint::Nym(
-            NymAddress::from_bytes(address()).expect("keys"),
-        ))
-        .await;
+    let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
+    let _ = caller.dial(&endpoint, Service::Calls).await;
     let known = serving.await.expect("ends");
     for (at, one) in known.iter().enumerate() {
         assert_eq!(one.len(), 8 + 16, "a tag and a name");
@@ -258,7 +259,7 @@ async fn whoever_stops_waiting_for_a_client_leaves_none_behind() {
     let mixnet = Mixnet::default();
     let (_provider, caller) = (mixnet.provider().await, mixnet.caller().await);
     let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
-    let dialled = timeout(Duration::ZERO, caller.dial(&endpoint)).await;
+    let dialled = timeout(Duration::ZERO, caller.dial(&endpoint, Service::Calls)).await;
     assert!(dialled.is_err(), "it takes longer than nothing");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(mixnet.inside().tags > 0, "it was underway");
@@ -299,7 +300,11 @@ async fn a_session_that_a_provider_forgot_is_reset() {
     let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
     tokio::spawn(serve(provider));
     let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
-    let mut stream = caller.dial(&endpoint).await.expect("dials");
+    let mut stream = caller
+        .dial(&endpoint, Service::Calls)
+        .await
+        .expect("dials")
+        .stream;
     let mut hello = [0; 5];
     stream.read_exact(&mut hello).await.expect("is greeted");
     mixnet.kill("provider");
@@ -327,9 +332,9 @@ async fn a_provider_reaches_itself() {
     let provider = Arc::new(mixnet.provider().await);
     let serving = Arc::clone(&provider);
     tokio::spawn(async move {
-        let mut listener = serving.listen().await.expect("listens");
+        let mut listener = serving.listen(Service::Calls).await.expect("listens");
         while let Some(incoming) = listener.accept().await {
-            tokio::spawn(mirror(incoming.stream));
+            tokio::spawn(mirror(incoming.connection.stream));
         }
     });
     ask(&provider, 10).await.expect("is answered");

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use tokio::time::timeout;
 
 use self::guards::{Guards, Runtime};
-use super::{BoxStream, Listener, Transport};
+use super::{Connection, Listener, Service, Transport};
 use crate::TransportError;
 use crate::network::Network;
 
@@ -48,7 +48,7 @@ pub struct BootstrapProgress {
     pub blocked: Option<String>,
 }
 
-/// A Tor client and, once it listens, an onion service.
+/// A Tor client and, once it listens, an onion service for each [`Service`].
 pub struct TorTransport {
     client: Arc<TorClient<Runtime>>,
     guards: Arc<Guards>,
@@ -172,7 +172,7 @@ fn forget_circuit_times(directories: &TorDirectories) {
 
 #[async_trait]
 impl Transport for TorTransport {
-    async fn dial(&self, endpoint: &Endpoint) -> Result<BoxStream, TransportError> {
+    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
         let Endpoint::Onion(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
@@ -183,11 +183,11 @@ impl Transport for TorTransport {
             .map_err(|_| TransportError::Unreachable("no circuit in time".into()))?
             .map_err(errors::dialling)?;
         self.guards.confirmed().await;
-        Ok(Box::new(stream))
+        Ok(Connection::new(stream))
     }
 
-    async fn listen(&self) -> Result<Box<dyn Listener>, TransportError> {
-        Ok(Box::new(service::launch(&self.client)?))
+    async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
+        Ok(Box::new(service::launch(&self.client, service)?))
     }
 }
 

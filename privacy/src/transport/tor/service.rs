@@ -1,4 +1,4 @@
-//! Our onion service: one circuit in, one stream in it, no second.
+//! Our onion services, one for each [`Service`]: one circuit in, one stream in it, no second.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,25 +22,33 @@ use tor_hsservice::config::OnionServiceConfigBuilder;
 use tor_hsservice::{RendRequest, RunningOnionService, StreamRequest};
 use tor_proto::stream::IncomingStreamRequest;
 
-use super::super::{CircuitFacts, Incoming, Listener};
+use super::super::{CircuitFacts, Connection, Incoming, Listener, Service};
 use super::errors;
 use super::guards::Runtime;
 use crate::TransportError;
 
-/// Arti's name for the service in its key store; a provider has one service.
-const NICKNAME: &str = "dlambda";
+/// Arti's name for a service in its key store: the key, and so the address, goes by it.
+fn nickname(service: Service) -> &'static str {
+    match service {
+        Service::Calls => "dlambda",
+        Service::Overlay => "dlambda-overlay",
+    }
+}
 
 /// Longest time to meet a caller at its rendezvous point, and to wait for the
 /// first stream on the circuit.
 const RENDEZVOUS: Duration = Duration::from_secs(60);
 
-/// Rendezvous being made at a time.
+/// Rendezvous of one service being made at a time.
 const MAX_PENDING: usize = 256;
 
 /// Launches the onion service under the key in arti's key store, made at first use.
-pub(super) fn launch(client: &Arc<TorClient<Runtime>>) -> Result<TorListener, TransportError> {
+pub(super) fn launch(
+    client: &Arc<TorClient<Runtime>>,
+    service: Service,
+) -> Result<TorListener, TransportError> {
     let local = |error: String| TransportError::Local(error.into());
-    let nickname = NICKNAME
+    let nickname = nickname(service)
         .parse()
         .map_err(|error: tor_hsservice::InvalidNickname| local(error.to_string()))?;
     let config = OnionServiceConfigBuilder::default()
@@ -147,12 +155,11 @@ async fn meet(request: RendRequest) -> Option<Incoming> {
     let alive = CancellationToken::new();
     tokio::spawn(refuse_second_stream(streams, alive.clone()));
     Some(Incoming {
-        stream: Box::new(OnlyStream {
+        connection: Connection::new(OnlyStream {
             stream,
             _alive: alive.drop_guard(),
         }),
         circuit: CircuitFacts::new(opening),
-        largest_frame: usize::MAX,
     })
 }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::network::{Network, TransportName};
 use dlambda_privacy::transport::{
-    self, BootstrapProgress, NymRole, Several, StartOptions, Transport,
+    self, BootstrapProgress, MultiTransport, NymRole, StartOptions, Transport,
 };
 use dlambda_proto::{Endpoint, ErrorKind, Report};
 use dlambda_provider::{DataDir, Observer, Provider, ProviderConfig, Stop};
@@ -89,7 +89,7 @@ async fn start(
         let started = Box::pin(transport::start(network, name, options, progress));
         transports.push(started.await?);
     }
-    let transport: Arc<dyn Transport> = Arc::new(Several::new(transports));
+    let transport: Arc<dyn Transport> = Arc::new(MultiTransport::new(transports));
     spinner.set_message("compiling functions");
     let clock = Arc::new(SystemClock::default());
     Ok(Provider::start(config, &args.functions, data, transport, clock).await?)

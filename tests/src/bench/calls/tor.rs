@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use anyhow::Result;
-use dlambda_privacy::transport::{BoxStream, Listener, TorTransport, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Listener, Service, TorTransport, Transport as _};
 use dlambda_proto::Endpoint;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{sleep, timeout};
@@ -25,7 +25,7 @@ pub(super) async fn measure(rounds: u16, report: &mut Report) -> Result<()> {
     let own = |name: &str| work.path().join(name);
 
     let echo = participant(network, &own("echo")).await?;
-    let listener = echo.listen().await?;
+    let listener = echo.listen(Service::Calls).await?;
     let echo_endpoint = listener.endpoint();
     tokio::spawn(echo_everything(listener));
     let tor = participant(network, &own("provider-tor")).await?;
@@ -65,7 +65,7 @@ pub(super) async fn measure(rounds: u16, report: &mut Report) -> Result<()> {
 async fn echo_everything(mut listener: Box<dyn Listener>) {
     while let Some(incoming) = listener.accept().await {
         tokio::spawn(async move {
-            let mut stream = incoming.stream;
+            let mut stream = incoming.connection.stream;
             let mut bytes = [0; FRAME];
             while stream.read_exact(&mut bytes).await.is_ok() {
                 if stream.write_all(&bytes).await.is_err() || stream.flush().await.is_err() {
@@ -80,8 +80,8 @@ async fn echo_everything(mut listener: Box<dyn Listener>) {
 async fn reach(tor: &TorTransport, endpoint: &Endpoint) -> Result<BoxStream> {
     let started = Instant::now();
     loop {
-        match tor.dial(endpoint).await {
-            Ok(stream) => return Ok(stream),
+        match tor.dial(endpoint, Service::Calls).await {
+            Ok(dialled) => return Ok(dialled.stream),
             Err(error) if started.elapsed() > DEADLINE => return Err(error.into()),
             Err(_) => sleep(std::time::Duration::from_millis(500)).await,
         }

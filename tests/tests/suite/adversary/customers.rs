@@ -14,7 +14,7 @@ use dlambda_privacy::exchange::{
     Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
 };
 use dlambda_privacy::os_rng;
-use dlambda_privacy::transport::{BoxStream, Transport};
+use dlambda_privacy::transport::{BoxStream, Service, Transport};
 use dlambda_proto::{
     BatchSize, ContractAnswer, ContractId, ContractRequest, Endpoint, FunctionSource, Request,
     SignedContract,
@@ -100,9 +100,10 @@ impl Customer {
     async fn greet(&self) -> (BoxStream, Welcome) {
         // A circuit may fail.
         for _ in 0..3 {
-            let Ok(mut stream) = self.transport.dial(&self.endpoint).await else {
+            let Ok(dialled) = self.transport.dial(&self.endpoint, Service::Calls).await else {
                 continue;
             };
+            let mut stream = dialled.stream;
             let now = self.clock.now();
             let greeted = receive_greeting(&mut *stream, &self.endpoint, now, LONG).await;
             if let Ok(welcome) = greeted {

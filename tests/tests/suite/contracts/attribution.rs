@@ -15,7 +15,7 @@ use dlambda_privacy::clock::{Clock as _, FakeClock};
 use dlambda_privacy::exchange::{Welcome, exchange, receive_greeting};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Listener, Service, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, CallToken, ContractAnswer, ContractEnvelope, ContractRequest,
@@ -53,7 +53,7 @@ struct Tagger {
 impl Tagger {
     async fn new() -> Self {
         let network = MemoryNetwork::new(Duration::ZERO);
-        let listener = network.transport([3; 32]).listen().await;
+        let listener = network.transport([3; 32]).listen(Service::Calls).await;
         Self {
             identity: IdentityKey::from_seed(&SEED),
             clock: Arc::new(FakeClock::at(NOW)),
@@ -121,7 +121,7 @@ impl Tagger {
 
     async fn serve_signed(&self, face: &Face, signed: SignedAdvert) -> Option<CallToken> {
         let incoming = self.listener.lock().await.accept().await;
-        let mut stream = incoming.expect("a visitor").stream;
+        let mut stream = incoming.expect("a visitor").connection.stream;
         let sealing = face.secret.sealing_key().sign(&self.identity);
         let greeting = Greeting {
             advert: signed,
@@ -189,7 +189,11 @@ impl Tagger {
         let endpoint = self.endpoint();
         let calling = async {
             let transport = self.network.transport([2; 32]);
-            let mut stream = transport.dial(&endpoint).await.expect("reachable");
+            let mut stream = transport
+                .dial(&endpoint, Service::Calls)
+                .await
+                .expect("reachable")
+                .stream;
             let now = self.clock.now();
             let greeted = receive_greeting(&mut *stream, &endpoint, now, LONG).await;
             let welcome = greeted.expect("a greeting");

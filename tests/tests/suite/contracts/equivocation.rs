@@ -10,7 +10,7 @@ use dlambda_crypto::seal::EpochSecret;
 use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Listener, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Listener, Service, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_proto::{
     Advert, BatchSize, ContractAnswer, ContractEnvelope, ContractRequest, Endpoint, Epoch,
@@ -82,7 +82,7 @@ impl TwoFaced {
     }
 
     async fn listen(&self) -> Box<dyn Listener> {
-        let listening = self.network.transport([3; 32]).listen().await;
+        let listening = self.network.transport([3; 32]).listen(Service::Calls).await;
         listening.expect("listens")
     }
 
@@ -122,7 +122,7 @@ impl TwoFaced {
 
     /// Shows this advert on one stream, and returns all that comes.
     async fn lure(&self, listener: &mut Box<dyn Listener>, advert: &Advert) -> Vec<u8> {
-        let mut stream = listener.accept().await.expect("a caller").stream;
+        let mut stream = listener.accept().await.expect("a caller").connection.stream;
         self.greet(&mut stream, advert).await;
         let mut received = Vec::new();
         // Something, or the end; who waits for a reply would wait for ever.
@@ -138,7 +138,7 @@ impl TwoFaced {
         let buying = querier.contract(&endpoint, &wish, LONG, |_| true, |_| {});
         let selling = async {
             let mut incoming = listener.accept().await.expect("a caller");
-            self.sell(&mut incoming.stream).await;
+            self.sell(&mut incoming.connection.stream).await;
         };
         let (bought, ()) = tokio::join!(buying, selling);
         bought.expect("a contract");

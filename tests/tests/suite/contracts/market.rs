@@ -13,7 +13,7 @@ use dlambda_privacy::exchange::{
     Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
 };
 use dlambda_privacy::transport::memory::MemoryNetwork;
-use dlambda_privacy::transport::{BoxStream, Transport as _};
+use dlambda_privacy::transport::{BoxStream, Service, Transport as _};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_privacy::{ExchangeError, WireError, os_rng};
 use dlambda_proto::{
@@ -182,7 +182,11 @@ impl Market {
     /// A stream on which the greeting was read.
     pub(crate) async fn greet(&self) -> (BoxStream, Welcome) {
         let transport = self.network.transport([2; 32]);
-        let mut stream = transport.dial(&self.endpoint()).await.expect("reachable");
+        let mut stream = transport
+            .dial(&self.endpoint(), Service::Calls)
+            .await
+            .expect("reachable")
+            .stream;
         let (endpoint, now) = (self.endpoint(), self.clock.now());
         let welcome = receive_greeting(&mut *stream, &endpoint, now, LONG);
         let welcome = welcome.await.expect("a greeting");
@@ -382,14 +386,22 @@ impl Relay {
         let network = MemoryNetwork::new(Duration::ZERO);
         let far = market.network.transport([2; 32]);
         let endpoint = market.endpoint();
-        let mut listener = network.transport([1; 32]).listen().await.expect("listens");
+        let mut listener = network
+            .transport([1; 32])
+            .listen(Service::Calls)
+            .await
+            .expect("listens");
         let cuts = Arc::new(Mutex::new(cuts.into_iter().collect::<VecDeque<Cut>>()));
         let queue = Arc::clone(&cuts);
         let task = tokio::spawn(async move {
             while let Some(incoming) = listener.accept().await {
                 let cut = queue.lock().expect("not poisoned").pop_front();
-                let far = far.dial(&endpoint).await.expect("reachable");
-                tokio::spawn(pass(incoming.stream, far, cut));
+                let far = far
+                    .dial(&endpoint, Service::Calls)
+                    .await
+                    .expect("reachable")
+                    .stream;
+                tokio::spawn(pass(incoming.connection.stream, far, cut));
             }
         });
         Self {

@@ -7,6 +7,7 @@ use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::{acknowledge, exchange};
 use dlambda_privacy::os_rng;
+use dlambda_privacy::transport::Service;
 use dlambda_privacy::transport::Transport as _;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_proto::{BatchSize, ErrorKind, HasKind as _, TokenProblem};
@@ -46,7 +47,11 @@ async fn a_token_that_never_left_is_there_for_any_call() {
     let querier = market.customer("anne");
     market.buy(&querier, BatchSize::Calls8).await;
     let silent = MemoryNetwork::new(Duration::ZERO);
-    let mut listener = silent.transport([1; 32]).listen().await.expect("listens");
+    let mut listener = silent
+        .transport([1; 32])
+        .listen(Service::Calls)
+        .await
+        .expect("listens");
     let hanging_up = tokio::spawn(async move { while listener.accept().await.is_some() {} });
     let waiting = crate::support::querier(&silent, &market.clock);
     let waiting = waiting.with_wallet(market.wallet("anne"));
