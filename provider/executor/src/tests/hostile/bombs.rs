@@ -43,7 +43,8 @@ fn loops() -> Vec<Case> {
             OUT_OF_TIME,
         )
         .wall(100),
-        case("loop of 200 levels", start("", &nested), OUT_OF_FUEL),
+        // It looks at its fuel 200 times for each unit that it uses.
+        case("loop of 200 levels", start("", &nested), OUT_OF_FUEL).fuel(10_000_000),
         case(
             "endless loop through a table",
             start(
