@@ -16,7 +16,7 @@ use dlambda_privacy::transport::{BoxStream, Service};
 use dlambda_privacy::{ExchangeError, WireError};
 use dlambda_proto::{
     Admission, Contract, ContractAnswer, ContractId, ContractRefusal, ContractRequest, Endpoint,
-    EquivocationProof, Proposal, SealingKey, Sighting, SignedContract,
+    Proposal, SealingKey, SignedContract,
 };
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
@@ -208,7 +208,7 @@ impl Querier {
         }
         let draft = Draft {
             endpoint: *provider,
-            advert: welcome.signed.clone(),
+            advert: welcome.advert.authentic().signed().clone(),
             contract: negotiation.contract().clone(),
             seed: *seed,
             invitation: negotiation.invitation(),
@@ -373,13 +373,9 @@ impl Querier {
         let wire = patience.on_the_wire();
         let now = self.clock().now();
         let welcome = receive_greeting(&mut *stream, endpoint, now, GREETING).await?;
-        let shown = Sighting::verified(&welcome.advert, &welcome.signed);
-        match self.contradiction(&shown).await? {
+        match self.equivocation(welcome.advert.authentic()).await? {
             // Tokens bought under a key of one's own would say whose they are.
-            Some(other) => Err(ContractError::Equivocation(Box::new(EquivocationProof {
-                one: welcome.signed,
-                other,
-            }))),
+            Some(proof) => Err(ContractError::Equivocation(Box::new(proof))),
             None => Ok(Open {
                 stream,
                 welcome,
@@ -438,7 +434,7 @@ impl Querier {
 /// Blinds the tokens: some milliseconds.
 async fn prepare(draft: Draft) -> Result<(Proposal, Proposed), ContractError> {
     let preparing = spawn_blocking(move || {
-        let advert = draft.advert.authenticate().map_err(|_| LAPSED)?;
+        let advert = draft.advert.clone().authenticate().map_err(|_| LAPSED)?;
         let seed = Zeroizing::new(draft.seed);
         Negotiation::resume(advert, draft.contract, seed, draft.invitation)?.propose()
     });

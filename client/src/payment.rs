@@ -5,14 +5,13 @@
 
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    ANSWER_KEPT_SECONDS, CLOCK_BLUR_SECONDS, Completion, Plan, ProviderId, Sighting, SignedAdvert,
-    TokenProblem, UnixSeconds,
+    ANSWER_KEPT_SECONDS, Advert, Authentic, CLOCK_BLUR_SECONDS, Completion, EquivocationProof,
+    Plan, ProviderId, TokenProblem, UnixSeconds, equivocation,
 };
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::consistency::contradicted;
 use crate::wallet::{HeldToken, Resuming, Taking, Unchecked, Wallet};
 use crate::{Call, CallError, FunctionName};
 
@@ -144,12 +143,12 @@ impl Payment {
         self.taking.resuming == Resuming::AtAnyTime
     }
 
-    /// An advert that the wallet has a contract under, and that contradicts
+    /// The proof that an advert that the wallet has a contract under contradicts
     /// this one; it looks no further if the token itself was bought under this one.
-    pub(crate) async fn contradiction(
+    pub(crate) async fn equivocation(
         &self,
-        shown: &Sighting,
-    ) -> Result<Option<SignedAdvert>, CallError> {
+        shown: &Authentic<Advert>,
+    ) -> Result<Option<EquivocationProof>, CallError> {
         let same = |held: &HeldToken| held.advert() == shown.signed();
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
@@ -157,21 +156,24 @@ impl Payment {
         if self.held.as_ref().is_some_and(same) {
             return Ok(None);
         }
-        let provider = shown.advert().provider;
+        let provider = shown.provider;
         let known = blocking(move || wallet.adverts(&provider)).await?;
-        Ok(contradicted(known, shown))
+        Ok(equivocation(&known, shown))
     }
 
     /// Makes sure that the token's epoch and advert are in the advert that is
     /// shown: a provider that leaves a customer's epoch out, or made it up for
     /// this customer, gets no token. It is then not used before the advert that
     /// it was bought under is seen listed somewhere.
-    pub(crate) async fn check_listed(&mut self, shown: &Sighting) -> Result<(), CallError> {
+    pub(crate) async fn check_listed(
+        &mut self,
+        shown: &Authentic<Advert>,
+    ) -> Result<(), CallError> {
         let Some(held) = &self.held else {
             return Ok(());
         };
         let is_listed = held.advert() == shown.signed()
-            || Sighting::new(held.advert().clone()).is_ok_and(|it| shown.vouches_for(&it));
+            || (held.advert().clone().authenticate()).is_ok_and(|it| shown.vouches_for(&it));
         if is_listed {
             return Ok(());
         }
@@ -185,7 +187,7 @@ impl Payment {
 
     /// Keeps this advert beside those that the tokens were bought under: the
     /// two show that an epoch ended before it was to.
-    pub(crate) async fn note_early_ends(&self, shown: &Sighting) -> Result<(), CallError> {
+    pub(crate) async fn note_early_ends(&self, shown: &Authentic<Advert>) -> Result<(), CallError> {
         let Some(wallet) = self.wallet.clone() else {
             return Ok(());
         };

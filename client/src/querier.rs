@@ -1,7 +1,7 @@
 //! One call from start to end: connect, verify, seal, exchange, try again.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dlambda_crypto::seal::SealedCall;
@@ -10,14 +10,15 @@ use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting
 use dlambda_privacy::transport::{BoxStream, Connection, Service, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    Advert, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
-    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, Sighting, SignedAdvert,
+    Advert, AdvertStore, Authentic, CallEnding, Completion, EquivocationProof, FunctionId,
+    FunctionSource, Plan, PlanName, Receipt, ReceiptError, ReceiptEvidence, Reply, Request,
+    RequestDigest,
 };
 use futures::future::BoxFuture;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::consistency::{MAX_EARLY_ENDS, Seen};
+use crate::consistency::MAX_EARLY_ENDS;
 use crate::patience::Patience;
 use crate::payment::{Payment, is_over};
 use crate::wallet::{HeldToken, Wallet};
@@ -35,7 +36,7 @@ const ADVERT: Duration = Duration::from_secs(20);
 pub struct Querier {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
-    seen: Seen,
+    adverts: Mutex<AdvertStore>,
     max_early_ends: usize,
     closing: TaskTracker,
     wallet: Option<Wallet>,
@@ -77,7 +78,7 @@ impl Querier {
         Self {
             transport,
             clock,
-            seen: Seen::default(),
+            adverts: Mutex::default(),
             max_early_ends: MAX_EARLY_ENDS,
             closing: TaskTracker::new(),
             wallet: None,
@@ -314,17 +315,14 @@ impl Querier {
         let welcome = receive_greeting(&mut *stream, &call.provider, now, ADVERT).await?;
         stages.advert = stage();
         let Welcome {
-            advert,
-            signed,
-            sealing,
-            ..
+            advert, sealing, ..
         } = welcome;
         let plan = choose_plan(call, &advert)?.clone();
         payment.settle_on(&advert.provider, &plan).await?;
-        let shown = Sighting::verified(&advert, &signed);
-        let contradiction = self.remember(&shown);
+        let shown = advert.authentic();
+        let equivocation = self.remember(shown);
         if payment.held().is_some() {
-            self.check_consistency(&shown, contradiction.as_ref(), payment)
+            self.check_consistency(shown, equivocation.as_ref(), payment)
                 .await?;
         }
         let (source, function) = choose_source(call, &advert, attach, *resolved)?;
@@ -343,14 +341,14 @@ impl Querier {
         stages.round_trip = stage();
         let reply = exchanged.reply;
         let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
-        if let Some(other) = contradiction {
+        if let Some(proof) = equivocation {
             self.closing.spawn(acknowledge(stream));
-            return Err(equivocation(signed, other));
+            return Err(CallError::Equivocation(Box::new(proof)));
         }
         let ended = Ended {
             refused_a_good_token: payment.was_wrongly_refused(&reply.completion, now),
             evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
-                advert: signed,
+                advert: advert.authentic().signed().clone(),
                 receipt,
             }),
             receipt,
@@ -376,15 +374,15 @@ impl Querier {
     /// are not everybody's, it says whose it is: then it must not leave.
     async fn check_consistency(
         &self,
-        shown: &Sighting,
-        contradiction: Option<&SignedAdvert>,
+        shown: &Authentic<Advert>,
+        equivocation: Option<&EquivocationProof>,
         payment: &mut Payment,
     ) -> Result<(), CallError> {
-        let bought_under = payment.contradiction(shown).await?;
-        if let Some(other) = bought_under.or_else(|| contradiction.cloned()) {
-            return Err(equivocation(shown.signed().clone(), other));
+        let bought_under = payment.equivocation(shown).await?;
+        if let Some(proof) = bought_under.or_else(|| equivocation.cloned()) {
+            return Err(CallError::Equivocation(Box::new(proof)));
         }
-        let early_ends = shown.advert().early_ends();
+        let early_ends = shown.early_ends();
         if early_ends > 0 {
             payment.note_early_ends(shown).await?;
         }
@@ -394,8 +392,9 @@ impl Querier {
         payment.check_listed(shown).await
     }
 
-    pub(crate) fn seen(&self) -> &Seen {
-        &self.seen
+    pub(crate) fn adverts(&self) -> MutexGuard<'_, AdvertStore> {
+        // Every change is whole in itself.
+        self.adverts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn max_early_ends(&self) -> usize {
@@ -409,10 +408,6 @@ impl Querier {
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }
-}
-
-fn equivocation(one: SignedAdvert, other: SignedAdvert) -> CallError {
-    CallError::Equivocation(Box::new(EquivocationProof { one, other }))
 }
 
 /// A function that ran has a receipt, and the receipt says what the reply says.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use dlambda_proto::{
     Advert, AdvertError, ContractAnswer, Endpoint, Frame, FrameKind, Greeting, Refusal, Reply,
-    SealingKey, SignedAdvert, UnixSeconds, Verified, decode,
+    SealingKey, UnixSeconds, Verified, decode,
 };
 
 use rand_core::Rng as _;
@@ -49,8 +49,6 @@ const ACK: Duration = Duration::from_secs(5);
 pub struct Welcome {
     /// The advert.
     pub advert: Verified<Advert>,
-    /// The same as it was signed, for evidence.
-    pub signed: SignedAdvert,
     /// What is sealed on this stream is sealed to this key.
     pub sealing: SealingKey,
     /// The work that a contract takes now.
@@ -97,7 +95,6 @@ pub async fn receive_greeting(
     Ok(Welcome {
         advert,
         sealing,
-        signed: greeting.advert,
         effort: greeting.effort,
     })
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Advert, AdvertError, ArbiterId, ArbiterKey, Receipt, ReceiptError, Request, Sighting,
+    Advert, AdvertError, ArbiterId, ArbiterKey, Authentic, Receipt, ReceiptError, Request,
     SignedAdvert, SignedReceipt, encode,
 };
 
@@ -137,8 +137,8 @@ impl ReceiptEvidence {
     /// # Errors
     ///
     /// [`EvidenceError`] if it did not sign it.
-    pub fn verify(&self) -> Result<(Advert, Receipt), EvidenceError> {
-        let advert = self.advert.authenticate()?;
+    pub fn verify(&self) -> Result<(Authentic<Advert>, Receipt), EvidenceError> {
+        let advert = self.advert.clone().authenticate()?;
         let receipt = self.receipt.verify(&advert)?;
         Ok((advert, receipt))
     }
@@ -150,11 +150,11 @@ impl EquivocationProof {
     /// # Errors
     ///
     /// [`EvidenceError`] if they are not.
-    pub fn verify(&self) -> Result<(Advert, Advert), EvidenceError> {
-        let one = Sighting::new(self.one.clone())?;
-        let other = Sighting::new(self.other.clone())?;
+    pub fn verify(&self) -> Result<(Authentic<Advert>, Authentic<Advert>), EvidenceError> {
+        let one = self.one.clone().authenticate()?;
+        let other = self.other.clone().authenticate()?;
         if one.contradicts(&other) {
-            Ok((one.advert().clone(), other.advert().clone()))
+            Ok((one, other))
         } else {
             Err(EvidenceError::NoEquivocation)
         }

@@ -21,7 +21,6 @@ mod endpoint;
 mod error;
 mod evidence;
 mod frame;
-mod history;
 mod http;
 mod ids;
 mod keys;
@@ -35,7 +34,10 @@ mod shape;
 mod time;
 mod token;
 
-pub use advert::{Admission, Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
+pub use advert::{
+    Admission, Advert, AdvertDigest, AdvertStore, Authentic, Cpu, Current, PastEpoch,
+    PublishedFunction, Signable, SignedAdvert, Specs, Verified, equivocation,
+};
 pub use call::{
     ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint,
     FunctionSource, Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
@@ -54,7 +56,6 @@ pub use evidence::{
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_CONTRACT_BODY, MAX_SEALED_BODY, VERSION,
 };
-pub use history::{AdvertDigest, PastEpoch, Sighting};
 pub use http::{HttpError, HttpField, HttpRequest, HttpResponse};
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};
 pub use keys::{

@@ -12,8 +12,7 @@ use dlambda_crypto::seal::EpochSecret;
 use dlambda_proto::{
     Admission, Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Endpoints, Epoch, Frame, FrameKind,
     Greeting, IdentityKey, PastEpoch, Plan, PlanName, PublishedFunction, ReceiptKey, ReceiptKeyId,
-    Refusal, ServiceTerms, Sighting, SignedAdvert, SignedSealingKey, Specs, UnixSeconds, Validity,
-    encode,
+    Refusal, ServiceTerms, SignedAdvert, SignedSealingKey, Specs, UnixSeconds, Validity, encode,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
@@ -324,7 +323,7 @@ impl EpochKeys {
         now: UnixSeconds,
         rng: &mut impl CryptoRng,
     ) -> Result<Option<Self>, ProviderError> {
-        let Ok(advert) = record.advert.authenticate() else {
+        let Ok(advert) = record.advert.clone().authenticate() else {
             return Ok(None);
         };
         let (made, secrets) = (advert.period.from, record.secrets.clone());
@@ -338,10 +337,10 @@ impl EpochKeys {
         }
         let receipts = ReceiptKey::from_seed(&secrets.receipts).id();
         let history = advert.history.clone();
+        let (advert, signed) = advert.into_parts();
         if offer.advert(epoch, receipts, &issuers, history, made) != advert {
             return Ok(None);
         }
-        let signed = record.advert.clone();
         Self::assemble(offer, advert, signed, issuers, secrets, rng).map(Some)
     }
 
@@ -400,7 +399,7 @@ pub(crate) fn history(earlier: &[(Epoch, EpochRecord)], now: UnixSeconds) -> Vec
     let good = earlier
         .iter()
         .filter(|(_, record)| now < record.validity.until);
-    let seen = good.filter_map(|(_, record)| Sighting::new(record.advert.clone()).ok());
+    let seen = good.filter_map(|(_, record)| record.advert.clone().authenticate().ok());
     let mut history: Vec<PastEpoch> = seen.map(|it| it.as_past()).collect();
     history.drain(..history.len().saturating_sub(Advert::MAX_HISTORY));
     history

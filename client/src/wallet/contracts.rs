@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use dlambda_proto::{
-    CallToken, Contract, ContractId, Endpoint, RatingKey, RatingToken, Sighting, SignedAdvert,
-    SignedContract, Validity,
+    Advert, Authentic, CallToken, Contract, ContractId, Endpoint, RatingKey, RatingToken,
+    SignedAdvert, SignedContract, Validity,
 };
 
 use super::file::{Holdings, Rating, Record, Slot, Stage};
@@ -207,18 +207,15 @@ impl Wallet {
     /// [`WalletError::Inconsistent`] if `seen` does not vouch for it;
     /// [`WalletError::NoSuchContract`] if there is no such contract, or only a
     /// draft; [`WalletError::File`], [`WalletError::Damaged`], [`WalletError::Busy`].
-    pub fn checked(&self, id: &ContractId, seen: &SignedAdvert) -> Result<(), WalletError> {
+    pub fn checked(&self, id: &ContractId, seen: &Authentic<Advert>) -> Result<(), WalletError> {
         let operation = self.shared.enter()?;
         let mut record = operation.read(id)?.ok_or(WalletError::NoSuchContract)?;
-        let sightings = Sighting::new(seen.clone()).and_then(|seen| {
-            let own = Sighting::new(record.advert.clone())?;
-            Ok(seen.vouches_for(&own))
-        });
-        if sightings != Ok(true) {
+        let own = record.advert.clone().authenticate();
+        if !own.is_ok_and(|own| seen.vouches_for(&own)) {
             return Err(WalletError::Inconsistent("an advert for the second look"));
         }
         let holdings = record.holdings_mut().ok_or(WalletError::NoSuchContract)?;
-        holdings.seen = Some(seen.clone());
+        holdings.seen = Some(seen.signed().clone());
         operation.write(id, &record, Durability::Now)
     }
 
@@ -228,18 +225,18 @@ impl Wallet {
     /// # Errors
     ///
     /// [`WalletError::File`] if a file cannot be written; [`WalletError::Busy`].
-    pub fn saw(&self, shown: &Sighting) -> Result<(), WalletError> {
+    pub fn saw(&self, shown: &Authentic<Advert>) -> Result<(), WalletError> {
         let operation = self.shared.enter()?;
         for id in operation.contracts()? {
             let Ok(Some(mut record)) = operation.read(&id) else {
                 continue;
             };
-            let own = Sighting::new(record.advert.clone());
+            let own = record.advert.clone().authenticate();
             let vouches = own.is_ok_and(|own| shown.vouches_for(&own));
             let Some(seen) = record.holdings_mut().and_then(|it| it.seen.as_mut()) else {
                 continue;
             };
-            let is_later = (seen.authenticate()).is_ok_and(|it| it.epoch < shown.advert().epoch);
+            let is_later = (seen.clone().authenticate()).is_ok_and(|it| it.epoch < shown.epoch);
             if vouches && is_later {
                 *seen = shown.signed().clone();
                 operation.write(&id, &record, Durability::Later)?;
@@ -256,6 +253,7 @@ impl Draft {
             contract, advert, ..
         } = self;
         let advert = advert
+            .clone()
             .authenticate()
             .map_err(|_| WalletError::Inconsistent("the advert is not the provider's"))?;
         let plan = advert.plan(Some(&contract.plan.name));

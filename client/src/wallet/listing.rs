@@ -1,7 +1,7 @@
 //! What is in the wallet, and what is over.
 
 use dlambda_proto::{
-    ContractId, Endpoint, Epoch, PlanName, ProviderId, SignedAdvert, UnixSeconds, Validity,
+    Advert, Authentic, ContractId, Endpoint, Epoch, PlanName, ProviderId, UnixSeconds, Validity,
 };
 
 use super::file::{Record, Slot};
@@ -101,13 +101,15 @@ impl Wallet {
     /// # Errors
     ///
     /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
-    pub fn adverts(&self, provider: &ProviderId) -> Result<Vec<SignedAdvert>, WalletError> {
-        let mut adverts = Vec::new();
+    pub fn adverts(&self, provider: &ProviderId) -> Result<Vec<Authentic<Advert>>, WalletError> {
+        let mut adverts: Vec<Authentic<Advert>> = Vec::new();
         let records = self.records()?.into_iter();
         for record in records.filter(|it| it.contract.provider == *provider) {
             let seen = record.holdings().and_then(|it| it.seen.clone());
             for advert in [Some(record.advert), seen].into_iter().flatten() {
-                if !adverts.contains(&advert) {
+                let is_known = adverts.iter().any(|it| *it.signed() == advert);
+                // One that its provider did not sign contradicts nothing.
+                if !is_known && let Ok(advert) = advert.authenticate() {
                     adverts.push(advert);
                 }
             }
@@ -169,7 +171,7 @@ impl Operation<'_> {
         let ratings = record.holdings().map_or(0, |it| it.ratings.len());
         let seen = record.holdings().and_then(|it| it.seen.as_ref());
         let checked = seen.is_some();
-        let latest = seen.unwrap_or(&record.advert).authenticate();
+        let latest = seen.unwrap_or(&record.advert).clone().authenticate();
         let early_ends = latest.map_or(0, |advert| advert.early_ends());
         let contract = record.contract;
         ContractSummary {

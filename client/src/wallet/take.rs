@@ -232,7 +232,7 @@ impl Record {
     fn is_reached_at(&self, endpoint: &Endpoint) -> bool {
         // The second is dearer: the signature is checked.
         self.endpoint == *endpoint
-            || (self.advert.authenticate()).is_ok_and(|it| it.endpoints.contains(endpoint))
+            || (self.advert.clone().authenticate()).is_ok_and(|it| it.endpoints.contains(endpoint))
     }
 
     /// What it holds, if that is good for such calls.
@@ -250,6 +250,7 @@ impl Record {
             // Dearer than the rest: the advert is parsed, and its signature checked.
             None => self
                 .advert
+                .clone()
                 .authenticate()
                 .is_ok_and(|advert| advert.plan(None).is_some_and(|first| first.name == *own)),
         };

@@ -204,7 +204,7 @@ impl Like {
             .complete(&self.id(), self.signed(), self.tokens(), self.ratings())
             .expect("completes");
         wallet.confirmed(&self.id()).expect("confirms");
-        let shown = self.draft().advert;
+        let shown = self.draft().advert.authenticate().expect("authentic");
         wallet.checked(&self.id(), &shown).expect("checks");
     }
 }

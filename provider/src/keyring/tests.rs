@@ -215,9 +215,13 @@ fn an_advert_lists_the_epochs_whose_tokens_are_good() {
         "tokens are good for the epoch after theirs"
     );
     let next = EpochKeys::make(&offer(), Epoch(4), listed, now, &mut os_rng());
-    let next = Sighting::new(next.expect("made").signed).expect("authentic");
-    assert_eq!(next.advert().early_ends(), 0);
-    let [first, third] = [0, 2].map(|i: usize| Sighting::new(earlier[i].1.advert.clone()));
+    let next = next
+        .expect("made")
+        .signed
+        .authenticate()
+        .expect("authentic");
+    assert_eq!(next.early_ends(), 0);
+    let [first, third] = [0, 2].map(|i: usize| earlier[i].1.advert.clone().authenticate());
     assert!(next.vouches_for(&third.expect("authentic")));
     assert!(!next.vouches_for(&first.expect("authentic")));
     let early = history(&earlier, START.plus(LENGTH));

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE, HEXUPPER};
 use dlambda_proto::{
-    Advert, CallEnvelope, Completion, ContractId, ContractRequest, FRAME_HEADER_LEN, FrameHeader,
-    FrameKind, FunctionSource, Greeting, Proposal, Reply, Request, decode, encode,
+    Advert, Authentic, CallEnvelope, Completion, ContractId, ContractRequest, FRAME_HEADER_LEN,
+    FrameHeader, FrameKind, FunctionSource, Greeting, Proposal, Reply, Request, decode, encode,
 };
 use dlambda_provider::SessionRecord;
 use sha2::{Digest as _, Sha256};
@@ -256,7 +256,7 @@ fn blinded(proposal: &Proposal) -> Vec<Vec<u8>> {
     elements.chunks(32).map(<[u8]>::to_vec).collect()
 }
 
-fn advert(record: &SessionRecord) -> Option<Advert> {
+fn advert(record: &SessionRecord) -> Option<Authentic<Advert>> {
     let body = greeting(&record.sent).get(FRAME_HEADER_LEN..)?;
     let greeting: Greeting = decode(body).ok()?;
     greeting.advert.authenticate().ok()

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dlambda_proto::{
-    Admission, Advert, BatchSize, CallToken, Contract, ContractAnswer, ContractKey,
+    Admission, Advert, Authentic, BatchSize, CallToken, Contract, ContractAnswer, ContractKey,
     ContractRefusal, ContractRequest, Grant, Payment, PaymentMethod, PlanName, Proposal,
     ServiceTerms, SignedContract, Technology,
 };
@@ -113,7 +113,7 @@ impl Negotiation {
     ///
     /// [`NegotiationError::Unavailable`] if these do not belong together.
     pub fn resume(
-        advert: Advert,
+        advert: Authentic<Advert>,
         contract: Contract,
         seed: Zeroizing<[u8; 32]>,
         invitation: Option<[u8; 32]>,
@@ -127,6 +127,7 @@ impl Negotiation {
                 "the stored proposal does not belong to its advert",
             ));
         }
+        let (advert, _) = advert.into_parts();
         Ok(Self {
             advert,
             contract,

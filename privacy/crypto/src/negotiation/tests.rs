@@ -103,14 +103,16 @@ fn what_was_lost_is_proposed_again_and_gives_the_same() {
     let negotiation = Negotiation::begin(&shop.advert, &wish(), seed(4)).expect("possible");
     let contract = negotiation.contract().clone();
     let (one, first) = negotiation.propose().expect("good keys");
-    let again = Negotiation::resume(shop.advert.clone(), contract.clone(), seed(4), None);
+    let signed = shop.advert.sign(&shop.identity).expect("signs");
+    let advert = signed.authenticate().expect("authentic");
+    let again = Negotiation::resume(advert.clone(), contract.clone(), seed(4), None);
     let (two, second) = again.expect("belongs").propose().expect("good keys");
     assert_eq!(one.digest(), two.digest());
     let granted = answer(&shop, &one);
     let first = agreed(first.receive(granted.clone()));
     let second = agreed(second.receive(granted));
     assert_eq!(first.calls, second.calls);
-    let other = Negotiation::resume(shop.advert, contract, seed(5), None);
+    let other = Negotiation::resume(advert, contract, seed(5), None);
     assert!(other.is_err(), "another seed is another contract");
 }
 

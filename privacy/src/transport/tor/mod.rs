@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arti_client::config::BoolOrAuto;
-use arti_client::{IsolationToken, StreamPrefs, TorClient};
+use arti_client::{DataStream, ErrorKind, HasKind as _, IsolationToken, StreamPrefs, TorClient};
 use async_trait::async_trait;
 use dlambda_proto::{Endpoint, ONION_PORT};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use self::guards::{Guards, Runtime};
 use super::{Connection, Listener, Service, Transport};
@@ -26,6 +26,11 @@ use crate::network::Network;
 /// Longest time to build the circuits to an onion service. Tor itself takes
 /// 0.3 s to 10 s; what takes longer is better tried again on other relays.
 const DIAL: Duration = Duration::from_secs(45);
+
+/// For arti to choose its vanguards after its start, which takes milliseconds on an idle machine.
+const VANGUARDS: Duration = Duration::from_secs(15);
+/// Between two attempts meanwhile.
+const AGAIN: Duration = Duration::from_millis(20);
 
 /// Where Tor keeps its files. Both directories must be readable by their owner
 /// only; arti checks them with `fs-mistrust`.
@@ -151,6 +156,30 @@ impl TorTransport {
         }
     }
 
+    /// Connects, once the vanguards are chosen: arti chooses them some moments after it says that it is ready.
+    async fn connect(
+        &self,
+        target: (String, u16),
+        prefs: &StreamPrefs,
+    ) -> arti_client::Result<DataStream> {
+        let begun = Instant::now();
+        loop {
+            let (address, port) = &target;
+            let connected = (self.client)
+                .connect_with_prefs((address.as_str(), *port), prefs)
+                .await;
+            match connected {
+                Err(error)
+                    if error.kind() == ErrorKind::BootstrapRequired
+                        && begun.elapsed() < VANGUARDS =>
+                {
+                    sleep(AGAIN).await;
+                }
+                connected => return connected,
+            }
+        }
+    }
+
     /// Preferences for one stream: a circuit that nothing else may use.
     fn isolated() -> StreamPrefs {
         let mut prefs = StreamPrefs::new();
@@ -178,7 +207,7 @@ impl Transport for TorTransport {
         };
         let target = (address.unredacted(), ONION_PORT);
         let prefs = Self::isolated();
-        let stream = timeout(DIAL, self.client.connect_with_prefs(target, &prefs))
+        let stream = timeout(DIAL, self.connect(target, &prefs))
             .await
             .map_err(|_| TransportError::Unreachable("no circuit in time".into()))?
             .map_err(errors::dialling)?;

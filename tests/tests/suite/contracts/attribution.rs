@@ -21,7 +21,7 @@ use dlambda_proto::{
     Advert, BatchSize, CallEnvelope, CallToken, ContractAnswer, ContractEnvelope, ContractRequest,
     Endpoint, Epoch, EquivocationProof, Evidence, Finding, Frame, FrameKind, FunctionId,
     FunctionSource, Greeting, IdentityKey, PastEpoch, Plan, PublishedFunction, ReceiptKey, Refusal,
-    Request, Sighting, SignedAdvert, UnixSeconds, Validity, decode, encode,
+    Request, SignedAdvert, UnixSeconds, Validity, decode, encode,
 };
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha512};
@@ -104,7 +104,7 @@ impl Tagger {
 
     fn past(&self, face: &Face) -> PastEpoch {
         let signed = face.advert.sign(&self.identity).expect("signs");
-        Sighting::new(signed).expect("authentic").as_past()
+        signed.authenticate().expect("authentic").as_past()
     }
 
     fn customer(&self, name: &str) -> Querier {
@@ -485,17 +485,17 @@ async fn a_provider_shows_the_same_advert_after_a_restart_and_lists_it_after_a_c
     let mut market = Market::open().await;
     let anne = market.customer("anne");
     market.buy(&anne, BatchSize::Calls8).await;
-    let shown = |welcome: &Welcome| Sighting::verified(&welcome.advert, &welcome.signed);
+    let shown = |welcome: &Welcome| welcome.advert.authentic().clone();
     let first = market.greet().await.1;
     market.restart().await;
     let second = market.greet().await.1;
-    assert!(first.signed == second.signed && first.sealing != second.sealing);
+    assert!(first.advert == second.advert && first.sealing != second.sealing);
     market.config.max_function_bytes -= 1;
     market.restart().await;
     let changed = shown(&market.greet().await.1);
-    assert!(changed.advert().epoch > first.advert.epoch);
+    assert!(changed.epoch > first.advert.epoch);
     assert!(changed.vouches_for(&shown(&first)));
-    assert_eq!(changed.advert().early_ends(), 1);
+    assert_eq!(changed.early_ends(), 1);
     market.next_epoch().await;
     let next = shown(&market.greet().await.1);
     assert!(next.vouches_for(&changed) && next.vouches_for(&shown(&first)));

@@ -201,7 +201,7 @@ async fn a_token_never_leaves_for_another_advert() {
             };
             let (one, two) = proof.verify().expect("it convinces anybody");
             let shown = [&provider.advert, &other];
-            assert!(shown.contains(&&one) && shown.contains(&&two) && one != two);
+            assert!(shown.contains(&&*one) && shown.contains(&&*two) && one != two);
             assert_eq!(provider.tokens_left(), 8, "and none was lost");
         }
     }

@@ -64,7 +64,7 @@ const INPUT: &[u8] = b"what nobody else may learn: the quick brown fox is at hom
 fn check(ended: &Ended, ending: CallEnding) {
     let evidence = ended.evidence.as_ref().expect("evidence");
     let (advert, receipt) = evidence.verify().expect("it verifies");
-    assert!(advert == *ended.advert && Some(&receipt) == ended.receipt.as_ref());
+    assert!(advert == *ended.advert.authentic() && Some(&receipt) == ended.receipt.as_ref());
     assert_eq!(receipt.ending, ending);
     assert!(receipt.function == ended.function && receipt.deterministic);
     assert_eq!(receipt.fuel, ended.reply.usage.fuel);

@@ -5,12 +5,11 @@
 //! the epoch has turned, too: whoever holds the advert that it bought under
 //! compares it with the list in the advert that it meets on another circuit.
 
-use std::fmt;
-
 use minicbor::{CborLen, Decode, Encode};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Advert, AdvertError, Epoch, SignedAdvert, Validity, Verified};
+use super::verify::Authentic;
+use crate::{Advert, Epoch, Validity};
 
 /// Names an advert: SHA-256(`"dlambda/advert-digest/v1" 00 advert`), over the
 /// signed bytes without the signature.
@@ -33,14 +32,6 @@ pub struct PastEpoch {
     pub advert: AdvertDigest,
 }
 
-/// An advert that its provider signed, whenever and wherever it was seen.
-/// `Debug` says nothing.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Sighting {
-    advert: Advert,
-    signed: SignedAdvert,
-}
-
 impl Advert {
     /// How many epochs ended before they were to: an epoch counts if the next
     /// one that this advert knows of began before its end.
@@ -57,45 +48,14 @@ impl Advert {
     }
 }
 
-impl Sighting {
-    /// An advert from anywhere.
-    ///
-    /// # Errors
-    ///
-    /// [`AdvertError`] if the provider that it names did not sign it, or it breaks a bound.
-    pub fn new(signed: SignedAdvert) -> Result<Self, AdvertError> {
-        let advert = signed.authenticate()?;
-        Ok(Self { advert, signed })
-    }
-
-    /// One that was verified when a stream opened: `signed` is what `advert` was read from.
-    #[must_use]
-    pub fn verified(advert: &Verified<Advert>, signed: &SignedAdvert) -> Self {
-        Self {
-            advert: Advert::clone(advert),
-            signed: signed.clone(),
-        }
-    }
-
-    /// The advert.
-    #[must_use]
-    pub fn advert(&self) -> &Advert {
-        &self.advert
-    }
-
-    /// The same as it was signed.
-    #[must_use]
-    pub fn signed(&self) -> &SignedAdvert {
-        &self.signed
-    }
-
+impl Authentic<Advert> {
     /// How a later advert lists this one.
     #[must_use]
     pub fn as_past(&self) -> PastEpoch {
         PastEpoch {
-            epoch: self.advert.epoch,
-            period: self.advert.period,
-            advert: self.signed.digest(),
+            epoch: self.epoch,
+            period: self.period,
+            advert: self.signed().digest(),
         }
     }
 
@@ -104,7 +64,7 @@ impl Sighting {
     /// an epoch than the other is or lists.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
-        if self.advert.provider != other.advert.provider {
+        if self.provider != other.provider {
             return false;
         }
         let differs = |one: &PastEpoch, two: &PastEpoch| one.epoch == two.epoch && one != two;
@@ -119,24 +79,18 @@ impl Sighting {
     #[must_use]
     pub fn vouches_for(&self, earlier: &Self) -> bool {
         let wanted = earlier.as_past();
-        self.advert.provider == earlier.advert.provider && self.known().any(|it| it == wanted)
+        self.provider == earlier.provider && self.known().any(|it| it == wanted)
     }
 
     /// Every epoch that it says something about.
     fn known(&self) -> impl Iterator<Item = PastEpoch> {
         let own = std::iter::once(self.as_past());
-        self.advert.history.iter().copied().chain(own)
-    }
-}
-
-impl fmt::Debug for Sighting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Sighting({:?}, [scrubbed])", self.advert.epoch)
+        self.history.iter().copied().chain(own)
     }
 }
 
 /// The digest of the signed bytes.
-pub(crate) fn digest(advert: &[u8]) -> AdvertDigest {
+pub(super) fn digest(advert: &[u8]) -> AdvertDigest {
     let mut hash = Sha256::new();
     hash.update(b"dlambda/advert-digest/v1\0");
     hash.update(advert);
@@ -144,4 +98,5 @@ pub(crate) fn digest(advert: &[u8]) -> AdvertDigest {
 }
 
 #[cfg(test)]
+#[path = "history_tests.rs"]
 mod tests;

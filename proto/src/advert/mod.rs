@@ -1,20 +1,33 @@
 //! The advert: what a provider says of itself, signed (the paper's Listing 1).
 //!
-//! A [`SignedAdvert`] is bytes from a stranger. [`SignedAdvert::verify`] turns
-//! it into a [`Verified`] advert, or an error; nothing else reads its fields.
+//! ```text
+//! SignedAdvert --authenticate()--> Authentic<Advert> --at(time)--> Current<Advert> --served_by(endpoint)--> Verified<Advert>
+//! bytes from anywhere              signed, in bounds               valid now                the provider of this stream
+//! ```
+//!
+//! Evidence needs an authentic advert, a listing a current one, a call a
+//! verified one. Nothing else reads the fields of a [`SignedAdvert`].
+
+mod history;
+mod store;
+mod verify;
+
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
 use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 
-use crate::{
-    AdvertDigest, AdvertError, CallKey, Endpoint, Epoch, FunctionId, IdentityKey, PastEpoch, Plan,
-    PlanName, ProviderId, ReceiptKeyId, ServiceTerms, UnixSeconds, Validity, decode, encode,
-    history,
-};
+pub use self::history::{AdvertDigest, PastEpoch};
+pub use self::store::{AdvertStore, equivocation};
+pub use self::verify::{Authentic, Current, Signable, SignedAdvert, Verified};
 
-const DOMAIN: &[u8] = b"dlambda/advert/v1";
+use crate::{
+    AdvertError, CallKey, Endpoint, Epoch, FunctionId, Plan, PlanName, ProviderId, ReceiptKeyId,
+    ServiceTerms, UnixSeconds, Validity,
+};
 
 /// What a provider says of itself for one epoch.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -137,25 +150,6 @@ pub struct PublishedFunction {
     pub size: u32,
 }
 
-/// An advert's bytes with a signature that nobody has checked yet.
-///
-/// Equality is *the same advert*: the same signed bytes, whatever the
-/// signature. One key makes any number of valid signatures of one message, and
-/// another signature says nothing else. Detectors and judges use this one
-/// definition, so that nothing is held against a provider that no judge confirms.
-#[derive(Clone, Encode, Decode, CborLen)]
-#[cbor(array)]
-pub struct SignedAdvert {
-    #[cbor(n(0), with = "minicbor::bytes")]
-    advert: Vec<u8>,
-    #[cbor(n(1), with = "minicbor::bytes")]
-    signature: [u8; 64],
-}
-
-/// A value whose origin and timeliness were checked.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Verified<T>(T);
-
 impl Advert {
     /// Longest validity that a reader accepts: 14 days.
     pub const MAX_VALIDITY_SECONDS: u64 = 14 * 24 * 3600;
@@ -223,22 +217,6 @@ impl Advert {
             },
             history: Vec::new(),
         }
-    }
-
-    /// Signs the advert with the identity it names.
-    ///
-    /// # Errors
-    ///
-    /// [`AdvertError::Signature`] if `key` is not the identity named in it, and
-    /// [`AdvertError::Bound`] if no reader would accept it.
-    pub fn sign(&self, key: &IdentityKey) -> Result<SignedAdvert, AdvertError> {
-        if key.id() != self.provider {
-            return Err(AdvertError::Signature);
-        }
-        self.check_bounds()?;
-        let advert = encode(self);
-        let signature = key.sign(DOMAIN, &advert);
-        Ok(SignedAdvert { advert, signature })
     }
 
     /// The plan of this name; without a name, the default plan.
@@ -347,74 +325,6 @@ impl PublishedFunction {
     }
 }
 
-impl SignedAdvert {
-    /// Names the advert, whatever its signature.
-    #[must_use]
-    pub fn digest(&self) -> AdvertDigest {
-        history::digest(&self.advert)
-    }
-
-    /// Believes that the identity in the advert signed it and that it keeps its
-    /// bounds, whenever and wherever: good enough for evidence, not for a call.
-    ///
-    /// # Errors
-    ///
-    /// [`AdvertError`] says which of these does not hold.
-    pub fn authenticate(&self) -> Result<Advert, AdvertError> {
-        let advert: Advert = decode(&self.advert)?;
-        if !advert
-            .provider
-            .verify(DOMAIN, &self.advert, &self.signature)
-        {
-            return Err(AdvertError::Signature);
-        }
-        advert.check_bounds()?;
-        Ok(advert)
-    }
-
-    /// Believes the advert only if the identity in it signed it, it is valid
-    /// at `now`, it names the endpoint that `served_by` it, and it keeps its bounds.
-    ///
-    /// Whoever does not want to show its clock passes a [blurred](UnixSeconds::blurred) time.
-    ///
-    /// # Errors
-    ///
-    /// [`AdvertError`] says which of these does not hold.
-    pub fn verify(
-        &self,
-        now: UnixSeconds,
-        served_by: &Endpoint,
-    ) -> Result<Verified<Advert>, AdvertError> {
-        let advert = self.authenticate()?;
-        if !advert.validity.contains(now) {
-            return Err(AdvertError::NotValidNow {
-                from: advert.validity.from,
-                until: advert.validity.until,
-            });
-        }
-        if !advert.endpoints.contains(served_by) {
-            return Err(AdvertError::OtherEndpoint);
-        }
-        Ok(Verified(advert))
-    }
-}
-
-impl PartialEq for SignedAdvert {
-    fn eq(&self, other: &Self) -> bool {
-        self.advert == other.advert
-    }
-}
-
-impl Eq for SignedAdvert {}
-
-impl<T> std::ops::Deref for Verified<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
 impl fmt::Debug for Advert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Advert({:?}, [scrubbed])", self.epoch)
@@ -424,182 +334,5 @@ impl fmt::Debug for Advert {
 impl fmt::Debug for PublishedFunction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PublishedFunction([scrubbed])")
-    }
-}
-
-impl fmt::Debug for SignedAdvert {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SignedAdvert({} bytes)", self.advert.len())
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Verified<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Verified({:?})", self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{OnionAddress, ReceiptKey};
-
-    const NOW: UnixSeconds = UnixSeconds(1_000);
-    /// The first second after the validity.
-    const OVER: u64 = 50_000;
-
-    fn onion(byte: u8) -> Endpoint {
-        Endpoint::Onion(OnionAddress::from_public_key([byte; 32]))
-    }
-
-    fn advert(key: &IdentityKey) -> Advert {
-        Advert {
-            provider: key.id(),
-            epoch: Epoch(3),
-            validity: Validity {
-                from: UnixSeconds(900),
-                until: UnixSeconds(OVER),
-            },
-            period: Validity {
-                from: UnixSeconds(950),
-                until: UnixSeconds(950 + Advert::MIN_EPOCH_SECONDS),
-            },
-            endpoints: vec![onion(1)],
-            specs: Specs {
-                cpu: Cpu {
-                    cores: 2,
-                    architecture: "x86_64".into(),
-                },
-                memory: 1024,
-                gpu: vec![],
-                tee: None,
-            },
-            plans: Plan::standard_menu(),
-            functions: vec![PublishedFunction {
-                id: FunctionId::of(b"f"),
-                alias: "f".into(),
-                size: 1,
-            }],
-            max_function_bytes: 1 << 20,
-            receipt_key: ReceiptKey::from_seed(&[2; 32]).id(),
-            call_keys: Plan::standard_menu()
-                .into_iter()
-                .map(|plan| CallKey {
-                    plan: plan.name,
-                    key: [6; 32],
-                })
-                .collect(),
-            rating_key: vec![7; 300],
-            tokens: Validity {
-                from: UnixSeconds(900),
-                until: UnixSeconds(3_000),
-            },
-            admission: Admission::Open,
-            service: ServiceTerms {
-                start_within_ms: 1000,
-            },
-            history: vec![],
-        }
-    }
-
-    fn key() -> IdentityKey {
-        IdentityKey::from_seed(&[1; 32])
-    }
-
-    #[test]
-    fn a_good_advert_is_believed_after_the_wire() {
-        let signed = advert(&key()).sign(&key()).expect("signs");
-        let again: SignedAdvert = decode(&encode(&signed)).expect("decodes");
-        let verified = again.verify(NOW, &onion(1)).expect("verifies");
-        assert_eq!(*verified, advert(&key()));
-    }
-
-    #[test]
-    fn expired_early_or_elsewhere_is_refused() {
-        let signed = advert(&key()).sign(&key()).expect("signs");
-        for now in [0, 899, OVER, u64::MAX] {
-            assert!(
-                matches!(
-                    signed.verify(UnixSeconds(now), &onion(1)),
-                    Err(AdvertError::NotValidNow { .. })
-                ),
-                "{now}"
-            );
-        }
-        assert_eq!(
-            signed.verify(NOW, &onion(2)),
-            Err(AdvertError::OtherEndpoint)
-        );
-    }
-
-    #[test]
-    fn every_flipped_bit_is_noticed() {
-        let bytes = encode(&advert(&key()).sign(&key()).expect("signs"));
-        for i in 0..bytes.len() * 8 {
-            let mut bad = bytes.clone();
-            bad[i / 8] ^= 1 << (i % 8);
-            let believed = decode::<SignedAdvert>(&bad)
-                .is_ok_and(|signed| signed.verify(NOW, &onion(1)).is_ok());
-            assert!(!believed, "bit {i}");
-        }
-    }
-
-    #[test]
-    fn another_identity_cannot_sign_or_be_named() {
-        let other = IdentityKey::from_seed(&[2; 32]);
-        assert_eq!(advert(&key()).sign(&other), Err(AdvertError::Signature));
-        let forged = SignedAdvert {
-            advert: encode(&advert(&key())),
-            signature: other.sign(DOMAIN, &encode(&advert(&key()))),
-        };
-        assert_eq!(forged.verify(NOW, &onion(1)), Err(AdvertError::Signature));
-    }
-
-    #[test]
-    fn bounds_hold_for_signer_and_reader() {
-        let mut wide = advert(&key());
-        wide.validity.until = UnixSeconds(900 + Advert::MAX_VALIDITY_SECONDS + 1);
-        let mut twice = advert(&key());
-        twice.plans.push(twice.plans[0].clone());
-        let mut nowhere = advert(&key());
-        nowhere.endpoints.clear();
-        let mut keyless = advert(&key());
-        keyless.call_keys.pop();
-        let mut short = advert(&key());
-        short.period.until.0 -= 1;
-        let mut late = advert(&key());
-        late.period.until.0 = OVER + 1;
-        let mut margin = advert(&key());
-        margin.validity.until = margin.period.until.plus(Advert::MAX_MARGIN_SECONDS + 1);
-        let past = |epoch| PastEpoch {
-            epoch: Epoch(epoch),
-            period: advert(&key()).period,
-            advert: AdvertDigest([1; 32]),
-        };
-        let with = |history: Vec<PastEpoch>| Advert {
-            epoch: Epoch(100),
-            history,
-            ..advert(&key())
-        };
-        let full = with((0..16).map(past).collect());
-        assert!(full.sign(&key()).is_ok());
-        let disordered = with(vec![past(2), past(1)]);
-        let doubled = with(vec![past(2), past(2)]);
-        let own = with(vec![past(100)]);
-        let long = with((0..17).map(past).collect());
-        let pasts = [disordered, doubled, own, long];
-        let others = [wide, twice, nowhere, keyless, short, late, margin];
-        for bad in others.into_iter().chain(pasts) {
-            assert!(matches!(bad.sign(&key()), Err(AdvertError::Bound(_))));
-            let bytes = encode(&bad);
-            let signed = SignedAdvert {
-                signature: key().sign(DOMAIN, &bytes),
-                advert: bytes,
-            };
-            assert!(matches!(
-                signed.verify(NOW, &onion(1)),
-                Err(AdvertError::Bound(_))
-            ));
-        }
     }
 }

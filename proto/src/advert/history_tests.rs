@@ -5,8 +5,8 @@ use sha2::Sha512;
 
 use super::*;
 use crate::{
-    Endpoint, EquivocationProof, EvidenceError, IdentityKey, OnionAddress, ReceiptKey, UnixSeconds,
-    decode, encode, keys,
+    Endpoint, EquivocationProof, EvidenceError, IdentityKey, OnionAddress, ReceiptKey,
+    SignedAdvert, UnixSeconds, decode, encode, keys,
 };
 
 const SEED: [u8; 32] = [1; 32];
@@ -25,14 +25,14 @@ fn advert(epoch: u64, days: u64) -> Advert {
     )
 }
 
-fn seen(advert: &Advert) -> Sighting {
+fn seen(advert: &Advert) -> Authentic<Advert> {
     let signed = advert.sign(&IdentityKey::from_seed(&SEED));
-    Sighting::new(signed.expect("signs")).expect("authentic")
+    signed.expect("signs").authenticate().expect("authentic")
 }
 
 /// The next epoch after these, the last of which it follows after a day.
-fn after(earlier: &[&Sighting]) -> Advert {
-    let last = earlier.last().expect("one").advert();
+fn after(earlier: &[&Authentic<Advert>]) -> Advert {
+    let last = earlier.last().expect("one");
     let mut next = advert(last.epoch.0 + 1, 0);
     let later = |at: UnixSeconds| UnixSeconds(at.0 + DAY);
     for (its, of_last) in [
@@ -68,8 +68,8 @@ fn sign_again(signed: &SignedAdvert, nonce: u8) -> SignedAdvert {
     let mut bytes = encode(signed);
     let end = bytes.len() - 64;
     // Before the signature: the head of an array of two, and the heads of two byte strings.
-    let advert: Advert = signed.authenticate().expect("authentic");
-    let message = keys::separated(b"dlambda/advert/v1", &encode(&advert));
+    let advert = signed.clone().authenticate().expect("authentic");
+    let message = keys::separated(b"dlambda/advert/v1", &encode(&*advert));
     let r = nonce.verifying_key().to_bytes();
     let mut hash = Sha512::new();
     hash.update(r);
@@ -83,7 +83,10 @@ fn sign_again(signed: &SignedAdvert, nonce: u8) -> SignedAdvert {
     decode(&bytes).expect("decodes")
 }
 
-fn proof(one: &Sighting, other: &Sighting) -> Result<(Advert, Advert), EvidenceError> {
+fn proof(
+    one: &Authentic<Advert>,
+    other: &Authentic<Advert>,
+) -> Result<(Authentic<Advert>, Authentic<Advert>), EvidenceError> {
     let proof = EquivocationProof {
         one: one.signed().clone(),
         other: other.signed().clone(),
@@ -96,7 +99,7 @@ fn the_same_advert_under_another_signature_is_the_same_advert() {
     let one = seen(&advert(3, 0));
     let signed_again = sign_again(one.signed(), 9);
     assert_ne!(encode(&signed_again), encode(one.signed()));
-    let again = Sighting::new(signed_again).expect("the signature is valid");
+    let again = signed_again.authenticate().expect("the signature is valid");
     assert!(one.signed() == again.signed() && one.signed().digest() == again.signed().digest());
     assert!(!one.contradicts(&again) && again.vouches_for(&one));
     assert_eq!(proof(&one, &again), Err(EvidenceError::NoEquivocation));
