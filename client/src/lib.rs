@@ -26,13 +26,12 @@
 //!
 //! # Not in this crate
 //!
-//! No dialling and no sealing (that is `dlambda-privacy`). Discovery and
-//! reputation are not there yet: the caller names the provider.
+//! No dialling and no sealing (that is `dlambda-privacy`), no judging of evidence
+//! (`dlambda-reputation`). Discovery is not there yet: the caller names the provider.
 
 #![forbid(unsafe_code)]
 
 mod answer;
-mod arbiter;
 mod audits;
 mod call;
 mod consistency;
@@ -45,7 +44,6 @@ mod querier;
 pub mod wallet;
 
 pub use answer::{Answer, Stages, Traffic};
-pub use arbiter::{Arbiter, Judgement};
 pub use audits::{Corpus, waits};
 pub use call::{Call, FunctionName};
 pub use consistency::Looked;

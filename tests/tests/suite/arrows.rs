@@ -17,6 +17,11 @@ const ARROWS: &[(&str, &[&str])] = &[
         "dlambda-privacy",
         &["dlambda-crypto", "dlambda-nym-link", "dlambda-proto"],
     ),
+    // Judges evidence, wherever it came from: no network, no keys.
+    (
+        "dlambda-reputation",
+        &["dlambda-crypto", "dlambda-executor", "dlambda-proto"],
+    ),
     (
         "dlambda-client",
         &[
@@ -24,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dlambda-executor",
             "dlambda-privacy",
             "dlambda-proto",
+            "dlambda-reputation",
         ],
     ),
     (
@@ -45,6 +51,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dlambda-privacy",
             "dlambda-proto",
             "dlambda-provider",
+            "dlambda-reputation",
         ],
     ),
 ];
@@ -76,6 +83,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 const SANS_IO: &[(&str, &[&str])] = &[
     ("dlambda-crypto", &["getrandom", "rand", "tokio"]),
     ("dlambda-proto", &["futures", "getrandom", "rand", "tokio"]),
+    ("dlambda-reputation", &["getrandom", "rand", "tokio"]),
 ];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::wallet::Wallet;
-use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
+use dlambda_client::{Call, CallError, Ended, FunctionName, Querier};
 use dlambda_crypto::negotiation::Wish;
 use dlambda_crypto::seal::EpochSecret;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protocol};
@@ -19,6 +19,7 @@ use dlambda_proto::{
     Receipt, ReceiptKey, Reply, Request, StopKind, UnixSeconds, Usage, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
+use dlambda_reputation::Arbiter;
 
 use crate::support::{LONG, NOW, World, functions, querier, skip_second_look};
 

@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Arbiter, Call, CallError, Corpus, Ended, FunctionName, Querier, waits};
+use dlambda_client::{Call, CallError, Corpus, Ended, FunctionName, Querier, waits};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
     Endpoint, ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
 };
+use dlambda_reputation::Arbiter;
 use rand_core::Rng as _;
 use serde_json::json;
 use tokio::time::sleep;

@@ -5,12 +5,12 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use dlambda_client::{Arbiter, Judgement};
 use dlambda_executor::{Isolation, fingerprint};
 use dlambda_proto::{
     Advert, CallEnding, ErrorKind, Evidence, Finding, Receipt, Report, SignedVerdict, decode,
     encode,
 };
+use dlambda_reputation::{Arbiter, Judgement};
 use serde_json::{Value, json};
 
 use crate::cli::{ArbiterCommand, Common, Format, ReceiptCommand, ShowArgs, VerifyArgs};

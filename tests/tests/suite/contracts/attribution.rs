@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::wallet::{Resuming, Taking};
-use dlambda_client::{Arbiter, Call, CallError, ContractError, Offered, Querier, Wallet};
+use dlambda_client::{Call, CallError, ContractError, Offered, Querier, Wallet};
 use dlambda_crypto::negotiation::{Issuers, grant};
 use dlambda_crypto::seal::{EpochSecret, SealedCall};
 use dlambda_executor::Isolation;
@@ -23,6 +23,7 @@ use dlambda_proto::{
     FunctionSource, Greeting, IdentityKey, PastEpoch, Plan, PublishedFunction, ReceiptKey, Refusal,
     Request, SignedAdvert, UnixSeconds, Validity, decode, encode,
 };
+use dlambda_reputation::Arbiter;
 use ed25519_dalek::SigningKey;
 use sha2::{Digest as _, Sha512};
 use tempfile::TempDir;
