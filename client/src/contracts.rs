@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dlambda_crypto::negotiation::{
-    Agreement, Counter, Negotiation, Proposed, Step, Wish, confirmation,
+    Agreement, ContractOptions, Counter, Negotiation, Proposed, Step, confirmation,
 };
 use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::{NegotiationError, work};
-use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract, receive_greeting};
+use dlambda_privacy::exchange::{
+    VerifiedGreeting, acknowledge, exchange_contract, receive_greeting,
+};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{BoxStream, Service};
 use dlambda_privacy::{ExchangeError, WireError};
@@ -54,7 +56,7 @@ pub enum ContractProgress {
 /// How a proposal came out.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Offered {
+pub enum ProposalOutcome {
     /// Signed by both, and the tokens are in the wallet.
     Signed(Box<SignedContract>),
     /// The provider would agree to something else.
@@ -64,7 +66,7 @@ pub enum Offered {
 /// A stream on which the greeting was read and believed.
 pub(crate) struct Open {
     pub(crate) stream: BoxStream,
-    pub(crate) welcome: Welcome,
+    pub(crate) welcome: VerifiedGreeting,
     wire: Wire,
 }
 
@@ -74,7 +76,7 @@ type Watch<'a> = dyn FnMut(ContractProgress) + Send + 'a;
 /// What became of contracts that were interrupted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Settled {
+pub struct RecoveryReport {
     /// Proposals that were granted after all.
     pub granted: usize,
     /// Confirmations that have arrived now.
@@ -97,7 +99,7 @@ impl Querier {
     /// # Errors
     ///
     /// [`ContractError`]. If the connection is lost or the time is over, the
-    /// provider may have granted it: [`Querier::settle_contracts`] finds out.
+    /// provider may have granted it: [`Querier::recover`] finds out.
     ///
     /// # Cancel safety
     ///
@@ -105,11 +107,11 @@ impl Querier {
     pub async fn contract(
         &self,
         provider: &Endpoint,
-        wish: &Wish,
+        wish: &ContractOptions,
         max_time: Duration,
         agree: impl FnOnce(&Contract) -> bool + Send,
         mut progress: impl FnMut(ContractProgress) + Send,
-    ) -> Result<Offered, ContractError> {
+    ) -> Result<ProposalOutcome, ContractError> {
         let mut agree = Some(agree);
         let mut agree = |contract: &Contract| agree.take().is_some_and(|agree| agree(contract));
         let patience = Patience::new(max_time);
@@ -130,17 +132,17 @@ impl Querier {
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub fn settle_contracts(
+    pub fn recover(
         &self,
         max_time: Duration,
-    ) -> BoxFuture<'_, Result<Settled, ContractError>> {
+    ) -> BoxFuture<'_, Result<RecoveryReport, ContractError>> {
         // As below.
         Box::pin(self.settle_here(max_time))
     }
 
-    async fn settle_here(&self, max_time: Duration) -> Result<Settled, ContractError> {
+    async fn settle_here(&self, max_time: Duration) -> Result<RecoveryReport, ContractError> {
         let wallet = self.needed_wallet()?;
-        let mut settled = Settled::default();
+        let mut settled = RecoveryReport::default();
         let from = wallet.clone();
         let mut visited = HashSet::new();
         for draft in blocking(move || from.drafts()).await? {
@@ -151,8 +153,8 @@ impl Querier {
             let silent = &mut |_| {};
             let patience = Patience::new(max_time);
             match Box::pin(self.propose(draft, None, patience, silent)).await {
-                Ok(Offered::Signed(_)) => settled.granted += 1,
-                Ok(Offered::Countered(_)) | Err(ContractError::Lapsed(_)) => {
+                Ok(ProposalOutcome::Signed(_)) => settled.granted += 1,
+                Ok(ProposalOutcome::Countered(_)) | Err(ContractError::Lapsed(_)) => {
                     settled.lapsed += 1;
                 }
                 _ => settled.left += 1,
@@ -177,22 +179,22 @@ impl Querier {
     fn negotiate_boxed<'a>(
         &'a self,
         provider: &'a Endpoint,
-        wish: &'a Wish,
+        wish: &'a ContractOptions,
         patience: Patience,
         agree: &'a mut (dyn FnMut(&Contract) -> bool + Send),
         progress: &'a mut Watch<'_>,
-    ) -> BoxFuture<'a, Result<Offered, ContractError>> {
+    ) -> BoxFuture<'a, Result<ProposalOutcome, ContractError>> {
         Box::pin(self.negotiate(provider, wish, patience, agree, progress))
     }
 
     async fn negotiate(
         &self,
         provider: &Endpoint,
-        wish: &Wish,
+        wish: &ContractOptions,
         patience: Patience,
         agree: &mut (dyn FnMut(&Contract) -> bool + Send),
         progress: &mut Watch<'_>,
-    ) -> Result<Offered, ContractError> {
+    ) -> Result<ProposalOutcome, ContractError> {
         let wallet = self.needed_wallet()?;
         let open = self.greet(provider, patience, progress).await?;
         let welcome = &open.welcome;
@@ -225,7 +227,7 @@ impl Querier {
         open: Option<Open>,
         patience: Patience,
         progress: &mut Watch<'_>,
-    ) -> Result<Offered, ContractError> {
+    ) -> Result<ProposalOutcome, ContractError> {
         let id = draft.contract.id();
         let mut open = open;
         let mut attempt = 1;
@@ -244,9 +246,9 @@ impl Querier {
                     self.abandon(id).await?;
                     return Err(ContractError::Lapsed(reason));
                 }
-                Ok(Offered::Countered(counter)) => {
+                Ok(ProposalOutcome::Countered(counter)) => {
                     self.abandon(id).await?;
-                    return Ok(Offered::Countered(counter));
+                    return Ok(ProposalOutcome::Countered(counter));
                 }
                 ended => return ended,
             }
@@ -259,7 +261,7 @@ impl Querier {
         open: Option<Open>,
         patience: Patience,
         progress: &mut Watch<'_>,
-    ) -> Result<Offered, ContractError> {
+    ) -> Result<ProposalOutcome, ContractError> {
         let wallet = self.needed_wallet()?;
         let open = match open {
             Some(open) => open,
@@ -277,7 +279,7 @@ impl Querier {
         let answer = exchange_contract(&mut *stream, sealed, wire.left()).await?;
         let step = spawn_blocking(move || proposed.receive(answer)).await;
         let agreement = match step.map_err(|_| ContractError::Interrupted)?? {
-            Step::Countered(counter) => return Ok(Offered::Countered(counter)),
+            Step::Countered(counter) => return Ok(ProposalOutcome::Countered(counter)),
             Step::Agreed(agreement) => *agreement,
         };
         let request = agreement.confirmation();
@@ -297,7 +299,7 @@ impl Querier {
             blocking(move || wallet.confirmed(&id)).await?;
         }
         acknowledge(stream).await;
-        Ok(Offered::Signed(Box::new(contract)))
+        Ok(ProposalOutcome::Signed(Box::new(contract)))
     }
 
     async fn confirm(
@@ -387,7 +389,7 @@ impl Querier {
     /// Seals, and does the work that is asked for. With work, it returns at one of few times after the greeting.
     async fn seal(
         &self,
-        welcome: &Welcome,
+        welcome: &VerifiedGreeting,
         request: &ContractRequest,
         wire: Wire,
         progress: &mut Watch<'_>,

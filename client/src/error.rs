@@ -21,6 +21,9 @@ pub enum CallError {
     /// The conversation with the provider went wrong.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
+    /// No provider is known that the call may go to.
+    #[error("no provider is known that meets the requirements")]
+    NoCandidate,
     /// The call cannot be sealed.
     #[error("the call cannot be sealed: {0}")]
     Seal(#[from] SealError),
@@ -127,9 +130,25 @@ impl CallError {
             _ => false,
         }
     }
-}
 
-impl CallError {
+    /// Whether another provider may do better, if this one does not have the call.
+    pub(crate) fn is_worth_another_provider(&self) -> bool {
+        self.is_worth_another_circuit()
+            || match self {
+                Self::Transport(error) => error.kind() == ErrorKind::NoProvider,
+                Self::Exchange(_)
+                | Self::Equivocation(_)
+                | Self::EarlyEnds(_)
+                | Self::NoToken(_)
+                | Self::OtherProvider
+                | Self::Unchecked(_)
+                | Self::UnknownAlias { .. }
+                | Self::UnknownPlan { .. }
+                | Self::Unlisted => true,
+                _ => false,
+            }
+    }
+
     /// Whether the provider has turned the call away, and chose that moment.
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Exchange(ExchangeError::Refused(_)))
@@ -250,6 +269,7 @@ impl HasKind for CallError {
             Self::Wallet(error) => error.kind(),
             Self::Interrupted => ErrorKind::Bug,
             Self::Seal(_) | Self::NothingToResume => ErrorKind::Usage,
+            Self::NoCandidate => ErrorKind::NoProvider,
             Self::Deadline(_) => ErrorKind::Deadline,
             Self::Busy(_)
             | Self::FunctionMissing

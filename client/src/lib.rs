@@ -31,25 +31,23 @@
 
 #![forbid(unsafe_code)]
 
-mod answer;
 mod audits;
 mod call;
 mod consistency;
 mod contracts;
-mod ended;
 mod error;
 mod patience;
-mod payment;
 mod querier;
 pub mod wallet;
 
-pub use answer::{Answer, Stages, Traffic};
 pub use audits::{Corpus, waits};
-pub use call::{Call, FunctionName};
+pub use call::{
+    Call, CallOutcome, Candidate, FunctionName, Output, PendingAck, Progress, Stages, Target,
+    Traffic,
+};
 pub use consistency::Looked;
-pub use contracts::{ContractProgress, Offered, Settled};
-pub use ended::Ended;
+pub use contracts::{ContractProgress, ProposalOutcome, RecoveryReport};
 pub use error::{CallError, ContractError};
 pub use patience::WIRE_STEP;
-pub use querier::{Progress, Querier, Unconcluded};
+pub use querier::Querier;
 pub use wallet::{Wallet, WalletError};

@@ -46,7 +46,7 @@ const ACK: Duration = Duration::from_secs(5);
 /// What a provider says when a stream opens, believed.
 #[derive(Debug)]
 #[non_exhaustive]
-pub struct Welcome {
+pub struct VerifiedGreeting {
     /// The advert.
     pub advert: Verified<Advert>,
     /// What is sealed on this stream is sealed to this key.
@@ -73,7 +73,7 @@ pub async fn receive_greeting(
     served_by: &Endpoint,
     now: UnixSeconds,
     deadline: Duration,
-) -> Result<Welcome, ExchangeError> {
+) -> Result<VerifiedGreeting, ExchangeError> {
     let budget = Budget::new(HELD);
     let expected = [FrameKind::Advert, FrameKind::Refusal];
     let read = read_frame(stream, &expected, deadline, &budget).await;
@@ -92,7 +92,7 @@ pub async fn receive_greeting(
         return Err(AdvertError::Bound("effort").into());
     }
     let sealing = greeting.sealing.verify(&advert)?;
-    Ok(Welcome {
+    Ok(VerifiedGreeting {
         advert,
         sealing,
         effort: greeting.effort,

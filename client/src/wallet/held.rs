@@ -12,13 +12,13 @@ const CHANGED: WalletError = WalletError::Inconsistent("a token in use was chang
 
 /// A call token that is in use by one call.
 ///
-/// It ends in [`HeldToken::spend`] or [`HeldToken::release`]. If it is dropped
+/// It ends in [`ReservedToken::spend`] or [`ReservedToken::release`]. If it is dropped
 /// instead, or the process is killed, it is *interrupted*: nobody knows whether
 /// it was sent. It then waits for the same call to be made again, through this
 /// wallet at once and through another as soon as this one and its clones and
 /// tokens are gone. Dropping it does not block.
 #[must_use = "a token that is dropped is interrupted; release it if nothing was sent"]
-pub struct HeldToken {
+pub struct ReservedToken {
     shared: Arc<Shared>,
     place: Place,
     /// Whether its place is in the list of those in use because of us.
@@ -32,7 +32,7 @@ pub struct HeldToken {
     resumed: bool,
 }
 
-impl HeldToken {
+impl ReservedToken {
     /// Lists the place as in use, until this is dropped.
     pub(super) fn list(
         shared: &Arc<Shared>,
@@ -129,7 +129,7 @@ impl HeldToken {
     /// Nothing was sent: the token is fresh again, on disk when this returns,
     /// and the next call will have another seed. Blocks.
     ///
-    /// A token that was [resumed](HeldToken::resumed) may have been sent the
+    /// A token that was [resumed](ReservedToken::resumed) may have been sent the
     /// first time. It stays interrupted, for the same call only, from now on
     /// through any wallet.
     ///
@@ -154,7 +154,7 @@ impl HeldToken {
     ///
     /// # Errors
     ///
-    /// Those of [`HeldToken::release`].
+    /// Those of [`ReservedToken::release`].
     pub fn release_in_doubt(self) -> Result<(), WalletError> {
         let shared = Arc::clone(&self.shared);
         let (id, _) = self.place;
@@ -200,7 +200,7 @@ impl HeldToken {
     }
 }
 
-impl Drop for HeldToken {
+impl Drop for ReservedToken {
     fn drop(&mut self) {
         self.strike_out();
     }

@@ -58,9 +58,9 @@ use dlambda_proto::ContractId;
 
 pub use contracts::{Draft, Unchecked, Unconfirmed};
 pub use error::WalletError;
-pub use held::HeldToken;
+pub use held::ReservedToken;
 pub use listing::{ContractStage, ContractSummary, Listing};
-pub use take::{Resuming, Taking};
+pub use take::{Resuming, TokenQuery};
 
 use lock::{Entered, Gate, Owner, OwnerId};
 use store::Store;
@@ -176,9 +176,9 @@ macro_rules! scrubbed {
 scrubbed!(
     ContractSummary,
     Draft,
-    HeldToken,
+    ReservedToken,
     Listing,
-    Taking,
+    TokenQuery,
     Unchecked,
     Unconfirmed
 );

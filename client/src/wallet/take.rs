@@ -8,11 +8,11 @@ use rand_core::Rng as _;
 
 use super::file::{Holdings, Record, Slot, call_tag};
 use super::store::Durability;
-use super::{HeldToken, Operation, Wallet, WalletError};
+use super::{Operation, ReservedToken, Wallet, WalletError};
 
 /// What a token is wanted for.
 #[derive(Clone)]
-pub struct Taking {
+pub struct TokenQuery {
     /// Whom to call: where the contract was proposed.
     pub endpoint: Endpoint,
     /// On which plan; without one, on the first in the contract's advert.
@@ -64,7 +64,7 @@ impl Wallet {
     /// [`WalletError::File`] if the directory cannot be read or the contract's
     /// file not be written; [`WalletError::Busy`]. At worst a token is then
     /// interrupted, and there for the same call.
-    pub fn take(&self, taking: &Taking) -> Result<Option<HeldToken>, WalletError> {
+    pub fn take(&self, taking: &TokenQuery) -> Result<Option<ReservedToken>, WalletError> {
         let operation = self.shared.enter()?;
         let Some(mut choice) = operation.choose(taking)? else {
             return Ok(None);
@@ -77,7 +77,7 @@ impl Wallet {
         } = choice;
         operation.write(&id, &record, Durability::Now)?;
         // Before anybody else is let in, who would take it for interrupted.
-        let held = HeldToken::list(
+        let held = ReservedToken::list(
             &self.shared,
             (id, index),
             token,
@@ -115,7 +115,7 @@ impl Wallet {
     }
 }
 
-impl Taking {
+impl TokenQuery {
     /// Whether a token that was first taken at `since` does.
     fn comes_back(&self, since: Option<UnixSeconds>) -> bool {
         let age = since.map(|since| since.0.abs_diff(self.now.0));
@@ -132,7 +132,7 @@ struct Choice {
 }
 
 impl Operation<'_> {
-    fn choose(&self, taking: &Taking) -> Result<Option<Choice>, WalletError> {
+    fn choose(&self, taking: &TokenQuery) -> Result<Option<Choice>, WalletError> {
         let mut best: Option<Choice> = None;
         for id in self.contracts()? {
             let Ok(Some(record)) = self.read(&id) else {
@@ -177,7 +177,12 @@ impl Operation<'_> {
     }
 
     /// The slot of a token that this call was interrupted with, and that may come back.
-    fn interrupted(&self, id: ContractId, holdings: &Holdings, taking: &Taking) -> Option<usize> {
+    fn interrupted(
+        &self,
+        id: ContractId,
+        holdings: &Holdings,
+        taking: &TokenQuery,
+    ) -> Option<usize> {
         let is_it = |(index, slot): (usize, &Slot)| match slot {
             Slot::Taken {
                 seed,
@@ -201,7 +206,7 @@ impl Choice {
     fn mark(
         &mut self,
         operation: &Operation<'_>,
-        taking: &Taking,
+        taking: &TokenQuery,
     ) -> Option<(CallToken, [u8; 32])> {
         let slot = self.record.holdings_mut()?.slots.get_mut(self.index)?;
         let (token, seed, since) = match slot {

@@ -15,7 +15,7 @@ use dlambda_proto::{
 };
 use tempfile::TempDir;
 
-use super::{ContractSummary, Draft, HeldToken, Resuming, Taking, Wallet};
+use super::{ContractSummary, Draft, ReservedToken, Resuming, TokenQuery, Wallet};
 
 const NOW: UnixSeconds = UnixSeconds(1_500);
 
@@ -218,8 +218,8 @@ fn plan(index: usize) -> PlanName {
 }
 
 /// The call of this number, to the usual provider on its default plan.
-fn call(number: u8) -> Taking {
-    Taking {
+fn call(number: u8) -> TokenQuery {
+    TokenQuery {
         endpoint: endpoint(1),
         plan: None,
         provider: None,
@@ -230,7 +230,7 @@ fn call(number: u8) -> Taking {
     }
 }
 
-fn take(wallet: &Wallet, number: u8) -> HeldToken {
+fn take(wallet: &Wallet, number: u8) -> ReservedToken {
     let taken = wallet.take(&call(number)).expect("takes");
     taken.expect("there is a token")
 }

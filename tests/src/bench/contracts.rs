@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use dlambda_client::{Call, Ended, FunctionName, Querier, Wallet};
-use dlambda_crypto::negotiation::{Issuers, Negotiation, Step, Wish, grant};
+use dlambda_client::{Call, CallOutcome, FunctionName, Querier, Wallet};
+use dlambda_crypto::negotiation::{ContractOptions, Issuers, Negotiation, Step, grant};
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
@@ -79,8 +79,8 @@ pub async fn run(rounds: u16) -> Result<Report> {
 }
 
 /// The largest contract.
-fn wish() -> Wish {
-    Wish {
+fn wish() -> ContractOptions {
+    ContractOptions {
         plan: None,
         calls: BatchSize::Calls128,
         service: None,
@@ -267,11 +267,11 @@ impl Market {
             call = call.plan(plan.parse()?);
         }
         let before = cpu::of_this_process();
-        let ended: Ended = querier.perform(&call, DEADLINE, |_| {}).await?;
+        let ended: CallOutcome = querier.call_outcome(&call, DEADLINE, |_| {}).await?;
         // Acknowledging is part of it.
-        querier.settle().await;
+        querier.flush_acks().await;
         let used = cpu::of_this_process().saturating_sub(before);
-        let stages = ended.into_answer()?.stages;
+        let stages = ended.into_output()?.stages;
         for (name, unit, value) in [
             ("time", "ms", millis(stages.total)),
             ("round trip", "ms", millis(stages.round_trip)),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use async_trait::async_trait;
 use dlambda_client::{Call, FunctionName, Querier, Wallet};
-use dlambda_crypto::negotiation::Wish;
+use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::transport::memory::{MemoryNetwork, MemoryTransport};
@@ -109,7 +109,7 @@ impl Crowd {
     }
 
     async fn buy(&self, wallet: &Wallet) -> Result<()> {
-        let wish = Wish {
+        let wish = ContractOptions {
             plan: None,
             calls: BatchSize::Calls128,
             service: None,
@@ -134,13 +134,15 @@ impl Crowd {
         let (mut times, mut failed) = (Vec::new(), 0);
         for _ in 0..CALLS {
             let started = Instant::now();
-            let ended = querier.perform(&self.call(1024), DEADLINE, |_| {}).await;
-            if ended.is_ok_and(|ended| ended.into_answer().is_ok()) {
+            let ended = querier
+                .call_outcome(&self.call(1024), DEADLINE, |_| {})
+                .await;
+            if ended.is_ok_and(|ended| ended.into_output().is_ok()) {
                 times.push(millis(started.elapsed()));
             } else {
                 failed += 1;
             }
-            querier.settle().await;
+            querier.flush_acks().await;
         }
         times.sort_by(f64::total_cmp);
         let p95 = times.get(times.len() * 95 / 100).context("some calls")?;
@@ -194,7 +196,7 @@ impl Crowd {
             let querier = Self::querier(Stalling(self.transport()), wallet);
             let call = self.call(ANSWER);
             readers.spawn(async move {
-                let _ = querier.perform(&call, DEADLINE, |_| {}).await;
+                let _ = querier.call_outcome(&call, DEADLINE, |_| {}).await;
                 std::future::pending().await
             });
         }

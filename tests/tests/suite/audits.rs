@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::wallet::Wallet;
-use dlambda_client::{Call, CallError, Ended, FunctionName, Querier};
-use dlambda_crypto::negotiation::Wish;
+use dlambda_client::{Call, CallError, CallOutcome, FunctionName, Querier};
+use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_crypto::seal::EpochSecret;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protocol};
 use dlambda_privacy::clock::{Clock, FakeClock};
@@ -109,7 +109,7 @@ fn small_plans() -> ProviderConfig {
     config
 }
 
-fn claim(ended: &Ended, wasm: &[u8], input: &[u8]) -> Option<Evidence> {
+fn claim(ended: &CallOutcome, wasm: &[u8], input: &[u8]) -> Option<Evidence> {
     Some(Evidence::Fraud(Box::new(FraudProof {
         evidence: ended.evidence.clone()?,
         request: Request {
@@ -150,7 +150,7 @@ async fn a_thousand_audits_never_condemn_an_honest_provider() {
             .collect();
         let call = Call::new(world.endpoint(), FunctionName::Wasm(wasm.clone().into()));
         let call = call.input(input.clone());
-        let ended = world.querier().perform(&call, LONG, |_| {}).await;
+        let ended = world.querier().call_outcome(&call, LONG, |_| {}).await;
         let ended = ended.expect("a reply");
         let evidence = claim(&ended, &wasm, &input).expect("a receipt");
         let judgement = arbiter.judge(&evidence).await.expect("it can run");
@@ -359,7 +359,7 @@ async fn audits(lie: Lie, count: usize) -> Vec<Result<Finding, CallError>> {
         while found.len() < count {
             let wasm = function(&mut numbers);
             let call = Call::new(here(), FunctionName::Wasm(wasm.clone().into())).input("input");
-            let ended = match querier.perform(&call, LONG, |_| {}).await {
+            let ended = match querier.call_outcome(&call, LONG, |_| {}).await {
                 Ok(ended) => ended,
                 Err(error) => {
                     found.push(Err(error));
@@ -444,7 +444,7 @@ async fn audits_are_paid_with_tokens_like_any_call() {
     let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
     let wallet = Wallet::open(&dir.path().join("wallet")).expect("opens");
     let querier = Querier::new(transport, clock).with_wallet(wallet);
-    let wish = Wish {
+    let wish = ContractOptions {
         plan: None,
         calls: BatchSize::Calls8,
         service: None,
@@ -457,7 +457,10 @@ async fn audits_are_paid_with_tokens_like_any_call() {
     skip_second_look(querier.wallet().expect("there"));
     let wasm = std::fs::read(functions().join("upper.wasm")).expect("built");
     let call = Call::new(world.endpoint(), FunctionName::Wasm(wasm.clone().into())).input("hello");
-    let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");
+    let ended = querier
+        .call_outcome(&call, LONG, |_| {})
+        .await
+        .expect("a reply");
     let evidence = claim(&ended, &wasm, b"hello").expect("a receipt");
     let mut arbiter = Arbiter::new(Isolation::DangerouslyInProcess, MOST);
     let judgement = arbiter.judge(&evidence).await.expect("it can run");

@@ -13,12 +13,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_client::{Call, CallError, ContractError, ContractProgress, Offered};
-use dlambda_crypto::negotiation::{Counter, Negotiation, Wish, invitation};
+use dlambda_client::{Call, CallError, ContractError, ContractProgress, ProposalOutcome};
+use dlambda_crypto::negotiation::{ContractOptions, Counter, Negotiation, invitation};
 use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::{NegotiationError, work};
 use dlambda_privacy::clock::Clock as _;
-use dlambda_privacy::exchange::{Welcome, exchange_contract};
+use dlambda_privacy::exchange::{VerifiedGreeting, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
@@ -50,7 +50,7 @@ async fn each_size_gives_just_so_many_calls() {
         let error = error.expect_err("no token is left");
         assert!(matches!(error, CallError::NoToken(_)), "{error}");
         assert_eq!(error.kind(), ErrorKind::Refused);
-        querier.settle().await;
+        querier.flush_acks().await;
         sessions += 1 + calls + 1;
         let records = market.records(sessions).await;
         // They are in the order in which they ended.
@@ -79,7 +79,7 @@ async fn a_plan_for_anybody_takes_no_token() {
     let wallet = customer.wallet().expect("a wallet");
     assert_eq!(market.tokens_left(wallet), 8);
     // And no contract can be had for it.
-    let wish = Wish {
+    let wish = ContractOptions {
         plan: Some(free),
         ..wish(BatchSize::Calls8)
     };
@@ -114,7 +114,7 @@ async fn a_wallet_goes_on_where_it_stopped() {
         let called = first.call(&market.call("first"), LONG, |_| {}).await;
         assert!(called.is_ok());
     }
-    first.settle().await;
+    first.flush_acks().await;
     drop(first);
     let second = market.customer("anne");
     let wallet = second.wallet().expect("a wallet");
@@ -146,7 +146,7 @@ async fn two_queriers_with_one_wallet_never_use_a_token_twice() {
         call.await.expect("ends").expect("an answer");
     }
     for querier in &queriers {
-        querier.settle().await;
+        querier.flush_acks().await;
     }
     let records = market.records(33).await;
     let requests = records.iter().filter_map(|record| record.request.as_ref());
@@ -169,7 +169,7 @@ async fn what_is_countered_can_be_had_as_it_was_offered() {
     let stricter = ServiceTerms {
         start_within_ms: usual.start_within_ms - 1,
     };
-    let strict = Wish {
+    let strict = ContractOptions {
         service: Some(stricter),
         ..wish(BatchSize::Calls8)
     };
@@ -178,7 +178,7 @@ async fn what_is_countered_can_be_had_as_it_was_offered() {
         (strict, ContractRefusal::ServiceTooGood),
     ] {
         let offered = market.propose_to_buy(&querier, &wish).await;
-        let Offered::Countered(counter) = offered else {
+        let ProposalOutcome::Countered(counter) = offered else {
             panic!("{offered:?}");
         };
         let expected = Counter {
@@ -189,24 +189,24 @@ async fn what_is_countered_can_be_had_as_it_was_offered() {
         assert_eq!(counter, expected);
         assert!(wallet.drafts().expect("readable").is_empty());
         let before = market.tokens_left(wallet);
-        let wish = Wish {
+        let wish = ContractOptions {
             calls: counter.calls,
             service: Some(counter.service),
             ..wish
         };
         let offered = market.propose_to_buy(&querier, &wish).await;
-        assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
+        assert!(matches!(offered, ProposalOutcome::Signed(_)), "{offered:?}");
         assert_eq!(market.tokens_left(wallet), before + 8);
     }
     // Who is content with less gets what was promised.
-    let patient = Wish {
+    let patient = ContractOptions {
         service: Some(ServiceTerms {
             start_within_ms: usual.start_within_ms + 1,
         }),
         ..wish(BatchSize::Calls8)
     };
     let offered = market.propose_to_buy(&querier, &patient).await;
-    assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
+    assert!(matches!(offered, ProposalOutcome::Signed(_)), "{offered:?}");
     assert_eq!(market.contracts().await, (3, 3));
 }
 
@@ -226,7 +226,10 @@ async fn work_is_done_where_it_is_asked_for() {
     let offered = querier
         .contract(&endpoint, &wish, LONG, |_| true, note)
         .await;
-    assert!(matches!(offered, Ok(Offered::Signed(_))), "{offered:?}");
+    assert!(
+        matches!(offered, Ok(ProposalOutcome::Signed(_))),
+        "{offered:?}"
+    );
     assert_eq!(efforts, [3], "once, and not for the confirmation");
     let least = work::sending_time(3, Duration::ZERO);
     assert!(
@@ -320,7 +323,7 @@ pub(crate) fn with_work(effort: u8) -> ProviderConfig {
     config
 }
 
-fn fresh_proposal(welcome: &Welcome) -> SealedContractRequest {
+fn fresh_proposal(welcome: &VerifiedGreeting) -> SealedContractRequest {
     let (proposal, _) = draw_up(&welcome.advert, BatchSize::Calls8, seed());
     let request = ContractRequest::Propose(Box::new(proposal));
     SealedContractRequest::seal(&welcome.sealing, &request, &mut os_rng()).expect("seals")
@@ -337,7 +340,7 @@ async fn an_invitation_is_needed_where_it_is_asked_for() {
     let market = Market::with(config).await;
     let querier = market.customer("anne");
     let endpoint = market.endpoint();
-    let with = |secret: Option<&[u8]>| Wish {
+    let with = |secret: Option<&[u8]>| ContractOptions {
         invitation: secret.map(|secret| secret.to_vec().into()),
         ..wish(BatchSize::Calls8)
     };
@@ -355,7 +358,7 @@ async fn an_invitation_is_needed_where_it_is_asked_for() {
     };
     assert_eq!(market.contracts().await, (0, 0));
     let offered = market.propose_to_buy(&querier, &with(Some(SECRET))).await;
-    let Offered::Signed(contract) = offered else {
+    let ProposalOutcome::Signed(contract) = offered else {
         panic!("{offered:?}");
     };
     let payment = contract.contract.payment;
@@ -374,7 +377,7 @@ async fn an_invitation_is_good_for_its_contract_only() {
     config.contracts.invitations = vec![SECRET.to_vec().into()];
     let market = Market::with(config).await;
     let (_, welcome) = market.greet().await;
-    let invited = Wish {
+    let invited = ContractOptions {
         invitation: Some(SECRET.to_vec().into()),
         ..wish(BatchSize::Calls8)
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dlambda_crypto::seal::SealedCall;
-use dlambda_privacy::exchange::Welcome;
+use dlambda_privacy::exchange::VerifiedGreeting;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{LONG, World};
 
-fn sealed(welcome: &Welcome) -> SealedCall {
+fn sealed(welcome: &VerifiedGreeting) -> SealedCall {
     let request = Request {
         function: FunctionSource::Known(FunctionId::of(b"whatever")),
         args: vec![],

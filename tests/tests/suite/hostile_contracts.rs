@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlambda_crypto::negotiation::{Negotiation, Step, Wish, confirmation, invitation};
+use dlambda_crypto::negotiation::{ContractOptions, Negotiation, Step, confirmation, invitation};
 use dlambda_crypto::seal::SealedContractRequest;
 use dlambda_crypto::work;
-use dlambda_privacy::exchange::{Welcome, acknowledge, exchange_contract};
+use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, Advert, BatchSize, CallEnvelope, CallHeader, Contract, ContractAnswer,
@@ -44,15 +44,15 @@ fn in_frame(body: Vec<u8>) -> Frame {
     Frame::new(FrameKind::Contract, body).expect("within limits")
 }
 
-fn sealed(welcome: &Welcome, request: &ContractRequest) -> SealedContractRequest {
+fn sealed(welcome: &VerifiedGreeting, request: &ContractRequest) -> SealedContractRequest {
     SealedContractRequest::seal(&welcome.sealing, request, &mut os_rng()).expect("seals")
 }
 
-fn proposal(welcome: &Welcome, calls: BatchSize) -> Proposal {
+fn proposal(welcome: &VerifiedGreeting, calls: BatchSize) -> Proposal {
     draw_up(&welcome.advert, calls, seed()).0
 }
 
-fn sealed_proposal(welcome: &Welcome) -> SealedContractRequest {
+fn sealed_proposal(welcome: &VerifiedGreeting) -> SealedContractRequest {
     let proposal = proposal(welcome, BatchSize::Calls8);
     sealed(welcome, &ContractRequest::Propose(Box::new(proposal)))
 }

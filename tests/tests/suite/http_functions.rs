@@ -1,7 +1,7 @@
 //! `wasi:http` handlers, unchanged: a request goes in, a response comes out, and nothing is added on the way.
 
 use bytes::Bytes;
-use dlambda_client::{Answer, Call, CallError};
+use dlambda_client::{Call, CallError, Output};
 use dlambda_executor::{
     Abi, Executor, ExecutorError, Function, HttpRequest, HttpResponse, Invocation, Limits, Outcome,
     Status,
@@ -252,7 +252,7 @@ fn on_the_wire(http: &HttpRequest) -> dlambda_proto::HttpRequest {
         })
 }
 
-async fn ask(world: &World, call: Call) -> Result<Answer, CallError> {
+async fn ask(world: &World, call: Call) -> Result<Output, CallError> {
     world.querier().call(&call, LONG, |_| {}).await
 }
 

@@ -118,14 +118,14 @@ async fn live(world: &NymWorld, name: &str, inputs: Vec<String>) -> u32 {
     let mut attempts = 0;
     for input in inputs {
         let expected = input.to_ascii_uppercase();
-        let ended = querier.perform(&world.call(input), LONG, |_| {}).await;
+        let ended = querier.call_outcome(&world.call(input), LONG, |_| {}).await;
         let ended = ended.expect("a reply");
         assert!(ended.receipt.is_some(), "it was verified");
         attempts += ended.attempts;
-        let answer = ended.into_answer().expect("an answer");
+        let answer = ended.into_output().expect("an answer");
         assert_eq!(answer.stdout, expected.as_bytes());
     }
-    querier.settle().await;
+    querier.flush_acks().await;
     attempts
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Call, CallError, Ended, FunctionName, Querier};
+use dlambda_client::{Call, CallError, CallOutcome, FunctionName, Querier};
 use dlambda_proto::{Endpoint, ErrorKind, HasKind as _};
 use dlambda_provider::ProviderConfig;
 use dlambda_tests::mixnet::{Mixnet, MixnetOptions, Traffic, helpers};
@@ -39,12 +39,12 @@ fn slow_call(endpoint: Endpoint) -> Call {
 
 /// The provider has the function and has compiled it.
 async fn warm_up(querier: &Querier, call: &Call) {
-    let warm = querier.perform(call, MINUTES, |_| {}).await;
-    assert!(warm.expect("a reply").into_answer().is_ok());
+    let warm = querier.call_outcome(call, MINUTES, |_| {}).await;
+    assert!(warm.expect("a reply").into_output().is_ok());
 }
 
-async fn perform(querier: &Querier, call: &Call) -> Ended {
-    let performed = Box::pin(querier.perform(call, MINUTES, |_| {})).await;
+async fn perform(querier: &Querier, call: &Call) -> CallOutcome {
+    let performed = Box::pin(querier.call_outcome(call, MINUTES, |_| {})).await;
     performed.expect("a reply all the same")
 }
 
@@ -60,10 +60,10 @@ async fn gateways_that_restart_in_mid_call_cost_no_answer() {
     };
     let (ended, ()) = tokio::join!(perform(&querier, &call), restarting);
     println!("answered after {} attempts", ended.attempts);
-    assert!(ended.into_answer().is_ok());
+    assert!(ended.into_output().is_ok());
     // And so is what comes afterwards.
     let next = perform(&querier, &world.call("still there?")).await;
-    assert_eq!(next.into_answer().expect("well").stdout, b"STILL THERE?");
+    assert_eq!(next.into_output().expect("well").stdout, b"STILL THERE?");
     world.close().await;
 }
 
@@ -89,7 +89,7 @@ async fn calls_get_through_though_a_tenth_is_lost_at_every_hop() {
     let querier = world.caller("caller").await;
     for call in 0..6 {
         let ended = perform(&querier, &world.call(format!("call {call}"))).await;
-        let answer = ended.into_answer().expect("an answer");
+        let answer = ended.into_output().expect("an answer");
         assert_eq!(answer.stdout, format!("CALL {call}").as_bytes());
     }
     let counters = world.mixnet.counters().await.expect("counters");
@@ -111,7 +111,7 @@ async fn a_caller_whose_helper_is_killed_gets_its_answer_by_another() {
     assert_eq!(own.len(), 1);
     let ended = perform_and_kill(&querier, &call, own[0]).await;
     assert_eq!(ended.attempts, 2, "one retry, by a fresh client");
-    assert!(ended.into_answer().is_ok());
+    assert!(ended.into_output().is_ok());
     world.close().await;
 }
 
@@ -124,7 +124,7 @@ async fn a_provider_whose_helper_is_killed_comes_back_at_its_address() {
     warm_up(&querier, &call).await;
     let ended = perform_and_kill(&querier, &call, own).await;
     assert_eq!(ended.attempts, 2, "what was underway is made again");
-    assert!(ended.into_answer().is_ok());
+    assert!(ended.into_output().is_ok());
     world.close().await;
 }
 
@@ -139,7 +139,7 @@ async fn the_providers_helper() -> u32 {
 }
 
 /// A call during which a helper is killed.
-async fn perform_and_kill(querier: &Querier, call: &Call, helper: u32) -> Ended {
+async fn perform_and_kill(querier: &Querier, call: &Call, helper: u32) -> CallOutcome {
     let killing = async {
         sleep(UNDERWAY).await;
         let pid = Pid::from_raw(helper.cast_signed()).expect("a process");
@@ -160,7 +160,7 @@ async fn what_came_while_the_provider_was_down_is_answered() {
     };
     let (ended, ()) = tokio::join!(perform(&querier, &call), restarting);
     assert_eq!(ended.attempts, 1, "its first message was waiting");
-    let answer = ended.into_answer().expect("an answer");
+    let answer = ended.into_output().expect("an answer");
     assert_eq!(answer.stdout, b"KNOCK KNOCK");
     world.close().await;
 }
@@ -171,23 +171,23 @@ async fn a_mebibyte_comes_back_and_more_than_a_session_carries_is_refused() {
     let querier = world.caller("caller").await;
     let large = "large".parse().expect("a plan");
     let call = world.call(vec![b'x'; 1 << 20]).plan(large);
-    let answer = perform(&querier, &call).await.into_answer();
+    let answer = perform(&querier, &call).await.into_output();
     assert!(answer.expect("an answer").stdout == vec![b'X'; 1 << 20]);
 
     let question = world
         .call(vec![b'x'; 5 << 20])
         .plan("large".parse().expect("a plan"));
-    let refused = querier.perform(&question, MINUTES, |_| {}).await;
+    let refused = querier.call_outcome(&question, MINUTES, |_| {}).await;
     assert_refused(refused, "larger than");
 
     let five = Call::new(world.endpoint, FunctionName::Wasm(five_mebibytes()));
     let five = five.plan("large".parse().expect("a plan"));
-    let refused = querier.perform(&five, MINUTES, |_| {}).await;
+    let refused = querier.call_outcome(&five, MINUTES, |_| {}).await;
     assert_refused(refused, "larger than");
     world.close().await;
 }
 
-fn assert_refused(result: Result<Ended, CallError>, words: &str) {
+fn assert_refused(result: Result<CallOutcome, CallError>, words: &str) {
     let Err(error) = result else {
         panic!("it was answered");
     };

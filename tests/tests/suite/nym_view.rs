@@ -36,7 +36,7 @@ async fn calls_of_one_caller_share_nothing_not_even_a_sender_tag() {
         let answer = querier.call(&call, LONG, |_| {}).await.expect("an answer");
         assert_eq!(answer.attempts, 1, "an attempt has a client of its own");
     }
-    querier.settle().await;
+    querier.flush_acks().await;
     let records = world.provider().recorder.wait_for(CALLS).await;
     for record in &records {
         // A tag and a session's name is all that is known of a caller.

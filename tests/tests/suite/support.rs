@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Answer, Call, CallError, FunctionName, Querier, Wallet};
+use dlambda_client::{Call, CallError, FunctionName, Output, Querier, Wallet};
 use dlambda_privacy::clock::{Clock, FakeClock};
-use dlambda_privacy::exchange::{Welcome, receive_greeting};
+use dlambda_privacy::exchange::{VerifiedGreeting, receive_greeting};
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Service, Transport};
 use dlambda_proto::{Endpoint, UnixSeconds};
@@ -71,13 +71,13 @@ impl World {
         &self,
         function: FunctionName,
         input: &[u8],
-    ) -> Result<Answer, CallError> {
+    ) -> Result<Output, CallError> {
         let call = Call::new(self.endpoint(), function).input(input);
         self.querier().call(&call, LONG, |_| {}).await
     }
 
     /// A stream to the provider, its greeting read: for callers that break rules.
-    pub(crate) async fn open(&self) -> (BoxStream, Welcome) {
+    pub(crate) async fn open(&self) -> (BoxStream, VerifiedGreeting) {
         let mut stream = self.dial().await;
         let welcome = receive_greeting(&mut *stream, &self.endpoint(), self.clock.now(), LONG)
             .await

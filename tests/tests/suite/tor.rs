@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Call, FunctionName, Querier};
+use dlambda_client::{Call, FunctionName, Progress, Querier};
 use dlambda_privacy::clock::SystemClock;
 use dlambda_privacy::os_rng;
 use dlambda_provider::ProviderConfig;
@@ -15,6 +15,7 @@ use dlambda_tests::testnet::{Testnet, TestnetConfig};
 use dlambda_tests::tor::participant;
 use rand_core::Rng as _;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::support::{LONG, alias, functions};
 use crate::unlinkable::provider_view;
@@ -153,12 +154,20 @@ async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
         .expect("an answer");
     // Which relays a circuit uses is not for us to know: kill one after the
     // other until one was in use.
-    for name in far_relays(&testnet) {
+    let relays = far_relays(&testnet);
+    for name in relays.iter().chain(&relays).chain(&relays) {
         let querier = &world.querier;
-        let running = querier.call(&call, minutes, |_| {});
+        let sent = Notify::new();
+        let running = querier.call(&call, minutes, |progress| {
+            if matches!(progress, Progress::Running { .. }) {
+                sent.notify_one();
+            }
+        });
         let kill = async {
-            tokio::time::sleep(Duration::from_millis(1500)).await;
-            testnet.kill_node(&name).expect("was running");
+            // The function sleeps for six seconds.
+            sent.notified().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            testnet.kill_node(name).expect("was running");
         };
         let (answer, ()) = tokio::join!(Box::pin(running), kill);
         let answer = answer.expect("an answer all the same");
@@ -166,7 +175,7 @@ async fn a_relay_killed_in_mid_call_costs_a_circuit_and_no_answer() {
             testnet.down().await;
             return;
         }
-        testnet.restart_node(&name).await.expect("comes back");
+        testnet.restart_node(name).await.expect("comes back");
     }
     panic!("no relay that was killed was in use");
 }

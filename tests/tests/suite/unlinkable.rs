@@ -6,7 +6,7 @@ use std::collections::HashSet;
 
 use dlambda_client::Call;
 use dlambda_crypto::seal::SealedCall;
-use dlambda_privacy::exchange::{Welcome, exchange};
+use dlambda_privacy::exchange::{VerifiedGreeting, exchange};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::wire::write_frame;
 use dlambda_proto::{FunctionSource, Request};
@@ -45,7 +45,7 @@ struct Leak<'a> {
 }
 
 impl Leak<'_> {
-    fn seal(&self, welcome: &Welcome, rng: &mut impl CryptoRng) -> SealedCall {
+    fn seal(&self, welcome: &VerifiedGreeting, rng: &mut impl CryptoRng) -> SealedCall {
         let mut input = vec![0; 64];
         os_rng().fill_bytes(&mut input);
         let request = Request {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Call, CallError, Corpus, Ended, FunctionName, Querier, waits};
+use dlambda_client::{Call, CallError, CallOutcome, Corpus, FunctionName, Querier, waits};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
     Endpoint, ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
@@ -76,7 +76,7 @@ pub(crate) async fn run(
         }
     }
     drop(spinner);
-    querier.settle().await;
+    querier.flush_acks().await;
     conclude(&tally, &args, format)
 }
 
@@ -96,7 +96,7 @@ async fn audit(
     if let Some(plan) = &args.plan {
         call = call.plan(plan.clone());
     }
-    let ended = match querier.perform(&call, common.max_time, |_| {}).await {
+    let ended = match querier.call_outcome(&call, common.max_time, |_| {}).await {
         Ok(ended) => ended,
         Err(CallError::Equivocation(proof)) => {
             let evidence = Evidence::Equivocation(*proof);
@@ -110,7 +110,7 @@ async fn audit(
         Err(error) => return Err(error.into()),
     };
     if ended.refused_a_good_token {
-        return Err(ended.into_answer().map_or_else(Into::into, |_| {
+        return Err(ended.into_output().map_or_else(Into::into, |_| {
             Report::new(ErrorKind::Bug, "a call that was refused was answered")
         }));
     }
@@ -132,7 +132,7 @@ async fn audit(
 }
 
 /// What would prove fraud, if the answer was wrong.
-fn proof(ended: &Ended, sample: Sample) -> Option<Evidence> {
+fn proof(ended: &CallOutcome, sample: Sample) -> Option<Evidence> {
     Some(Evidence::Fraud(Box::new(FraudProof {
         evidence: ended.evidence.clone()?,
         request: Request {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use dlambda_client::{ContractError, ContractProgress, Offered, Querier};
-use dlambda_crypto::negotiation::{Counter, Wish};
+use dlambda_client::{ContractError, ContractProgress, ProposalOutcome, Querier};
+use dlambda_crypto::negotiation::{ContractOptions, Counter};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_proto::{
     Contract, Endpoint, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
@@ -47,14 +47,14 @@ pub(crate) async fn run(
             Some(seen)
         };
         match propose(&querier, &provider, agreed.as_ref(), &wish, common).await {
-            Ok(Offered::Signed(contract)) => {
+            Ok(ProposalOutcome::Signed(contract)) => {
                 let within = args.second_look_within;
                 let looked = look_again(&querier, &provider, within, common).await;
                 conclude(&querier, &contract, format);
                 looked?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Ok(Offered::Countered(counter)) => wish = accept(wish, &counter, args.yes)?,
+            Ok(ProposalOutcome::Countered(counter)) => wish = accept(wish, &counter, args.yes)?,
             Err(ContractError::Declined) => say("the provider's terms have changed meanwhile"),
             Err(error) => return Err(report(error)),
             Ok(_) => return Err(strange_end()),
@@ -70,7 +70,7 @@ fn strange_end() -> Report {
 async fn look(
     querier: &Querier,
     provider: &Endpoint,
-    wish: &Wish,
+    wish: &ContractOptions,
     common: &Common,
 ) -> Result<Contract, Report> {
     let spinner = Spinner::new(common.quiet);
@@ -94,9 +94,9 @@ async fn propose(
     querier: &Querier,
     provider: &Endpoint,
     agreed: Option<&Contract>,
-    wish: &Wish,
+    wish: &ContractOptions,
     common: &Common,
-) -> Result<Offered, ContractError> {
+) -> Result<ProposalOutcome, ContractError> {
     let spinner = Spinner::new(common.quiet);
     let agree = |contract: &Contract| match agreed {
         Some(agreed) => is_as_agreed(contract, agreed),
@@ -148,8 +148,8 @@ async fn look_again(
     Ok(())
 }
 
-fn wish(args: &ContractArgs) -> Result<Wish, Report> {
-    Ok(Wish {
+fn wish(args: &ContractArgs) -> Result<ContractOptions, Report> {
+    Ok(ContractOptions {
         plan: args.plan.clone(),
         calls: args.calls,
         service: args
@@ -180,7 +180,7 @@ fn asks(question: &str) -> bool {
 }
 
 /// What the provider would do instead; taken only by whoever is asked.
-fn accept(wish: Wish, counter: &Counter, yes: bool) -> Result<Wish, Report> {
+fn accept(wish: ContractOptions, counter: &Counter, yes: bool) -> Result<ContractOptions, Report> {
     let offer = format!(
         "{}; it would agree to {} calls, each started within {} ms",
         counter.reason,
@@ -195,7 +195,7 @@ fn accept(wish: Wish, counter: &Counter, yes: bool) -> Result<Wish, Report> {
     if !asks("Propose that?") {
         return Err(report(ContractError::Declined));
     }
-    Ok(Wish {
+    Ok(ContractOptions {
         calls: counter.calls,
         service: Some(counter.service),
         ..wish

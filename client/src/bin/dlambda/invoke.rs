@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dlambda_client::{
-    Answer, Call, CallError, Ended, FunctionName, Progress, Querier, Unconcluded,
+    Call, CallError, CallOutcome, FunctionName, Output, PendingAck, Progress, Querier,
 };
 use dlambda_privacy::clock::SystemClock;
 use dlambda_proto::{
@@ -55,7 +55,7 @@ pub(crate) async fn run(
         Err(error) => (Err(error), None),
     };
     let evidence = ended.as_ref().ok().and_then(|ended| ended.evidence.clone());
-    let outcome = ended.and_then(Ended::into_answer);
+    let outcome = ended.and_then(CallOutcome::into_output);
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, bootstrap))?;
     }
@@ -70,9 +70,9 @@ pub(crate) async fn run(
     let code = finish(outcome, &args.http, format);
     // Only when the output is out can it not be lost any more. Nobody waits for this but the shell.
     if let (Some(held), Ok(_)) = (held, &code) {
-        querier.conclude(held).await;
+        querier.acknowledge(held).await;
     }
-    querier.settle().await;
+    querier.flush_acks().await;
     if args.auto_contract {
         wallet::refill_later(common, &wallet, &provider);
     }
@@ -89,10 +89,10 @@ async fn perform(
     args: &InvokeArgs,
     max_time: Duration,
     spinner: &Spinner,
-) -> Result<(Ended, Unconcluded), CallError> {
+) -> Result<(CallOutcome, PendingAck), CallError> {
     let started = Instant::now();
     let ended = querier
-        .perform_held(call, max_time, |step| spinner.say(words(step)))
+        .call_unacknowledged(call, max_time, |step| spinner.say(words(step)))
         .await;
     let Err(CallError::NoToken(plan)) = &ended else {
         return ended;
@@ -127,7 +127,7 @@ async fn perform(
     }
     tokio::time::sleep(wait - first).await;
     querier
-        .perform_held(call, left(started), |step| spinner.say(words(step)))
+        .call_unacknowledged(call, left(started), |step| spinner.say(words(step)))
         .await
 }
 
@@ -186,7 +186,7 @@ fn words(step: Progress) -> String {
 }
 
 fn finish(
-    outcome: Result<Answer, CallError>,
+    outcome: Result<Output, CallError>,
     http: &HttpArgs,
     format: Format,
 ) -> Result<ExitCode, Report> {
@@ -253,7 +253,7 @@ fn advise(error: CallError) -> Report {
     }
 }
 
-fn report(outcome: &Result<Answer, CallError>, bootstrap: Duration) -> Value {
+fn report(outcome: &Result<Output, CallError>, bootstrap: Duration) -> Value {
     let bootstrap_ms = millis(bootstrap);
     let answer = match outcome {
         Ok(answer) => answer,

@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use dlambda_client::wallet::{ContractStage, Listing};
-use dlambda_client::{Looked, Offered, Querier, Settled, Wallet};
-use dlambda_crypto::negotiation::Wish;
+use dlambda_client::{Looked, ProposalOutcome, Querier, RecoveryReport, Wallet};
+use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{BatchSize, Contract, Endpoint, PlanName, Report, UnixSeconds};
@@ -54,10 +54,10 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
     let open = open.unwrap_or_else(|_| Ok(Vec::new()))?;
     let mut looked = Looked::default();
     let settled = if open.is_empty() {
-        Settled::default()
+        RecoveryReport::default()
     } else {
         let querier = home::querier(common, &open).await?;
-        let settled = Box::pin(querier.settle_contracts(common.max_time)).await?;
+        let settled = Box::pin(querier.recover(common.max_time)).await?;
         looked = look_again(&querier, common.max_time).await?;
         settled
     };
@@ -163,7 +163,7 @@ pub(crate) async fn buy(
     calls: BatchSize,
     max_time: Duration,
 ) -> Result<(), Report> {
-    let wish = Wish {
+    let wish = ContractOptions {
         plan,
         calls,
         service: None,
@@ -173,8 +173,8 @@ pub(crate) async fn buy(
     let gratis = |contract: &Contract| contract.payment.total == 0;
     let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
     match offered.await.map_err(crate::contract::report)? {
-        Offered::Countered(counter) if counter.calls < calls => {
-            let wish = Wish {
+        ProposalOutcome::Countered(counter) if counter.calls < calls => {
+            let wish = ContractOptions {
                 calls: counter.calls,
                 service: Some(counter.service),
                 ..wish

@@ -226,7 +226,7 @@ fn only_what_is_expired_and_not_in_use_is_forgotten() {
     let left = || wallet.contracts(NOW).expect("lists").contracts.len();
     assert_eq!((forget(1_999), left()), (0, 4));
 
-    let taking = Taking {
+    let taking = TokenQuery {
         valid_at: UnixSeconds(1_999),
         ..call(1)
     };

@@ -214,8 +214,8 @@ fn debug_output_says_nothing() {
     );
     let scrubbed = [
         "Wallet",
-        "HeldToken",
-        "Taking",
+        "ReservedToken",
+        "TokenQuery",
         "Draft",
         "Listing",
         "ContractSummary",

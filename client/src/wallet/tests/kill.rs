@@ -36,7 +36,7 @@ fn random_call() -> u8 {
     u8::try_from(below(CALLS)).expect("few")
 }
 
-fn live_through(held: HeldToken, journal: &Path) {
+fn live_through(held: ReservedToken, journal: &Path) {
     let event = |what: &str| {
         let nonce = hex::encode(held.token().nonce);
         let seed = hex::encode(held.seed());
@@ -187,7 +187,7 @@ fn account_for_all(wallet: &Wallet, seen: &Seen) {
     let [fresh, in_use, interrupted, spent] = counts(wallet);
     assert_eq!(in_use, 0);
     assert_eq!(fresh + interrupted + spent, usize::from(TOKENS.calls()));
-    let mut held: HashMap<String, HeldToken> = HashMap::new();
+    let mut held: HashMap<String, ReservedToken> = HashMap::new();
     for number in 0..u8::try_from(CALLS).expect("few") {
         while let Some(again) = wallet.take(&call(number)).expect("takes") {
             if !again.resumed() {

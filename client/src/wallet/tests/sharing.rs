@@ -13,7 +13,7 @@ fn wallets_go_anywhere() {
     fn is_free<T: Clone + Send + Sync + 'static>() {}
     is_free::<Wallet>();
     fn is_sent<T: Send + Sync + 'static>() {}
-    is_sent::<HeldToken>();
+    is_sent::<ReservedToken>();
     is_sent::<WalletError>();
 }
 
@@ -44,7 +44,7 @@ fn a_hundred_threads_of_eight_wallets_get_a_token_each() {
         .collect();
     let nonces: HashSet<_> = held.iter().map(|held| held.token().nonce).collect();
     assert_eq!(nonces.len(), 100);
-    assert!(!held.iter().any(HeldToken::resumed));
+    assert!(!held.iter().any(ReservedToken::resumed));
     assert_eq!(counts(&wallets[0]), [28, 100, 0, 0]);
     let threads: Vec<_> = held
         .into_iter()
@@ -119,7 +119,7 @@ fn a_token_is_in_use_for_others_as_long_as_its_wallet_lives() {
     drop(held);
     assert_eq!(counts(&ours), [6, 0, 2, 0]);
     let again: Vec<_> = (0..2).map(|_| take(&ours, 1)).collect();
-    assert!(again.iter().all(HeldToken::resumed));
+    assert!(again.iter().all(ReservedToken::resumed));
     assert!(
         again
             .iter()

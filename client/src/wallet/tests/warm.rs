@@ -107,40 +107,40 @@ fn an_interrupted_token_is_for_its_endpoint_plan_and_time_only() {
     }
     .buy(&wallet);
     drop(take(&wallet, 1));
-    let resumed = |taking: Taking| {
+    let resumed = |taking: TokenQuery| {
         let held = wallet.take(&taking).expect("takes")?;
         Some((held.resumed(), held.release().expect("releases")).0)
     };
     assert_eq!(
-        resumed(Taking {
+        resumed(TokenQuery {
             plan: Some(plan(1)),
             ..call(1)
         }),
         Some(false)
     );
     assert_eq!(
-        resumed(Taking {
+        resumed(TokenQuery {
             endpoint: endpoint(2),
             ..call(1)
         }),
         Some(false)
     );
     assert_eq!(
-        resumed(Taking {
+        resumed(TokenQuery {
             valid_at: UnixSeconds(2_000),
             ..call(1)
         }),
         None
     );
     assert_eq!(
-        resumed(Taking {
+        resumed(TokenQuery {
             valid_at: UnixSeconds(999),
             ..call(1)
         }),
         None
     );
     assert_eq!(
-        resumed(Taking {
+        resumed(TokenQuery {
             plan: Some(plan(0)),
             ..call(1)
         }),
@@ -155,7 +155,7 @@ fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
     let wallet = place.open();
     USUAL.buy(&wallet);
     let token = take(&wallet, 1).token();
-    let later = |seconds, resuming| Taking {
+    let later = |seconds, resuming| TokenQuery {
         now: NOW.plus(seconds),
         resuming,
         ..call(1)
@@ -173,7 +173,7 @@ fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
         assert_eq!(resumed(seconds, Resuming::Soon), Some((false, false)));
         assert_eq!(resumed(seconds, Resuming::AtAnyTime), Some((true, true)));
     }
-    let set_back = Taking {
+    let set_back = TokenQuery {
         now: UnixSeconds(NOW.0 - ANSWER_KEPT_SECONDS),
         ..call(1)
     };
@@ -189,7 +189,7 @@ fn only_the_interrupted_call_can_be_taken_up_on_request() {
     let place = Place::new();
     let wallet = place.open();
     USUAL.buy(&wallet);
-    let asked = |number| Taking {
+    let asked = |number| TokenQuery {
         resuming: Resuming::AtAnyTime,
         ..call(number)
     };

@@ -17,7 +17,7 @@ use crate::tokens::{
 
 /// What a caller wants.
 #[derive(Clone, Debug)]
-pub struct Wish {
+pub struct ContractOptions {
     /// The plan; without one, the provider's first.
     pub plan: Option<PlanName>,
     /// How many calls.
@@ -86,7 +86,7 @@ impl Negotiation {
     /// [`NegotiationError::Unavailable`] if the advert rules the wish out.
     pub fn begin(
         advert: &Advert,
-        wish: &Wish,
+        wish: &ContractOptions,
         seed: Zeroizing<[u8; 32]>,
     ) -> Result<Self, NegotiationError> {
         let contract = draw_up(advert, wish, &seed)?;
@@ -246,7 +246,7 @@ pub fn confirmation(contract: &SignedContract) -> ContractRequest {
 
 fn draw_up(
     advert: &Advert,
-    wish: &Wish,
+    wish: &ContractOptions,
     seed: &Zeroizing<[u8; 32]>,
 ) -> Result<Contract, NegotiationError> {
     let unavailable = |why| Err(NegotiationError::Unavailable(why));

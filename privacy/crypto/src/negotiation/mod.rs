@@ -23,5 +23,5 @@ mod provider;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Agreement, Counter, Negotiation, Proposed, Step, Wish, confirmation};
+pub use client::{Agreement, ContractOptions, Counter, Negotiation, Proposed, Step, confirmation};
 pub use provider::{Issuers, Terms, consider, grant, invitation, is_confirmed};

@@ -45,8 +45,8 @@ fn shop() -> Shop {
     }
 }
 
-fn wish() -> Wish {
-    Wish {
+fn wish() -> ContractOptions {
+    ContractOptions {
         plan: None,
         calls: BatchSize::Calls8,
         service: None,
@@ -59,7 +59,7 @@ fn seed(byte: u8) -> Zeroizing<[u8; 32]> {
     Zeroizing::new([byte; 32])
 }
 
-fn propose(shop: &Shop, wish: &Wish) -> (Proposal, Proposed) {
+fn propose(shop: &Shop, wish: &ContractOptions) -> (Proposal, Proposed) {
     let negotiation = Negotiation::begin(&shop.advert, wish, seed(4)).expect("possible");
     negotiation.propose().expect("good keys")
 }
@@ -135,11 +135,11 @@ fn a_token_is_in_no_message_of_its_contract() {
 #[test]
 fn a_provider_that_asks_for_less_is_heard_and_one_that_gives_less_is_not() {
     let shop = shop();
-    let many = Wish {
+    let many = ContractOptions {
         calls: BatchSize::Calls128,
         ..wish()
     };
-    let soon = Wish {
+    let soon = ContractOptions {
         service: Some(ServiceTerms { start_within_ms: 1 }),
         ..wish()
     };
@@ -154,7 +154,7 @@ fn a_provider_that_asks_for_less_is_heard_and_one_that_gives_less_is_not() {
         };
         assert_eq!((counter.reason, counter.calls), (reason, calls));
         // What it says it would do, it does.
-        let accepted = Wish {
+        let accepted = ContractOptions {
             calls: counter.calls,
             service: Some(counter.service),
             ..wish
@@ -170,7 +170,7 @@ fn invitations_are_for_those_who_have_one() {
     shop.advert.admission = Admission::Invite;
     shop.advert.plans[0].price = 7;
     assert!(Negotiation::begin(&shop.advert, &wish(), seed(4)).is_err());
-    let with = |secret: &[u8]| Wish {
+    let with = |secret: &[u8]| ContractOptions {
         invitation: Some(Zeroizing::new(secret.to_vec())),
         ..wish()
     };

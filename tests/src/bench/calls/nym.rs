@@ -107,7 +107,7 @@ async fn calls(
             large_call(&caller, &provider, title, report).await?;
         }
     }
-    caller.settle().await;
+    caller.flush_acks().await;
     provider.stop().await?;
     Ok(())
 }

@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::wallet::{Draft, Resuming, Taking};
-use dlambda_client::{Call, ContractProgress, Offered, Querier, Wallet};
-use dlambda_crypto::negotiation::{Negotiation, Wish};
+use dlambda_client::wallet::{Draft, Resuming, TokenQuery};
+use dlambda_client::{Call, ContractProgress, ProposalOutcome, Querier, Wallet};
+use dlambda_crypto::negotiation::{ContractOptions, Negotiation};
 use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::exchange::{
-    Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
+    VerifiedGreeting, acknowledge, exchange, exchange_contract, receive_greeting,
 };
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{BoxStream, Service, Transport};
@@ -49,7 +49,7 @@ impl Customer {
         let wallet = Wallet::open(wallet).expect("a wallet");
         let querier = Querier::new(Arc::clone(&transport), Arc::clone(&clock));
         let querier = querier.with_wallet(wallet.clone());
-        let wish = Wish {
+        let wish = ContractOptions {
             plan: None,
             calls: BatchSize::Calls32,
             service: None,
@@ -63,7 +63,7 @@ impl Customer {
             }
         };
         let offered = querier.contract(&endpoint, &wish, LONG, |_| true, look);
-        let Offered::Signed(contract) = Box::pin(offered).await.expect("an answer") else {
+        let ProposalOutcome::Signed(contract) = Box::pin(offered).await.expect("an answer") else {
             panic!("countered");
         };
         skip_second_look(&wallet);
@@ -97,7 +97,7 @@ impl Customer {
         acknowledge(stream).await;
     }
 
-    async fn greet(&self) -> (BoxStream, Welcome) {
+    async fn greet(&self) -> (BoxStream, VerifiedGreeting) {
         // A circuit may fail.
         for _ in 0..3 {
             let Ok(dialled) = self.transport.dial(&self.endpoint, Service::Calls).await else {
@@ -136,7 +136,7 @@ impl Customer {
         let advert = &welcome.advert;
         let mut call = [0; 32];
         os_rng().fill_bytes(&mut call);
-        let taking = Taking {
+        let taking = TokenQuery {
             endpoint: self.endpoint,
             plan: None,
             provider: None,

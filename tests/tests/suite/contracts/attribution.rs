@@ -6,13 +6,13 @@ use std::ops::{Add, Mul};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::wallet::{Resuming, Taking};
-use dlambda_client::{Call, CallError, ContractError, Offered, Querier, Wallet};
+use dlambda_client::wallet::{Resuming, TokenQuery};
+use dlambda_client::{Call, CallError, ContractError, ProposalOutcome, Querier, Wallet};
 use dlambda_crypto::negotiation::{Issuers, grant};
 use dlambda_crypto::seal::{EpochSecret, SealedCall};
 use dlambda_executor::Isolation;
 use dlambda_privacy::clock::{Clock as _, FakeClock};
-use dlambda_privacy::exchange::{Welcome, exchange, receive_greeting};
+use dlambda_privacy::exchange::{VerifiedGreeting, exchange, receive_greeting};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Listener, Service, Transport as _};
@@ -172,7 +172,7 @@ impl Tagger {
         let (endpoint, wish) = (self.endpoint(), wish(BatchSize::Calls8));
         let buying = customer.contract(&endpoint, &wish, LONG, |_| true, |_| {});
         let (bought, _) = tokio::join!(buying, self.serve(face));
-        assert!(matches!(bought?, Offered::Signed(_)));
+        assert!(matches!(bought?, ProposalOutcome::Signed(_)));
         skip_second_look(customer.wallet().expect("a wallet"));
         Ok(())
     }
@@ -198,7 +198,7 @@ impl Tagger {
             let now = self.clock.now();
             let greeted = receive_greeting(&mut *stream, &endpoint, now, LONG).await;
             let welcome = greeted.expect("a greeting");
-            let taking = Taking {
+            let taking = TokenQuery {
                 endpoint,
                 plan: None,
                 provider: None,
@@ -335,7 +335,10 @@ async fn a_second_look_that_sees_other_keys_keeps_the_tokens_back() {
     let customer = provider.customer("xenia");
     let buying = customer.contract(&endpoint, &wish, LONG, |_| true, |_| {});
     let (bought, _) = tokio::join!(buying, provider.serve(&marked));
-    assert!(matches!(bought, Ok(Offered::Signed(_))), "{bought:?}");
+    assert!(
+        matches!(bought, Ok(ProposalOutcome::Signed(_))),
+        "{bought:?}"
+    );
     // Not even to the keys that they were bought under.
     let (error, token) = provider.call(&marked, &customer).await;
     assert!(matches!(error, CallError::Unchecked(_)), "{error}");
@@ -379,7 +382,7 @@ async fn tokens_are_spent_after_a_second_look_which_sends_nothing() {
     assert_eq!((looked.checked, looked.left, looked.unlisted), (1, 0, 0));
     let called = anne.call(&market.call("paid"), LONG, |_| {}).await;
     assert_eq!(called.expect("an answer").stdout, b"PAID");
-    anne.settle().await;
+    anne.flush_acks().await;
     let records = market.records(4).await;
     assert!(records.iter().filter(|it| it.received.is_empty()).count() == 2);
 }
@@ -457,7 +460,10 @@ async fn the_same_advert_under_another_signature_ends_no_call_and_convicts_nobod
         let (endpoint, wish) = (provider.endpoint(), wish(BatchSize::Calls8));
         let buying = customer.contract(&endpoint, &wish, LONG, |_| true, |_| {});
         let (bought, _) = tokio::join!(buying, provider.serve_signed(&face, again.clone()));
-        assert!(matches!(bought, Ok(Offered::Signed(_))), "{bought:?}");
+        assert!(
+            matches!(bought, Ok(ProposalOutcome::Signed(_))),
+            "{bought:?}"
+        );
         let (looked, _) = tokio::join!(
             customer.look_again(LONG),
             provider.serve_signed(&face, again.clone())
@@ -486,7 +492,7 @@ async fn a_provider_shows_the_same_advert_after_a_restart_and_lists_it_after_a_c
     let mut market = Market::open().await;
     let anne = market.customer("anne");
     market.buy(&anne, BatchSize::Calls8).await;
-    let shown = |welcome: &Welcome| welcome.advert.authentic().clone();
+    let shown = |welcome: &VerifiedGreeting| welcome.advert.authentic().clone();
     let first = market.greet().await.1;
     market.restart().await;
     let second = market.greet().await.1;

@@ -1,7 +1,7 @@
 //! Contracts whose messages are lost on the way: both sides end up with the
 //! same contract, or with none.
 
-use dlambda_client::{ContractError, Offered, Querier, Settled};
+use dlambda_client::{ContractError, ProposalOutcome, Querier, RecoveryReport};
 use dlambda_privacy::clock::Clock as _;
 use dlambda_proto::BatchSize;
 
@@ -22,8 +22,8 @@ fn in_wallet(market: &Market, querier: &Querier) -> (usize, usize, usize) {
     (drafts, unconfirmed, fresh)
 }
 
-async fn settle(querier: &Querier) -> Settled {
-    let settled = querier.settle_contracts(LONG).await.expect("settles");
+async fn settle(querier: &Querier) -> RecoveryReport {
+    let settled = querier.recover(LONG).await.expect("settles");
     skip_second_look(querier.wallet().expect("a wallet"));
     settled
 }
@@ -65,7 +65,7 @@ async fn a_grant_that_was_lost_is_fetched_later() {
     assert_eq!(totals[0].calls_issued, 32);
     let called = querier.call(&market.call("paid"), LONG, |_| {}).await;
     assert!(called.is_ok(), "{called:?}");
-    assert_eq!(settle(&querier).await, Settled::default());
+    assert_eq!(settle(&querier).await, RecoveryReport::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,13 +145,13 @@ async fn a_lost_confirmation_is_sent_again() {
         let offered = market
             .propose_to_buy(&querier, &wish(BatchSize::Calls8))
             .await;
-        assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
+        assert!(matches!(offered, ProposalOutcome::Signed(_)), "{offered:?}");
         assert_eq!(relay.cuts_left(), 0);
         assert_eq!(in_wallet(&market, &querier), (0, 1, 8), "{name}");
         assert_eq!(market.contracts().await.1, confirmed, "{name}");
         let called = querier.call(&market.call("before"), LONG, |_| {}).await;
         assert!(called.is_ok(), "it pays already: {called:?}");
-        querier.settle().await;
+        querier.flush_acks().await;
         drop((querier, relay));
         // Also by a provider whose keys have changed since.
         market.restart().await;
@@ -160,7 +160,7 @@ async fn a_lost_confirmation_is_sent_again() {
         assert_eq!(in_wallet(&market, &querier), (0, 0, 7), "{name}");
         let (granted, confirmed) = market.contracts().await;
         assert_eq!(granted, confirmed, "{name}");
-        assert_eq!(settle(&querier).await, Settled::default());
+        assert_eq!(settle(&querier).await, RecoveryReport::default());
     }
     assert_eq!(market.contracts().await, (2, 2));
 }
@@ -176,7 +176,7 @@ async fn contracts_of_one_provider_are_finished_one_at_a_time() {
         let offered = market
             .propose_to_buy(&querier, &wish(BatchSize::Calls8))
             .await;
-        assert!(matches!(offered, Offered::Signed(_)), "{offered:?}");
+        assert!(matches!(offered, ProposalOutcome::Signed(_)), "{offered:?}");
     }
     assert_eq!(in_wallet(&market, &querier), (0, 2, 16));
     let querier = market.customer("anne");

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use dlambda_client::{Call, Offered, Querier, Wallet};
-use dlambda_crypto::negotiation::{Agreement, Negotiation, Proposed, Step, Wish};
+use dlambda_client::{Call, ProposalOutcome, Querier, Wallet};
+use dlambda_crypto::negotiation::{Agreement, ContractOptions, Negotiation, Proposed, Step};
 use dlambda_crypto::seal::{SealedCall, SealedContractRequest};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::exchange::{
-    Welcome, acknowledge, exchange, exchange_contract, receive_greeting,
+    VerifiedGreeting, acknowledge, exchange, exchange_contract, receive_greeting,
 };
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Service, Transport as _};
@@ -142,12 +142,16 @@ impl Market {
     /// Buys calls of the default plan.
     pub(crate) async fn buy(&self, querier: &Querier, calls: BatchSize) -> SignedContract {
         match self.propose_to_buy(querier, &wish(calls)).await {
-            Offered::Signed(contract) => *contract,
+            ProposalOutcome::Signed(contract) => *contract,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) async fn propose_to_buy(&self, querier: &Querier, wish: &Wish) -> Offered {
+    pub(crate) async fn propose_to_buy(
+        &self,
+        querier: &Querier,
+        wish: &ContractOptions,
+    ) -> ProposalOutcome {
         let endpoint = self.endpoint();
         let offered = querier.contract(&endpoint, wish, LONG, |_| true, |_| {});
         let offered = offered.await.expect("an offer");
@@ -180,7 +184,7 @@ impl Market {
     }
 
     /// A stream on which the greeting was read.
-    pub(crate) async fn greet(&self) -> (BoxStream, Welcome) {
+    pub(crate) async fn greet(&self) -> (BoxStream, VerifiedGreeting) {
         let transport = self.network.transport([2; 32]);
         let mut stream = transport
             .dial(&self.endpoint(), Service::Calls)
@@ -295,8 +299,8 @@ impl Outcome {
     }
 }
 
-pub(crate) fn wish(calls: BatchSize) -> Wish {
-    Wish {
+pub(crate) fn wish(calls: BatchSize) -> ContractOptions {
+    ContractOptions {
         plan: None,
         calls,
         service: None,
@@ -317,7 +321,7 @@ pub(crate) fn draw_up(advert: &Advert, calls: BatchSize, seed: [u8; 32]) -> (Pro
     negotiation.expect("begins").propose().expect("proposes")
 }
 
-pub(crate) fn seal(welcome: &Welcome, request: &Request) -> SealedCall {
+pub(crate) fn seal(welcome: &VerifiedGreeting, request: &Request) -> SealedCall {
     let plan = &welcome.advert.plans[0].name;
     SealedCall::seal(&welcome.sealing, plan, request, &mut os_rng()).expect("seals")
 }
@@ -325,7 +329,7 @@ pub(crate) fn seal(welcome: &Welcome, request: &Request) -> SealedCall {
 /// One request of the cold phase, without any work.
 pub(crate) async fn ask(
     stream: &mut BoxStream,
-    welcome: &Welcome,
+    welcome: &VerifiedGreeting,
     request: &ContractRequest,
 ) -> Result<ContractAnswer, ExchangeError> {
     let sealed =

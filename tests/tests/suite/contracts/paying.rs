@@ -38,7 +38,7 @@ async fn a_lost_answer_is_given_again() {
         let answer = called.expect("an answer");
         assert_eq!((answer.attempts, relay.cuts_left()), (2, 0));
         assert_eq!(answer.stdout, name.to_uppercase().into_bytes());
-        querier.settle().await;
+        querier.flush_acks().await;
         let listing = wallet.contracts(market.clock.now()).expect("readable");
         let contract = &listing.contracts[0];
         assert_eq!((contract.fresh, contract.spent), (7, 1), "{name}");
@@ -118,7 +118,7 @@ async fn a_call_that_failed_is_taken_up_with_its_token() {
     assert_eq!(counts(), (6, 1, 1), "another call has another token");
     assert!(querier.call(&one, LONG, |_| {}).await.is_ok());
     assert_eq!(counts(), (6, 0, 2), "the same call has its own");
-    querier.settle().await;
+    querier.flush_acks().await;
     let records = market.provider().recorder.records();
     let tokens = calls(&records).into_iter().filter_map(|(it, _)| it.token);
     let tokens: HashSet<_> = tokens.map(|token| token.nonce).collect();
@@ -142,7 +142,7 @@ async fn a_call_that_failed_is_taken_up_after_a_restart_of_both() {
     let querier = market.customer("anne");
     let called = querier.call(&market.call("once"), LONG, |_| {}).await;
     assert_eq!(called.expect("an answer").stdout, b"ONCE");
-    querier.settle().await;
+    querier.flush_acks().await;
     let records = [before, market.records(1).await].concat();
     let tokens = calls(&records).into_iter().map(|(it, _)| it.token);
     let tokens: HashSet<_> = tokens.map(|token| token.map(|it| it.nonce)).collect();
@@ -294,7 +294,7 @@ async fn a_missing_function_follows_with_the_same_token() {
     let answer = querier.call(&call, LONG, |_| {}).await.expect("an answer");
     assert!(answer.attached && answer.attempts == 2);
     assert_eq!(market.tokens_left(wallet), 7);
-    querier.settle().await;
+    querier.flush_acks().await;
     let records = market.records(3).await;
     let calls = calls(&records);
     let [(first, _), (second, _)] = &calls[..] else {
@@ -450,7 +450,7 @@ async fn a_plan_that_became_free_is_sent_no_token() {
     market.restart().await;
     let called = anne.call(&market.call("gratis"), LONG, |_| {}).await;
     assert_eq!(called.expect("an answer").stdout, b"GRATIS");
-    anne.settle().await;
+    anne.flush_acks().await;
     let records = market.records(1).await;
     let made = calls(&records);
     assert_eq!(made.len(), 1);

@@ -1,7 +1,7 @@
 //! What a provider signs of a call: it is there whenever the function ran, it
 //! is true, and it tells nobody else what the call was about.
 
-use dlambda_client::{Call, Ended, FunctionName};
+use dlambda_client::{Call, CallOutcome, FunctionName};
 use dlambda_proto::{
     BatchSize, CallEnding, Completion, FunctionId, FunctionSource, OutputCommitment, Reply,
     Request, StopKind, decode, encode,
@@ -36,15 +36,21 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
         let call = Call::new(market.endpoint(), function)
             .input(INPUT)
             .args(["an argument"]);
-        let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");
+        let ended = querier
+            .call_outcome(&call, LONG, |_| {})
+            .await
+            .expect("a reply");
         check(&ended, ending);
     }
     let nothing = FunctionName::Id(FunctionId::of(b"nothing"));
     let call = Call::new(market.endpoint(), nothing);
-    let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");
+    let ended = querier
+        .call_outcome(&call, LONG, |_| {})
+        .await
+        .expect("a reply");
     assert_eq!(ended.reply.completion, Completion::FunctionMissing);
     assert!(ended.receipt.is_none() && ended.evidence.is_none());
-    querier.settle().await;
+    querier.flush_acks().await;
     // The contract; upper; three functions that were sent; one that is missing.
     let records = market.records(1 + 1 + 2 * 3 + 1).await;
     let replies = records.iter().filter_map(|record| record.reply.as_ref());
@@ -61,7 +67,7 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
 
 const INPUT: &[u8] = b"what nobody else may learn: the quick brown fox is at home";
 
-fn check(ended: &Ended, ending: CallEnding) {
+fn check(ended: &CallOutcome, ending: CallEnding) {
     let evidence = ended.evidence.as_ref().expect("evidence");
     let (advert, receipt) = evidence.verify().expect("it verifies");
     assert!(advert == *ended.advert.authentic() && Some(&receipt) == ended.receipt.as_ref());
@@ -104,8 +110,11 @@ async fn a_receipt_shows_neither_input_nor_output() {
     let querier = market.customer("anne");
     market.buy(&querier, BatchSize::Calls8).await;
     let call = market.call(INPUT);
-    let ended = querier.perform(&call, LONG, |_| {}).await.expect("a reply");
-    querier.settle().await;
+    let ended = querier
+        .call_outcome(&call, LONG, |_| {})
+        .await
+        .expect("a reply");
+    querier.flush_acks().await;
     let output = INPUT.to_ascii_uppercase();
     let evidence = ended.evidence.as_ref().expect("evidence");
     let receipt = encode(&evidence.receipt);

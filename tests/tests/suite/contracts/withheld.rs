@@ -104,7 +104,7 @@ async fn a_good_token_that_is_refused_is_the_providers_fault_unless_it_was_sent_
         let call = market.call(format!("call {i}"));
         anne.call(&call, LONG, |_| {}).await.expect("an answer");
     }
-    anne.settle().await;
+    anne.flush_acks().await;
     let spent = TokenProblem::Spent;
     let resumed = copy.call(&market.call("lost"), LONG, |_| {}).await;
     let error = resumed.expect_err("it is spent");

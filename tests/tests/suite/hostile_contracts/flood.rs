@@ -107,7 +107,7 @@ async fn a_flood_of_junk_does_not_keep_honest_callers_out() {
 }
 
 /// 200 proposals with no work, made-up work, and work for less.
-async fn flood_with_junk(market: Arc<Market>, welcome: Welcome) {
+async fn flood_with_junk(market: Arc<Market>, welcome: VerifiedGreeting) {
     for i in 0..JUNK {
         let good = sealed_proposal(&welcome);
         let junk = match i % 4 {

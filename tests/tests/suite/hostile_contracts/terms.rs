@@ -69,7 +69,7 @@ async fn other_terms_than_the_adverts_are_refused() {
 }
 
 fn proposal_for(advert: &Advert, plan: usize) -> Proposal {
-    let wish = Wish {
+    let wish = ContractOptions {
         plan: Some(advert.plans[plan].name.clone()),
         ..wish(BatchSize::Calls8)
     };
@@ -85,7 +85,7 @@ async fn what_costs_something_is_not_given_away() {
     config.plans[0].price = 5;
     let market = Market::with(config).await;
     let welcome = market.greet().await.1;
-    let wish = Wish {
+    let wish = ContractOptions {
         invitation: Some(b"a secret".to_vec().into()),
         ..wish(BatchSize::Calls8)
     };

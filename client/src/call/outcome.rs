@@ -7,14 +7,15 @@ use dlambda_proto::{
     Advert, Completion, FunctionId, Plan, Receipt, ReceiptEvidence, Reply, Verified,
 };
 
-use crate::{Answer, CallError, Stages, Traffic};
+use super::output::{Output, Stages, Traffic};
+use crate::CallError;
 
 /// What one call brought, whether its function succeeded or not.
 ///
 /// If the function ran, the provider has signed what it says, and that was
 /// checked: `evidence` convinces others of it.
 #[non_exhaustive]
-pub struct Ended {
+pub struct CallOutcome {
     /// What the provider answered. Its receipt agrees with it.
     pub reply: Reply,
     /// The function.
@@ -41,13 +42,13 @@ pub struct Ended {
     pub refused_a_good_token: bool,
 }
 
-impl Ended {
+impl CallOutcome {
     /// The answer, if the function ended by itself with success.
     ///
     /// # Errors
     ///
     /// [`CallError`] for every other end.
-    pub fn into_answer(self) -> Result<Answer, CallError> {
+    pub fn into_output(self) -> Result<Output, CallError> {
         let (stdout, stderr, http) = match self.reply.completion {
             Completion::Exited {
                 status: 0,
@@ -84,7 +85,7 @@ impl Ended {
             Completion::Unpaid(problem) => return Err(CallError::Unpaid(problem)),
             _ => return Err(CallError::UnknownAnswer),
         };
-        Ok(Answer {
+        Ok(Output {
             seed: self.seed,
             traffic: Traffic {
                 output_bytes: stdout.len() as u64,
@@ -120,8 +121,8 @@ fn printable(text: &str) -> String {
     shown.take(300).collect()
 }
 
-impl fmt::Debug for Ended {
+impl fmt::Debug for CallOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ended({:?})", self.reply.completion)
+        write!(f, "CallOutcome({:?})", self.reply.completion)
     }
 }

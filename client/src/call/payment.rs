@@ -5,14 +5,14 @@
 
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    ANSWER_KEPT_SECONDS, Advert, Authentic, CLOCK_BLUR_SECONDS, Completion, EquivocationProof,
-    Plan, ProviderId, TokenProblem, UnixSeconds, equivocation,
+    ANSWER_KEPT_SECONDS, Advert, Authentic, CLOCK_BLUR_SECONDS, Completion, Endpoint,
+    EquivocationProof, Plan, ProviderId, TokenProblem, UnixSeconds, equivocation,
 };
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tokio::task::spawn_blocking;
 
-use crate::wallet::{HeldToken, Resuming, Taking, Unchecked, Wallet};
+use crate::wallet::{ReservedToken, Resuming, TokenQuery, Unchecked, Wallet};
 use crate::{Call, CallError, FunctionName};
 
 /// By how much a provider's clock may be ahead of ours, in seconds.
@@ -21,18 +21,23 @@ const CLOCK_TOLERANCE: u64 = 3600;
 /// The payment of one call.
 pub(crate) struct Payment {
     wallet: Option<Wallet>,
-    taking: Taking,
-    held: Option<HeldToken>,
+    taking: TokenQuery,
+    held: Option<ReservedToken>,
     /// When the token may first have left this machine, if it may have.
     sent: Option<UnixSeconds>,
 }
 
 impl Payment {
-    pub(crate) fn new(wallet: Option<&Wallet>, call: &Call, now: UnixSeconds) -> Self {
+    pub(crate) fn new(
+        wallet: Option<&Wallet>,
+        call: &Call,
+        endpoint: &Endpoint,
+        now: UnixSeconds,
+    ) -> Self {
         Self {
             wallet: wallet.cloned(),
-            taking: Taking {
-                endpoint: call.provider,
+            taking: TokenQuery {
+                endpoint: *endpoint,
                 plan: call.plan.clone(),
                 provider: None,
                 call: hash(call),
@@ -64,21 +69,21 @@ impl Payment {
     /// Who answers at an address may change, and somebody who shows each
     /// customer another identity would know by which key a token is good whose
     /// it is.
-    pub(crate) async fn settle_on(
+    pub(crate) async fn bind_to(
         &mut self,
         provider: &ProviderId,
         plan: &Plan,
     ) -> Result<(), CallError> {
-        let sold_here = |held: &HeldToken| held.provider() == provider;
+        let sold_here = |held: &ReservedToken| held.provider() == provider;
         let fits =
-            |held: &HeldToken| plan.needs_token && *held.plan() == plan.name && sold_here(held);
+            |held: &ReservedToken| plan.needs_token && *held.plan() == plan.name && sold_here(held);
         if self.held.as_ref().is_some_and(fits) {
             return Ok(());
         }
         let is_other = self.held.as_ref().is_some_and(|held| !sold_here(held));
         self.put_back().await;
         if plan.needs_token {
-            let taking = Taking {
+            let taking = TokenQuery {
                 plan: Some(plan.name.clone()),
                 provider: Some(*provider),
                 ..self.taking.clone()
@@ -96,7 +101,7 @@ impl Payment {
     }
 
     /// The token, if there is one.
-    pub(crate) fn held(&self) -> Option<&HeldToken> {
+    pub(crate) fn held(&self) -> Option<&ReservedToken> {
         self.held.as_ref()
     }
 
@@ -115,6 +120,11 @@ impl Payment {
     /// From now on the token may be known to the provider.
     pub(crate) fn is_about_to_leave(&mut self, now: UnixSeconds) {
         self.sent.get_or_insert(now);
+    }
+
+    /// Whether the provider may have the call.
+    pub(crate) fn was_sent(&self) -> bool {
+        self.sent.is_some()
     }
 
     /// Whether another attempt would still be answered as one with the first. Later, a token that was sent already
@@ -149,7 +159,7 @@ impl Payment {
         &self,
         shown: &Authentic<Advert>,
     ) -> Result<Option<EquivocationProof>, CallError> {
-        let same = |held: &HeldToken| held.advert() == shown.signed();
+        let same = |held: &ReservedToken| held.advert() == shown.signed();
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
         };
@@ -195,10 +205,10 @@ impl Payment {
         blocking(move || wallet.saw(&shown)).await
     }
 
-    /// The call was answered, with an answer that [`is_over`] or not.
-    pub(crate) async fn end(mut self, is_over: bool) {
+    /// The call was answered, with an answer that [`is_final`] or not.
+    pub(crate) async fn end(mut self, is_final: bool) {
         let held = self.held.take();
-        if let Some(held) = held.filter(|_| is_over) {
+        if let Some(held) = held.filter(|_| is_final) {
             forget_error(spawn_blocking(move || held.spend()).await);
         }
         // Otherwise the provider has not spent it and never will, on this request.
@@ -230,7 +240,7 @@ impl Payment {
         }
     }
 
-    async fn take(&self, taking: Taking) -> Result<Option<HeldToken>, CallError> {
+    async fn take(&self, taking: TokenQuery) -> Result<Option<ReservedToken>, CallError> {
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
         };
@@ -239,7 +249,7 @@ impl Payment {
 }
 
 /// Whether a call with this answer needs its token no more.
-pub(crate) fn is_over(completion: &Completion) -> bool {
+pub(crate) fn is_final(completion: &Completion) -> bool {
     matches!(
         completion,
         Completion::Exited { .. }

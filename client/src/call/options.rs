@@ -4,18 +4,37 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::wallet::Resuming;
-use dlambda_proto::{Endpoint, FunctionId, HttpRequest, PlanName};
+use dlambda_proto::{Endpoint, FunctionId, HttpRequest, PlanName, Requirements};
 
 /// One call, as its caller describes it.
 #[derive(Clone)]
 pub struct Call {
-    pub(crate) provider: Endpoint,
+    pub(crate) target: Target,
     pub(crate) function: FunctionName,
     pub(crate) plan: Option<PlanName>,
     pub(crate) args: Vec<String>,
     pub(crate) input: Vec<u8>,
     pub(crate) http: Option<HttpRequest>,
     pub(crate) resuming: Resuming,
+}
+
+/// Where a call may go.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Target {
+    /// To one provider, at this endpoint.
+    Provider(Endpoint),
+    /// To any provider that meets these. There is no catalogue yet: such a call
+    /// ends with [`CallError::NoCandidate`](crate::CallError::NoCandidate).
+    Any(Requirements),
+}
+
+/// A provider that may be asked.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Candidate {
+    /// Where it answers.
+    pub endpoint: Endpoint,
 }
 
 /// How a caller names a function.
@@ -33,9 +52,9 @@ pub enum FunctionName {
 impl Call {
     /// A call without arguments or input, on the provider's default plan.
     #[must_use]
-    pub fn new(provider: Endpoint, function: FunctionName) -> Self {
+    pub fn new(target: impl Into<Target>, function: FunctionName) -> Self {
         Self {
-            provider,
+            target: target.into(),
             function,
             plan: None,
             args: Vec::new(),
@@ -94,6 +113,24 @@ impl Call {
             http: Some(request),
             ..self
         }
+    }
+}
+
+impl From<Endpoint> for Target {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::Provider(endpoint)
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Target([scrubbed])")
+    }
+}
+
+impl fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Candidate([scrubbed])")
     }
 }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 /// The answer to a call whose function ended by itself with success.
 #[derive(Clone)]
 #[non_exhaustive]
-pub struct Answer {
+pub struct Output {
     /// The function's standard output; the response's body for an HTTP function.
     pub stdout: Vec<u8>,
     /// The function's standard error.
@@ -80,8 +80,8 @@ fn as_ms<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::
     serializer.serialize_f64((duration.as_secs_f64() * 1e6).round() / 1e3)
 }
 
-impl fmt::Debug for Answer {
+impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Answer([scrubbed])")
+        f.write_str("Output([scrubbed])")
     }
 }

@@ -1,0 +1,304 @@
+//! One provider's part of a call: one token, and circuits until one brings a reply.
+
+use std::time::Instant;
+
+use dlambda_crypto::seal::SealedCall;
+use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange, receive_greeting};
+use dlambda_privacy::transport::{BoxStream, Connection, Service};
+use dlambda_privacy::{TransportError, os_rng};
+use dlambda_proto::{
+    Advert, Authentic, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan,
+    PlanName, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
+};
+
+use super::driver::{Progress, Watch};
+use super::options::{Call, Candidate, FunctionName};
+use super::outcome::CallOutcome;
+use super::output::{Stages, Traffic};
+use super::payment::Payment;
+use crate::patience::Patience;
+use crate::wallet::ReservedToken;
+use crate::{CallError, Querier};
+
+/// Circuits that one attempt may use.
+const MAX_CIRCUITS: u32 = 3;
+
+/// For the advert once a stream is open: it comes unasked, so a circuit that
+/// brings none in this time is broken and another one better.
+const ADVERT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// One provider, one token.
+pub(super) struct Attempt<'a> {
+    querier: &'a Querier,
+    call: &'a Call,
+    candidate: Candidate,
+    patience: Patience,
+    payment: Payment,
+    /// What an alias stands for is settled once: all circuits carry one request.
+    resolved: Option<FunctionId>,
+    /// Whether the function travels with the call.
+    attach: bool,
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        querier: &'a Querier,
+        call: &'a Call,
+        candidate: Candidate,
+        patience: Patience,
+    ) -> Self {
+        let now = querier.clock().now();
+        Self {
+            querier,
+            call,
+            candidate,
+            patience,
+            payment: Payment::new(querier.wallet(), call, &candidate.endpoint, now),
+            resolved: None,
+            attach: false,
+        }
+    }
+
+    pub(super) fn into_payment(self) -> Payment {
+        self.payment
+    }
+
+    /// Whether the provider may have the call.
+    pub(super) fn was_sent(&self) -> bool {
+        self.payment.was_sent()
+    }
+
+    /// After an error: a token that never left is as good as new.
+    pub(super) async fn give_up(self, error: &CallError) {
+        match error {
+            // Another call must not be made with its token.
+            CallError::Receipt(_) => self.payment.end(false).await,
+            _ => self.payment.give_up().await,
+        }
+    }
+
+    /// Tries circuits until one brings a reply that counts.
+    pub(super) async fn run(
+        &mut self,
+        progress: &mut Watch<'_>,
+    ) -> Result<(CallOutcome, BoxStream), CallError> {
+        let started = Instant::now();
+        let mut failures = 0;
+        loop {
+            let attempt = failures + 1 + u32::from(self.attach);
+            progress(Progress::Connecting { attempt });
+            match self.on_one_circuit(progress).await {
+                Ok((outcome, stream)) => {
+                    let is_missing = outcome.reply.completion == Completion::FunctionMissing;
+                    match &self.call.function {
+                        // A fresh circuit and key for the second part, too.
+                        FunctionName::Wasm(_) if is_missing && !self.attach => {
+                            self.querier.closing().spawn(acknowledge(stream));
+                            self.attach = true;
+                        }
+                        _ => return Ok((outcome.after(attempt, started.elapsed()), stream)),
+                    }
+                }
+                Err(error) if error.is_worth_another_circuit() => {
+                    self.before_another_circuit(error, failures + 1).await?;
+                    tracing::info!(attempt, "trying again on another circuit");
+                    failures += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Waits as long as it takes until another circuit may be tried, if one may.
+    async fn before_another_circuit(
+        &self,
+        error: CallError,
+        failures: u32,
+    ) -> Result<(), CallError> {
+        if error.is_refusal() && failures < MAX_CIRCUITS {
+            self.patience.pause().await;
+        }
+        if self.patience.is_over() {
+            return Err(CallError::Deadline(self.patience.seconds()));
+        }
+        let now = self.querier.clock().now();
+        if failures >= MAX_CIRCUITS || !self.payment.may_be_sent_again(now) {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn on_one_circuit(
+        &mut self,
+        progress: &mut Watch<'_>,
+    ) -> Result<(CallOutcome, BoxStream), CallError> {
+        let (call, patience, querier) = (self.call, self.patience, self.querier);
+        let mut stages = Stages::default();
+        let mut since = Instant::now();
+        let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
+        let dialling = querier
+            .transport()
+            .dial(&self.candidate.endpoint, Service::Calls);
+        let opening = async { tokio::join!(dialling, self.payment.prepare()) };
+        let Some((dialled, prepared)) = patience.before_opening(opening).await else {
+            return Err(CallError::Deadline(patience.seconds()));
+        };
+        let Connection {
+            mut stream,
+            max_frame,
+            ..
+        } = dialled?;
+        let wire = patience.on_the_wire();
+        prepared?;
+        stages.connect = stage();
+        progress(Progress::Verifying);
+        let now = querier.clock().now();
+        let endpoint = &self.candidate.endpoint;
+        let welcome = receive_greeting(&mut *stream, endpoint, now, ADVERT).await?;
+        stages.advert = stage();
+        let VerifiedGreeting {
+            advert, sealing, ..
+        } = welcome;
+        let plan = choose_plan(call, &advert)?.clone();
+        self.payment.bind_to(&advert.provider, &plan).await?;
+        let shown = advert.authentic();
+        let equivocation = querier.remember(shown);
+        if self.payment.held().is_some() {
+            self.check_consistency(shown, equivocation.as_ref()).await?;
+        }
+        let (source, function) = choose_source(call, &advert, self.attach, self.resolved)?;
+        self.resolved = Some(function);
+        let request = request(call, source, &self.payment);
+        let (input_bytes, seed) = (request.input_len(), request.seed);
+        let digest = request.digest(&function);
+        let sealed = SealedCall::seal(&sealing, &plan.name, &request, &mut os_rng())?;
+        drop(request);
+        if sealed.frame().body().len() > max_frame {
+            return Err(TransportError::TooLarge(max_frame).into());
+        }
+        progress(Progress::Running {
+            attached: self.attach,
+        });
+        self.payment.is_about_to_leave(querier.clock().now());
+        let exchanged = exchange(&mut *stream, sealed, wire.left()).await?;
+        stages.round_trip = stage();
+        let reply = exchanged.reply;
+        let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
+        if let Some(proof) = equivocation {
+            querier.closing().spawn(acknowledge(stream));
+            return Err(CallError::Equivocation(Box::new(proof)));
+        }
+        let outcome = CallOutcome {
+            refused_a_good_token: self.payment.was_wrongly_refused(&reply.completion, now),
+            evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
+                advert: advert.authentic().signed().clone(),
+                receipt,
+            }),
+            receipt,
+            seed,
+            traffic: Traffic {
+                input_bytes,
+                output_bytes: 0,
+                sent_bytes: exchanged.sent_bytes,
+                received_bytes: exchanged.received_bytes,
+            },
+            reply,
+            advert,
+            plan,
+            function,
+            stages,
+            attempts: 0,
+            attached: self.attach,
+        };
+        Ok((outcome, stream))
+    }
+
+    /// A token says under which key it was issued, and in which epoch. If these
+    /// are not everybody's, it says whose it is: then it must not leave.
+    async fn check_consistency(
+        &mut self,
+        shown: &Authentic<Advert>,
+        equivocation: Option<&EquivocationProof>,
+    ) -> Result<(), CallError> {
+        let bought_under = self.payment.equivocation(shown).await?;
+        if let Some(proof) = bought_under.or_else(|| equivocation.cloned()) {
+            return Err(CallError::Equivocation(Box::new(proof)));
+        }
+        let early_ends = shown.early_ends();
+        if early_ends > 0 {
+            self.payment.note_early_ends(shown).await?;
+        }
+        if early_ends > self.querier.max_early_ends() {
+            return Err(CallError::EarlyEnds(early_ends));
+        }
+        self.payment.check_listed(shown).await
+    }
+}
+
+/// A function that ran has a receipt, and the receipt says what the reply says.
+fn check_receipt(
+    reply: &Reply,
+    advert: &Advert,
+    function: &FunctionId,
+    plan: &PlanName,
+    digest: &RequestDigest,
+    seed: &[u8; 32],
+) -> Result<Option<Receipt>, ReceiptError> {
+    let Some(signed) = &reply.receipt else {
+        return match CallEnding::of(&reply.completion) {
+            Some(_) => Err(ReceiptError::Missing),
+            None => Ok(None),
+        };
+    };
+    let receipt = signed.verify(advert)?;
+    receipt.matches(function, plan, digest, seed, reply)?;
+    Ok(Some(receipt))
+}
+
+fn choose_plan<'a>(call: &Call, advert: &'a Advert) -> Result<&'a Plan, CallError> {
+    advert
+        .plan(call.plan.as_ref())
+        .ok_or_else(|| CallError::UnknownPlan {
+            known: advert.plans.iter().map(|p| p.name.to_string()).collect(),
+        })
+}
+
+fn choose_source(
+    call: &Call,
+    advert: &Advert,
+    attach: bool,
+    resolved: Option<FunctionId>,
+) -> Result<(FunctionSource, FunctionId), CallError> {
+    let id = match (&call.function, resolved) {
+        (FunctionName::Alias(_), Some(id)) => id,
+        (FunctionName::Alias(alias), None) => {
+            let unknown = || CallError::UnknownAlias {
+                known: advert.functions.iter().map(|f| f.alias.clone()).collect(),
+            };
+            advert.function_by_alias(alias).ok_or_else(unknown)?.id
+        }
+        (FunctionName::Id(id), _) => *id,
+        (FunctionName::Wasm(wasm), _) => {
+            let id = FunctionId::of(wasm);
+            if attach {
+                if wasm.len() > advert.max_function_bytes as usize {
+                    return Err(CallError::TooLarge);
+                }
+                return Ok((FunctionSource::Attached(wasm.to_vec()), id));
+            }
+            id
+        }
+    };
+    Ok((FunctionSource::Known(id), id))
+}
+
+fn request(call: &Call, function: FunctionSource, payment: &Payment) -> Request {
+    Request {
+        function,
+        args: call.args.clone(),
+        input: call.input.clone(),
+        seed: payment.seed(),
+        http: call.http.clone(),
+        token: payment.held().map(ReservedToken::token),
+    }
+}
