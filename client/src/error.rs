@@ -4,7 +4,8 @@ use dlambda_crypto::{NegotiationError, SealError};
 
 use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{
-    ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, TokenProblem,
+    ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, Retry,
+    TokenProblem,
 };
 use thiserror::Error;
 
@@ -251,6 +252,22 @@ impl HasKind for ContractError {
             Self::Seal(_) | Self::Interrupted => ErrorKind::Bug,
         }
     }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Transport(error) => error.retry(),
+            Self::Exchange(error) => error.retry(),
+            Self::Negotiation(error) => error.retry(),
+            Self::Wallet(error) => error.retry(),
+            // The proposal is in the wallet, and is made again from there.
+            Self::Deadline(_) | Self::Interrupted => Retry::Later,
+            Self::Declined
+            | Self::EarlyEnds(_)
+            | Self::Equivocation(_)
+            | Self::Lapsed(_)
+            | Self::Seal(_) => Retry::Never,
+        }
+    }
 }
 
 impl HasKind for CallError {
@@ -283,5 +300,69 @@ impl HasKind for CallError {
             | Self::UnknownPlan { .. } => ErrorKind::Refused,
             Self::FunctionFailed { .. } | Self::FunctionStopped { .. } => ErrorKind::FunctionFailed,
         }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Transport(error) => error.retry(),
+            Self::Exchange(error) => error.retry(),
+            Self::Wallet(error) => error.retry(),
+            Self::Busy(seconds) => Retry::After { seconds: *seconds },
+            Self::Deadline(_)
+            | Self::Interrupted
+            | Self::NoCandidate
+            | Self::NoToken(_)
+            | Self::ProviderFault
+            | Self::Unchecked(_)
+            | Self::Unlisted => Retry::Later,
+            Self::EarlyEnds(_)
+            | Self::Equivocation(_)
+            | Self::FunctionFailed { .. }
+            | Self::FunctionMissing
+            | Self::FunctionStopped { .. }
+            | Self::FunctionUnusable(_)
+            | Self::NothingToResume
+            | Self::OtherProvider
+            | Self::Receipt(_)
+            | Self::Seal(_)
+            | Self::TokenRefused(_)
+            | Self::TooLarge
+            | Self::UnknownAlias { .. }
+            | Self::UnknownAnswer
+            | Self::UnknownPlan { .. }
+            | Self::Unpaid(_) => Retry::Never,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_the_same_way_each_time_is_never_tried_again() {
+        for error in [
+            CallError::FunctionMissing,
+            CallError::FunctionUnusable(String::new()),
+            CallError::TooLarge,
+            CallError::UnknownAlias { known: vec![] },
+            CallError::UnknownPlan { known: vec![] },
+            CallError::Transport(TransportError::TooLarge(1)),
+        ] {
+            assert_eq!(error.kind(), ErrorKind::Refused);
+            assert_eq!(error.retry(), Retry::Never, "{error}");
+        }
+        let busy = CallError::Busy(7);
+        assert_eq!(busy.retry(), Retry::After { seconds: 7 });
+        assert_eq!(CallError::ProviderFault.retry(), Retry::Later);
+    }
+
+    /// A provider knows a call that comes a second time by its content.
+    #[test]
+    fn only_what_has_reached_no_provider_is_tried_again_at_once() {
+        let never_left = CallError::Transport(TransportError::Deadline("circuit"));
+        assert_eq!(never_left.retry(), Retry::Now);
+        let sent = CallError::Exchange(ExchangeError::Wire(dlambda_privacy::WireError::Deadline));
+        assert_eq!(sent.retry(), Retry::Later);
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use dlambda_crypto::SealError;
-use dlambda_proto::{AdvertError, DecodeError, ErrorKind, FrameError, HasKind, Refusal};
+use dlambda_proto::{AdvertError, DecodeError, ErrorKind, FrameError, HasKind, Refusal, Retry};
 use thiserror::Error;
 
 /// The cause as the anonymity network's library tells it.
@@ -82,9 +82,12 @@ pub enum ExchangeError {
     /// The provider's refusal or advert cannot be read.
     #[error("the provider sent something that cannot be read")]
     Unreadable(#[from] DecodeError),
-    /// The call could not be sealed, or the reply not opened.
-    #[error("the reply cannot be opened: {0}")]
-    Reply(#[source] SealError),
+    /// What was to be sent cannot be sealed.
+    #[error("the request cannot be sealed")]
+    Seal(#[source] SealError),
+    /// The reply was not sealed to us, or was changed on the way.
+    #[error("the reply cannot be opened")]
+    Open(#[source] SealError),
 }
 
 /// A network file that cannot be used.
@@ -122,6 +125,15 @@ impl HasKind for TransportError {
             Self::TooLarge(_) => ErrorKind::Refused,
         }
     }
+
+    fn retry(&self) -> Retry {
+        match self {
+            // Nothing has reached the provider.
+            Self::Deadline(_) => Retry::Now,
+            Self::Unreachable(_) | Self::NetworkDown(_) | Self::Local(_) => Retry::Later,
+            Self::WrongEndpoint | Self::WrongService | Self::TooLarge(_) => Retry::Never,
+        }
+    }
 }
 
 impl HasKind for WireError {
@@ -133,6 +145,13 @@ impl HasKind for WireError {
             Self::NoBudget => ErrorKind::Refused,
         }
     }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Lost(_) | Self::Deadline | Self::NoBudget => Retry::Later,
+            Self::Frame(frame) => frame.retry(),
+        }
+    }
 }
 
 impl HasKind for ExchangeError {
@@ -142,7 +161,18 @@ impl HasKind for ExchangeError {
             Self::Silent => ErrorKind::NoProvider,
             Self::Advert(advert) => advert.kind(),
             Self::Refused(refusal) => refusal.kind(),
-            Self::Unreadable(_) | Self::Reply(_) => ErrorKind::ProviderMisbehaved,
+            Self::Seal(_) => ErrorKind::Bug,
+            Self::Unreadable(_) | Self::Open(_) => ErrorKind::ProviderMisbehaved,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Wire(wire) => wire.retry(),
+            Self::Advert(advert) => advert.retry(),
+            Self::Refused(refusal) if refusal.is_transient() => Retry::Later,
+            Self::Silent => Retry::Later,
+            Self::Refused(_) | Self::Seal(_) | Self::Open(_) | Self::Unreadable(_) => Retry::Never,
         }
     }
 }
@@ -150,5 +180,9 @@ impl HasKind for ExchangeError {
 impl HasKind for NetworkFileError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Usage
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
     }
 }

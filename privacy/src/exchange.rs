@@ -138,7 +138,7 @@ pub async fn exchange_contract(
     let budget = Budget::new(HELD);
     let expected = [FrameKind::ContractAnswer, FrameKind::Refusal];
     let round_trip = async {
-        let frame = request.frame().map_err(ExchangeError::Reply)?;
+        let frame = request.frame().map_err(ExchangeError::Seal)?;
         match write_frame(stream, &frame, deadline).await {
             Ok(()) | Err(WireError::Lost(_)) => {}
             Err(error) => return Err(ExchangeError::Wire(error)),
@@ -151,7 +151,7 @@ pub async fn exchange_contract(
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }
-    request.open(frame.body()).map_err(ExchangeError::Reply)
+    request.open(frame.body()).map_err(ExchangeError::Open)
 }
 
 /// Sends a sealed call, waits for its reply and opens it. Then [`acknowledge`].
@@ -187,7 +187,7 @@ pub async fn exchange(
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }
-    let reply = call.open(frame.body()).map_err(ExchangeError::Reply)?;
+    let reply = call.open(frame.body()).map_err(ExchangeError::Open)?;
     Ok(Exchanged {
         reply,
         sent_bytes: sent,

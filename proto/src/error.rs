@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{ErrorKind, HasKind, UnixSeconds};
+use crate::{ErrorKind, HasKind, Retry, UnixSeconds};
 
 /// Bytes that are not the canonical encoding of the value expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -105,16 +105,32 @@ impl HasKind for FrameError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::ProviderMisbehaved
     }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
 }
 
 impl HasKind for IdError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Usage
     }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
+    }
 }
 
 impl HasKind for AdvertError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::ProviderMisbehaved
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            // The epoch may turn any moment, or one of the two clocks be put right.
+            Self::NotValidNow { .. } => Retry::Later,
+            _ => Retry::Never,
+        }
     }
 }

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use minicbor::{CborLen, Decode, Encode};
 use thiserror::Error;
 
-use crate::{ErrorKind, HasKind};
+use crate::{ErrorKind, HasKind, Retry};
 
 /// Most header fields in one head.
 pub(crate) const MAX_FIELDS: usize = 64;
@@ -76,6 +76,10 @@ pub enum HttpError {
 impl HasKind for HttpError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Usage
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Never
     }
 }
 

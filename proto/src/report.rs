@@ -15,30 +15,53 @@ pub struct Report {
     pub kind: ErrorKind,
     /// What failed, and why, the outermost first.
     pub message: String,
-    /// Whether trying again can help.
+    /// When the same may succeed.
+    #[serde(flatten)]
     pub retry: Retry,
-    /// What to do next.
-    pub hint: String,
+    /// What to do next; without one, the program has a hint for the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl Report {
-    /// A report of this kind with this message.
+    /// A report of this kind with this message, of something that fails the
+    /// same way until somebody mends it.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        let retry = match kind {
+            ErrorKind::FunctionFailed
+            | ErrorKind::Usage
+            | ErrorKind::ProviderMisbehaved
+            | ErrorKind::Bug => Retry::Never,
+            ErrorKind::NoProvider
+            | ErrorKind::Refused
+            | ErrorKind::NetworkDown
+            | ErrorKind::Deadline
+            | ErrorKind::Local => Retry::Later,
+        };
         Self {
             kind,
             message: message.into(),
-            retry: kind.retry(),
-            hint: kind.hint().to_owned(),
+            retry,
+            hint: None,
         }
     }
 
-    /// The same report with advice that fits better than the kind's own.
+    /// The same report with this hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
         Self {
-            hint: hint.into(),
+            hint: Some(hint.into()),
             ..self
+        }
+    }
+
+    /// The same report with this hint, unless it has one.
+    #[must_use]
+    pub fn or_hint(self, hint: &str) -> Self {
+        match self.hint {
+            Some(_) => self,
+            None => self.with_hint(hint),
         }
     }
 }
@@ -49,19 +72,46 @@ impl<E: HasKind + Error> From<E> for Report {
         let mut source = error.source();
         while let Some(cause) = source {
             let text = cause.to_string();
-            // Some libraries repeat their cause in their own text.
+            // Arti repeats its causes in its own text.
             if !message.contains(&text) {
                 message.push_str(": ");
                 message.push_str(&text);
             }
             source = cause.source();
         }
-        Self::new(error.kind(), message)
+        Self {
+            retry: error.retry(),
+            ..Self::new(error.kind(), message)
+        }
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}\nhint: {}", self.message, self.hint)
+        write!(f, "error: {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_a_field_of_its_own() {
+        let report = Report {
+            retry: Retry::After { seconds: 30 },
+            ..Report::new(ErrorKind::Refused, "busy")
+        };
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["retry"], "after");
+        assert_eq!(json["retry_after_seconds"], 30);
+        let report = Report::new(ErrorKind::Usage, "wrong");
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["retry"], "never");
+        assert!(json.get("retry_after_seconds").is_none());
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use dlambda_crypto::TokenError;
 
 use dlambda_privacy::{ExchangeError, TransportError};
-use dlambda_proto::{AdvertError, ErrorKind, HasKind};
+use dlambda_proto::{AdvertError, ErrorKind, HasKind, Retry};
 use thiserror::Error;
 
 use crate::ledger::LedgerError;
@@ -98,6 +98,21 @@ impl HasKind for ProviderError {
             Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Config(error) => error.retry(),
+            Self::Tokens(error) => error.retry(),
+            Self::Transport(error) => error.retry(),
+            Self::SelfTest(error) => error.retry(),
+            Self::Data { .. }
+            | Self::Executor(_)
+            | Self::InUse(_)
+            | Self::Interrupted
+            | Self::Ledger(_) => Retry::Later,
+            Self::Advert(_) | Self::Function { .. } | Self::SelfTestAnswer => Retry::Never,
         }
     }
 }

@@ -64,7 +64,7 @@ async fn call_once(
         .plan(None)
         .ok_or(ProviderError::SelfTestAnswer)?;
     let call = SealedCall::seal(&welcome.sealing, &plan.name, &request, &mut os_rng())
-        .map_err(|error| ProviderError::SelfTest(ExchangeError::Reply(error)))?;
+        .map_err(|error| ProviderError::SelfTest(ExchangeError::Seal(error)))?;
     let exchanged = exchange(&mut *stream, call, STEP)
         .await
         .map_err(ProviderError::SelfTest)?;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use dlambda_proto::{ErrorKind, HasKind};
+use dlambda_proto::{ErrorKind, HasKind, Retry};
 use thiserror::Error;
 
 /// Why the wallet cannot do something.
@@ -72,6 +72,14 @@ impl HasKind for WalletError {
                 ErrorKind::Local
             }
             Self::Inconsistent(_) => ErrorKind::Bug,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Busy { .. } => Retry::Now,
+            Self::File { .. } => Retry::Later,
+            Self::Damaged { .. } | Self::Inconsistent(_) | Self::NoSuchContract => Retry::Never,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong with what is sealed, issued and negotiated.
 
-use dlambda_proto::{ContractRefusal, DecodeError, ErrorKind, HasKind};
+use dlambda_proto::{ContractRefusal, DecodeError, ErrorKind, HasKind, Retry};
 use thiserror::Error;
 
 /// A call or reply that could not be sealed or opened.
@@ -70,6 +70,12 @@ impl HasKind for TokenError {
             Self::Unusable => ErrorKind::Bug,
         }
     }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::BadKey | Self::Request | Self::Proof | Self::Unusable => Retry::Never,
+        }
+    }
 }
 
 impl HasKind for NegotiationError {
@@ -78,6 +84,14 @@ impl HasKind for NegotiationError {
             Self::Unavailable(_) | Self::Refused(_) => ErrorKind::Refused,
             Self::Tokens(error) => error.kind(),
             Self::Signature | Self::Unexpected => ErrorKind::ProviderMisbehaved,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Refused(_) => Retry::Later,
+            Self::Tokens(error) => error.retry(),
+            Self::Unavailable(_) | Self::Signature | Self::Unexpected => Retry::Never,
         }
     }
 }

@@ -85,7 +85,7 @@ fn expired_early_or_elsewhere_is_refused() {
         );
     }
     assert_eq!(
-        signed.clone().verify(NOW, &onion(2)),
+        signed.verify(NOW, &onion(2)),
         Err(AdvertError::OtherEndpoint)
     );
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use dlambda_executor::{LaneConfig, ProgramError};
-use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName};
+use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName, Retry};
 use serde::Deserialize;
 use thiserror::Error;
 use zeroize::Zeroizing;
@@ -48,6 +48,13 @@ impl HasKind for ConfigError {
         match self {
             Self::Read(_) | Self::NoExecutor(_) => ErrorKind::Local,
             Self::Syntax(_) | Self::Value { .. } => ErrorKind::Usage,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Read(_) | Self::NoExecutor(_) => Retry::Later,
+            Self::Syntax(_) | Self::Value { .. } => Retry::Never,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dlambda_proto::{ErrorKind, HasKind};
+use dlambda_proto::{ErrorKind, HasKind, Retry};
 use redb::{DatabaseError, StorageError};
 use thiserror::Error;
 
@@ -117,6 +117,20 @@ impl HasKind for LedgerError {
             | Self::Damaged { .. }
             | Self::DiskFull(_)
             | Self::Disk { .. } => ErrorKind::Local,
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Busy | Self::Disk { .. } | Self::DiskFull(_) | Self::InUse(_) | Self::Stopped => {
+                Retry::Later
+            }
+            Self::ContractTaken
+            | Self::Damaged { .. }
+            | Self::EpochNotNew
+            | Self::Exposed(_)
+            | Self::UnknownContract
+            | Self::UnknownEpoch => Retry::Never,
         }
     }
 }

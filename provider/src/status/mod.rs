@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dlambda_proto::{Completion, Epoch, ErrorKind, HasKind, Reply};
+use dlambda_proto::{Completion, Epoch, ErrorKind, HasKind, Reply, Retry};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -249,6 +249,12 @@ pub enum StatusError {
 impl HasKind for StatusError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::NoProvider
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::NoAnswer(_) | Self::NotRunning(_) => Retry::Later,
+        }
     }
 }
 

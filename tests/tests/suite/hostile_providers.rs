@@ -262,7 +262,7 @@ async fn replies_that_are_not_the_reply_to_this_call() {
     for outcome in [replayed.await, flipped.await] {
         let error = outcome.expect_err("not our reply");
         assert!(
-            matches!(error, CallError::Exchange(ExchangeError::Reply(_))),
+            matches!(error, CallError::Exchange(ExchangeError::Open(_))),
             "{error}"
         );
         assert_eq!(error.kind(), ErrorKind::ProviderMisbehaved);

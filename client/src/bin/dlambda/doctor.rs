@@ -14,6 +14,7 @@ use dlambda_proto::{Endpoint, ErrorKind, Report};
 use serde_json::json;
 
 use crate::cli::{Common, DoctorArgs, Format};
+use crate::exit::{exit_code, with_hint};
 use crate::output::{Spinner, print, say};
 use crate::{home, local};
 
@@ -170,6 +171,7 @@ async fn check_provider(transport: &dyn Transport, provider: &Endpoint) -> Resul
 
 impl Examination {
     fn note(&mut self, check: &str, result: Result<String, Report>) {
+        let result = result.map_err(with_hint);
         match &result {
             Ok(finding) => {
                 self.checks
@@ -179,10 +181,11 @@ impl Examination {
             Err(report) => {
                 self.checks
                     .push(json!({ "check": check, "ok": false, "error": report }));
-                let Report { message, hint, .. } = report;
-                self.tell(&format!(
-                    "PROBLEM  {check}: {message}\n         do this: {hint}"
-                ));
+                let message = &report.message;
+                self.tell(&format!("PROBLEM  {check}: {message}"));
+                if let Some(hint) = &report.hint {
+                    self.tell(&format!("         do this: {hint}"));
+                }
             }
         }
         if let (None, Err(report)) = (&self.worst, result) {
@@ -210,7 +213,7 @@ impl Examination {
         }
         match self.worst {
             None => ExitCode::SUCCESS,
-            Some(report) => ExitCode::from(report.kind.exit_code()),
+            Some(report) => exit_code(report.kind),
         }
     }
 }

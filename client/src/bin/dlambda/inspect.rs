@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::cli::{Common, Format, InspectArgs};
+use crate::exit::exit_code;
 use crate::output::{Spinner, print};
 use crate::{input, local};
 
@@ -48,7 +49,7 @@ pub(crate) async fn run(
     }
     Ok(match findings.verdict {
         Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(ErrorKind::Refused.exit_code()),
+        Err(_) => exit_code(ErrorKind::Refused),
     })
 }
 

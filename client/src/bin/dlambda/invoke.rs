@@ -10,7 +10,7 @@ use dlambda_client::{
 };
 use dlambda_privacy::clock::SystemClock;
 use dlambda_proto::{
-    BatchSize, Endpoint, ErrorKind, Evidence, ReceiptEvidence, Report, Start, encode,
+    BatchSize, Endpoint, ErrorKind, Evidence, HasKind as _, ReceiptEvidence, Report, Start, encode,
 };
 use serde_json::{Value, json};
 
@@ -205,9 +205,7 @@ fn finish(
                 CallError::FunctionStopped { stderr, .. } => print_stderr_of_function(stderr),
                 _ => {}
             }
-            let report = advise(error);
-            print_error(format, &report);
-            Ok(ExitCode::from(report.kind.exit_code()))
+            Ok(print_error(format, advise(error)))
         }
     }
 }
@@ -258,19 +256,23 @@ fn report(outcome: &Result<Output, CallError>, bootstrap: Duration) -> Value {
     let answer = match outcome {
         Ok(answer) => answer,
         Err(error) => {
-            let kind = dlambda_proto::HasKind::kind(error);
             let status = match error {
                 CallError::FunctionFailed { status, .. } => Some(status),
                 _ => None,
             };
-            return json!({
+            let mut report = json!({
                 "schema": "dlambda.report/1",
                 "ok": false,
-                "error": kind,
+                "error": error.kind(),
                 "message": error.to_string(),
                 "exit_status": status,
                 "bootstrap_ms": bootstrap_ms,
             });
+            let retry = serde_json::to_value(error.retry());
+            if let (Some(report), Ok(Value::Object(retry))) = (report.as_object_mut(), retry) {
+                report.extend(retry);
+            }
+            return report;
         }
     };
     json!({
@@ -324,8 +326,8 @@ mod tests {
             CallError::TokenRefused(problem),
             CallError::Unpaid(problem),
         ] {
-            let report = advise(error);
-            let said = format!("{} {}", report.message, report.hint);
+            let report = crate::exit::with_hint(advise(error));
+            let said = report.to_string();
             for word in ["again", "retry", "operator"] {
                 assert!(!said.contains(word), "{said}");
             }
@@ -335,7 +337,7 @@ mod tests {
     #[test]
     fn a_good_token_that_is_refused_is_misbehaviour() {
         let problem = TokenProblem::Spent;
-        let code = |error| advise(error).kind.exit_code();
+        let code = |error| crate::exit::code(advise(error).kind);
         assert_eq!(code(CallError::TokenRefused(problem)), 7);
         assert_eq!(code(CallError::Unpaid(problem)), 4);
     }

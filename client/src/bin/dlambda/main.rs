@@ -7,6 +7,7 @@ mod cli;
 mod contract;
 mod doctor;
 mod evidence;
+mod exit;
 mod home;
 mod http;
 mod input;
@@ -50,10 +51,7 @@ fn main() -> ExitCode {
         });
     match outcome {
         Ok(code) => code,
-        Err(report) => {
-            output::print_error(format, &report);
-            ExitCode::from(report.kind.exit_code())
-        }
+        Err(report) => output::print_error(format, report),
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs::{File, Permissions};
 use std::io::{IsTerminal, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use dlambda_proto::{ErrorKind, Report};
@@ -13,14 +14,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::cli::Format;
+use crate::exit::{exit_code, with_hint};
 
-/// Prints an error on standard error.
-pub(crate) fn print_error(format: Format, report: &Report) {
+/// Prints an error on standard error, and gives the exit code that it means.
+pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
+    let report = with_hint(report);
     let text = match format {
         Format::Text => report.to_string(),
         Format::Json => json!({ "schema": "dlambda.error/1", "error": report }).to_string(),
     };
     say(&text);
+    exit_code(report.kind)
 }
 
 /// Prints a line for people on standard error.

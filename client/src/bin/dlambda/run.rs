@@ -158,7 +158,7 @@ mod tests {
         assert!(refuse_what_is_too_large(&request, plan).is_ok());
         request.input.push(0);
         let error = refuse_what_is_too_large(&request, plan).expect_err("a byte too many");
-        assert_eq!(error.kind.exit_code(), 4);
+        assert_eq!(crate::exit::code(error.kind), 4);
         assert!(
             error.message.contains("1048577 bytes; plan small"),
             "{}",

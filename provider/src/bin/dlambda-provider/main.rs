@@ -1,6 +1,7 @@
 //! `dlambda-provider`: run strangers' functions behind an onion service.
 
 mod cli;
+mod exit;
 mod output;
 mod record;
 mod run;
@@ -46,9 +47,6 @@ fn main() -> ExitCode {
         });
     match outcome {
         Ok(code) => code,
-        Err(report) => {
-            output::print_error(format, &report);
-            ExitCode::from(report.kind.exit_code())
-        }
+        Err(report) => output::print_error(format, report),
     }
 }

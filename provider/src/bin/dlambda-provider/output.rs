@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use dlambda_proto::{ErrorKind, Report};
@@ -9,13 +10,16 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::cli::Format;
+use crate::exit::{exit_code, with_hint};
 
-/// Prints an error on standard error.
-pub(crate) fn print_error(format: Format, report: &Report) {
+/// Prints an error on standard error, and gives the exit code that it means.
+pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
+    let report = with_hint(report);
     match format {
         Format::Text => say(&report.to_string()),
         Format::Json => say(&json!({ "schema": "dlambda.error/1", "error": report }).to_string()),
     }
+    exit_code(report.kind)
 }
 
 /// Prints a line for people on standard error.

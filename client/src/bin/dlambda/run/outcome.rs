@@ -146,7 +146,7 @@ mod tests {
         ] {
             let failure = ending(&outcome(status), plan).failure.expect("it failed");
             assert!(failure.message.contains(said), "{}", failure.message);
-            assert_eq!(failure.kind.exit_code(), 1);
+            assert_eq!(crate::exit::code(failure.kind), 1);
         }
         assert!(ending(&outcome(Status::Exited(0)), plan).failure.is_none());
     }
