@@ -21,7 +21,7 @@ const CLOCK_TOLERANCE: u64 = 3600;
 /// The payment of one call.
 pub(crate) struct Payment {
     wallet: Option<Wallet>,
-    taking: TokenQuery,
+    query: TokenQuery,
     held: Option<ReservedToken>,
     /// When the token may first have left this machine, if it may have.
     sent: Option<UnixSeconds>,
@@ -36,7 +36,7 @@ impl Payment {
     ) -> Self {
         Self {
             wallet: wallet.cloned(),
-            taking: TokenQuery {
+            query: TokenQuery {
                 endpoint: *endpoint,
                 plan: call.plan.clone(),
                 provider: None,
@@ -55,7 +55,7 @@ impl Payment {
     /// circuit is being built.
     pub(crate) async fn prepare(&mut self) -> Result<(), CallError> {
         if self.held.is_none() {
-            self.held = self.take(self.taking.clone()).await?;
+            self.held = self.take(self.query.clone()).await?;
             if self.held.is_none() && self.is_resuming() {
                 return Err(CallError::NothingToResume);
             }
@@ -83,12 +83,12 @@ impl Payment {
         let is_other = self.held.as_ref().is_some_and(|held| !sold_here(held));
         self.put_back().await;
         if plan.needs_token {
-            let taking = TokenQuery {
+            let query = TokenQuery {
                 plan: Some(plan.name.clone()),
                 provider: Some(*provider),
-                ..self.taking.clone()
+                ..self.query.clone()
             };
-            self.held = self.take(taking).await?;
+            self.held = self.take(query).await?;
             return match self.held {
                 Some(_) => Ok(()),
                 None if is_other => Err(CallError::OtherProvider),
@@ -150,7 +150,7 @@ impl Payment {
     }
 
     fn is_resuming(&self) -> bool {
-        self.taking.resuming == Resuming::AtAnyTime
+        self.query.resuming == Resuming::AtAnyTime
     }
 
     /// The proof that an advert that the wallet has a contract under contradicts
@@ -209,7 +209,7 @@ impl Payment {
     pub(crate) async fn end(mut self, is_final: bool) {
         let held = self.held.take();
         if let Some(held) = held.filter(|_| is_final) {
-            forget_error(spawn_blocking(move || held.spend()).await);
+            forget_error(spawn_blocking(move || held.commit()).await);
         }
         // Otherwise the provider has not spent it and never will, on this request.
         // For another request it would link the two: so it waits, for this.
@@ -227,7 +227,7 @@ impl Payment {
         let Some(wallet) = self.wallet.clone() else {
             return Ok(false);
         };
-        let (endpoint, now) = (self.taking.endpoint, self.taking.now);
+        let (endpoint, now) = (self.query.endpoint, self.query.now);
         let waits = move |it: &Unchecked| it.endpoint == endpoint && it.validity.contains(now);
         blocking(move || Ok(wallet.unchecked()?.iter().any(waits))).await
     }
@@ -240,11 +240,11 @@ impl Payment {
         }
     }
 
-    async fn take(&self, taking: TokenQuery) -> Result<Option<ReservedToken>, CallError> {
+    async fn take(&self, query: TokenQuery) -> Result<Option<ReservedToken>, CallError> {
         let Some(wallet) = self.wallet.clone() else {
             return Ok(None);
         };
-        blocking(move || wallet.take(&taking)).await
+        blocking(move || wallet.reserve(&query)).await
     }
 }
 

@@ -5,6 +5,7 @@ use dlambda_proto::{
 };
 
 use super::file::{Record, Slot};
+use super::store::Durability;
 use super::{Operation, Wallet, WalletError};
 
 /// What is in the wallet. `Debug` says nothing.
@@ -119,7 +120,8 @@ impl Wallet {
 
     /// Removes the contracts and drafts whose validity is over, with their
     /// tokens, and returns how many. One with a token in use stays, and so does
-    /// a damaged file. Blocks.
+    /// a damaged file. Of a contract with rating tokens that are still good only
+    /// the call tokens are erased. Blocks.
     ///
     /// Be sure of `now`: a clock that is far ahead costs all tokens.
     ///
@@ -130,13 +132,18 @@ impl Wallet {
         let operation = self.shared.enter()?;
         let mut forgotten = 0;
         for id in operation.contracts()? {
-            let Ok(Some(record)) = operation.read(&id) else {
+            let Ok(Some(mut record)) = operation.read(&id) else {
                 continue;
             };
-            let summary = operation.summary(id, record, now);
-            if summary.expired && summary.in_use == 0 {
+            let summary = operation.summary(id, record.clone(), now);
+            if !summary.expired || summary.in_use > 0 {
+                continue;
+            }
+            if !record.keeps_ratings(now) {
                 operation.remove(&id)?;
                 forgotten += 1;
+            } else if record.erase_calls() {
+                operation.write(&id, &record, Durability::Later)?;
             }
         }
         Ok(forgotten)

@@ -3,7 +3,8 @@
 //! ```text
 //! begin -> (proposal is sent) -> complete -> (confirmation is sent) -> confirmed
 //!                             \> abandon   \> (another circuit is looked at) -> checked
-//! take -> (call is sent) -> spend | release | dropped: interrupted
+//! reserve -> (call is sent) -> commit | release | dropped: interrupted
+//! reserve_rating -> (rating is made) -> release | dropped: gone
 //! ```
 //!
 //! # The privacy rule
@@ -39,13 +40,14 @@
 mod contracts;
 mod error;
 mod file;
-mod held;
 mod listing;
 mod lock;
+mod ratings;
+mod reserve;
 mod store;
-mod take;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -58,9 +60,10 @@ use dlambda_proto::ContractId;
 
 pub use contracts::{Draft, Unchecked, Unconfirmed};
 pub use error::WalletError;
-pub use held::ReservedToken;
 pub use listing::{ContractStage, ContractSummary, Listing};
-pub use take::{Resuming, TokenQuery};
+pub use ratings::ReservedRating;
+pub use reserve::{Resuming, TokenQuery};
+pub use token::ReservedToken;
 
 use lock::{Entered, Gate, Owner, OwnerId};
 use store::Store;
@@ -177,6 +180,7 @@ scrubbed!(
     ContractSummary,
     Draft,
     ReservedToken,
+    ReservedRating,
     Listing,
     TokenQuery,
     Unchecked,

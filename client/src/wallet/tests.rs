@@ -1,6 +1,7 @@
 mod cold;
 mod disk;
 mod kill;
+mod ratings;
 mod sharing;
 mod warm;
 
@@ -231,7 +232,7 @@ fn call(number: u8) -> TokenQuery {
 }
 
 fn take(wallet: &Wallet, number: u8) -> ReservedToken {
-    let taken = wallet.take(&call(number)).expect("takes");
+    let taken = wallet.reserve(&call(number)).expect("takes");
     taken.expect("there is a token")
 }
 

@@ -219,6 +219,17 @@ impl Advert {
         }
     }
 
+    /// When ratings of the epoch's calls are made: in the time after the epoch
+    /// that is as long as the epoch. Later ones are refused, so that past epochs are final.
+    #[must_use]
+    pub fn ratings(&self) -> Validity {
+        let length = self.period.until.0.saturating_sub(self.period.from.0);
+        Validity {
+            from: self.period.until,
+            until: self.period.until.plus(length),
+        }
+    }
+
     /// The plan of this name; without a name, the default plan.
     #[must_use]
     pub fn plan(&self, name: Option<&PlanName>) -> Option<&Plan> {

@@ -17,7 +17,7 @@ fn a_draft_survives_until_the_answer_is_known() {
     let wallet = place.open();
     assert!(wallet.drafts().expect("lists") == [draft.clone()]);
     assert_eq!(only(&wallet).stage, ContractStage::Draft);
-    assert!(wallet.take(&call(1)).expect("looks").is_none());
+    assert!(wallet.reserve(&call(1)).expect("looks").is_none());
     wallet.begin(&draft).expect("begins again");
     wallet.abandon(&USUAL.id()).expect("abandons");
     wallet.abandon(&USUAL.id()).expect("is gone already");
@@ -42,7 +42,7 @@ fn a_contract_replaces_its_draft_and_is_confirmed_later() {
 
     let shown = authentic(&USUAL.draft().advert);
     wallet.checked(&USUAL.id(), &shown).expect("checks");
-    take(&wallet, 1).spend().expect("spends");
+    take(&wallet, 1).commit().expect("spends");
     complete().expect("another process was late");
     assert_eq!(counts(&wallet), [7, 0, 0, 1], "no spent token comes back");
 
@@ -232,7 +232,10 @@ fn only_what_is_expired_and_not_in_use_is_forgotten() {
     };
     // The contract that is valid longest comes first; use that up.
     let longest: Vec<_> = (0..8).map(|_| take(&wallet, 9)).collect();
-    let held = wallet.take(&taking).expect("takes").expect("there is one");
+    let held = wallet
+        .reserve(&taking)
+        .expect("takes")
+        .expect("there is one");
     for token in longest {
         token.release().expect("releases");
     }
@@ -248,10 +251,14 @@ fn only_what_is_expired_and_not_in_use_is_forgotten() {
             .expect("looks"),
         0
     );
-    held.spend().expect("spends");
-    assert_eq!((forget(2_000), left()), (1, 2));
+    held.commit().expect("spends");
+    assert_eq!(
+        (forget(2_000), left()),
+        (0, 3),
+        "its rating token is good for longer"
+    );
+    assert_eq!((forget(u64::MAX), left()), (3, 0));
     assert!(!place.file(&number(1, 2_000).id()).exists());
-    assert_eq!((forget(u64::MAX), left()), (2, 0));
 }
 
 #[test]
@@ -263,7 +270,7 @@ fn no_token_is_given_out_before_the_keys_were_seen_twice() {
     granted.expect("completes");
     wallet.confirmed(&USUAL.id()).expect("confirms");
     let waiting = || wallet.unchecked().expect("lists").len();
-    let taken = || wallet.take(&call(1)).expect("looks").is_some();
+    let taken = || wallet.reserve(&call(1)).expect("looks").is_some();
     assert_eq!(
         (waiting(), taken(), only(&wallet).checked),
         (1, false, false)
@@ -279,7 +286,7 @@ fn no_token_is_given_out_before_the_keys_were_seen_twice() {
     wallet.checked(&USUAL.id(), &listed).expect("it lists it");
     assert_eq!((waiting(), only(&wallet).checked), (0, true));
     // And so it stays, in another process too.
-    let held = place.open().take(&call(1)).expect("takes").expect("one");
+    let held = place.open().reserve(&call(1)).expect("takes").expect("one");
     held.release_in_doubt().expect("given back");
     assert_eq!((waiting(), taken()), (1, false), "until it is seen again");
     assert_eq!(counts(&wallet), [8, 0, 0, 0]);

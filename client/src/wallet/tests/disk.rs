@@ -57,7 +57,7 @@ fn a_directory_that_others_can_read_is_refused() {
             .contains(&place.path.display().to_string())
     );
     assert!(matches!(
-        wallet.take(&call(1)),
+        wallet.reserve(&call(1)),
         Err(WalletError::File { .. })
     ));
     let other = Like { number: 2, ..USUAL };
@@ -72,7 +72,7 @@ fn a_file_that_others_can_read_is_not_used() {
     let wallet = place.open();
     USUAL.buy(&wallet);
     set_mode(&place.file(&USUAL.id()), 0o640);
-    assert!(wallet.take(&call(1)).expect("looks").is_none());
+    assert!(wallet.reserve(&call(1)).expect("looks").is_none());
     let listing = wallet.contracts(NOW).expect("lists");
     assert!(listing.contracts.is_empty());
     assert!(matches!(listing.damaged[..], [WalletError::File { .. }]));
@@ -94,7 +94,7 @@ fn a_file_that_is_not_a_file_is_not_used() {
     let elsewhere = place.path.join("elsewhere");
     std::fs::rename(&file, &elsewhere).expect("renames");
     symlink(&elsewhere, &file).expect("links");
-    assert!(wallet.take(&call(1)).expect("looks").is_none());
+    assert!(wallet.reserve(&call(1)).expect("looks").is_none());
     std::fs::remove_file(&file).expect("removes");
     std::fs::create_dir(&file).expect("makes");
     assert_eq!(wallet.contracts(NOW).expect("lists").damaged.len(), 1);
@@ -106,7 +106,7 @@ fn no_flipped_bit_and_no_missing_end_goes_unnoticed() {
     let wallet = place.open();
     USUAL.buy(&wallet);
     drop(take(&wallet, 1));
-    take(&wallet, 2).spend().expect("spends");
+    take(&wallet, 2).commit().expect("spends");
     let file = std::fs::read(place.file(&USUAL.id())).expect("reads");
     assert!(Record::from_file(&file, &USUAL.id()).is_ok());
     for index in 0..file.len() {

@@ -27,7 +27,7 @@ fn child() {
     };
     let wallet = open(Path::new(&directory));
     let journal = Path::new(&journal);
-    while let Some(held) = wallet.take(&call(random_call())).expect("takes") {
+    while let Some(held) = wallet.reserve(&call(random_call())).expect("takes") {
         live_through(held, journal);
     }
 }
@@ -52,7 +52,7 @@ fn live_through(held: ReservedToken, journal: &Path) {
             event("sent");
             event("ending");
             let nonce = hex::encode(held.token().nonce);
-            held.spend().expect("spends");
+            held.commit().expect("spends");
             note(journal, &format!("spent {} {nonce} -", std::process::id()));
         }
         1..4 => {
@@ -189,7 +189,7 @@ fn account_for_all(wallet: &Wallet, seen: &Seen) {
     assert_eq!(fresh + interrupted + spent, usize::from(TOKENS.calls()));
     let mut held: HashMap<String, ReservedToken> = HashMap::new();
     for number in 0..u8::try_from(CALLS).expect("few") {
-        while let Some(again) = wallet.take(&call(number)).expect("takes") {
+        while let Some(again) = wallet.reserve(&call(number)).expect("takes") {
             if !again.resumed() {
                 again.release().expect("releases");
                 break;

@@ -51,7 +51,7 @@ fn a_hundred_threads_of_eight_wallets_get_a_token_each() {
         .enumerate()
         .map(|(index, held)| {
             thread::spawn(move || match index % 4 {
-                0 => held.spend().expect("spends"),
+                0 => held.commit().expect("spends"),
                 1 => drop(held),
                 _ => held.release().expect("releases"),
             })
@@ -154,7 +154,7 @@ fn a_process_that_stops_inside_does_not_stop_the_others_for_ever() {
     let threads: Vec<_> = (0..8)
         .map(|number| {
             let wallet = wallet.clone();
-            thread::spawn(move || wallet.take(&call(number)).map(drop))
+            thread::spawn(move || wallet.reserve(&call(number)).map(drop))
         })
         .collect();
     for thread in threads {
@@ -176,11 +176,11 @@ fn a_thread_that_hangs_inside_does_not_stop_the_others_for_ever() {
     let wallet = Wallet::open_with_patience(&place.path, Duration::from_millis(50)).expect("opens");
     let hanging = wallet.shared.enter().expect("enters");
     let other = wallet.clone();
-    let thread = thread::spawn(move || other.take(&call(1)).map(drop));
+    let thread = thread::spawn(move || other.reserve(&call(1)).map(drop));
     let result = thread.join().expect("ends");
     assert!(matches!(result, Err(WalletError::Busy { .. })));
     drop(hanging);
-    assert!(wallet.take(&call(1)).expect("looks").is_none());
+    assert!(wallet.reserve(&call(1)).expect("looks").is_none());
 }
 
 #[test]

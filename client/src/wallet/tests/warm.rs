@@ -11,7 +11,7 @@ fn each_call_gets_a_token_of_its_own_and_a_seed_of_its_own() {
     let wallet = place.open();
     USUAL.buy(&wallet);
     let held: Vec<_> = (0..8).map(|number| take(&wallet, number)).collect();
-    assert!(wallet.take(&call(8)).expect("looks").is_none());
+    assert!(wallet.reserve(&call(8)).expect("looks").is_none());
     let mut nonces: Vec<_> = held.iter().map(|held| held.token().nonce).collect();
     nonces.sort_unstable();
     nonces.dedup();
@@ -29,7 +29,7 @@ fn each_call_gets_a_token_of_its_own_and_a_seed_of_its_own() {
     }
     assert_eq!(counts(&wallet), [0, 8, 0, 0]);
     for held in held {
-        held.spend().expect("spends");
+        held.commit().expect("spends");
     }
     assert_eq!(counts(&place.open()), [0, 0, 0, 8]);
 }
@@ -46,7 +46,7 @@ fn a_spent_token_is_erased_from_the_file() {
         file.windows(32).any(|window| window == nonce)
     };
     assert!(is_there());
-    held.spend().expect("spends");
+    held.commit().expect("spends");
     assert!(!is_there());
 }
 
@@ -75,7 +75,7 @@ fn an_interrupted_call_gets_its_token_and_seed_again_and_no_other_call_does() {
     for _ in 0..2 {
         let others: Vec<_> = (10..17).map(|number| take(&wallet, number)).collect();
         assert!(others.iter().all(|other| other.token() != token));
-        assert!(wallet.take(&call(18)).expect("looks").is_none());
+        assert!(wallet.reserve(&call(18)).expect("looks").is_none());
         for other in others {
             other.release().expect("releases");
         }
@@ -85,7 +85,7 @@ fn an_interrupted_call_gets_its_token_and_seed_again_and_no_other_call_does() {
     assert!(again.token() == token && *again.seed() == seed);
     let meanwhile = take(&wallet, 1);
     assert!(!meanwhile.resumed() && meanwhile.token() != token);
-    again.spend().expect("spends");
+    again.commit().expect("spends");
     assert!(take(&place.open(), 1).token() != token);
 }
 
@@ -108,7 +108,7 @@ fn an_interrupted_token_is_for_its_endpoint_plan_and_time_only() {
     .buy(&wallet);
     drop(take(&wallet, 1));
     let resumed = |taking: TokenQuery| {
-        let held = wallet.take(&taking).expect("takes")?;
+        let held = wallet.reserve(&taking).expect("takes")?;
         Some((held.resumed(), held.release().expect("releases")).0)
     };
     assert_eq!(
@@ -161,7 +161,7 @@ fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
         ..call(1)
     };
     let resumed = |seconds, resuming| {
-        let held = wallet.take(&later(seconds, resuming)).expect("takes")?;
+        let held = wallet.reserve(&later(seconds, resuming)).expect("takes")?;
         let found = (held.resumed(), held.token() == token);
         held.release().expect("releases");
         Some(found)
@@ -178,7 +178,7 @@ fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
         ..call(1)
     };
     let held = wallet
-        .take(&set_back)
+        .reserve(&set_back)
         .expect("takes")
         .expect("there is one");
     assert!(!held.resumed(), "nor when the clock was set back");
@@ -194,15 +194,18 @@ fn only_the_interrupted_call_can_be_taken_up_on_request() {
         ..call(number)
     };
     drop(take(&wallet, 1));
-    assert!(wallet.take(&asked(2)).expect("looks").is_none());
-    let held = wallet.take(&asked(1)).expect("takes").expect("it is there");
+    assert!(wallet.reserve(&asked(2)).expect("looks").is_none());
+    let held = wallet
+        .reserve(&asked(1))
+        .expect("takes")
+        .expect("it is there");
     assert!(
-        wallet.take(&asked(1)).expect("looks").is_none(),
+        wallet.reserve(&asked(1)).expect("looks").is_none(),
         "it is in use"
     );
-    held.spend().expect("spends");
+    held.commit().expect("spends");
     assert!(
-        wallet.take(&asked(1)).expect("looks").is_none(),
+        wallet.reserve(&asked(1)).expect("looks").is_none(),
         "it is over"
     );
     assert_eq!(counts(&wallet), [7, 0, 0, 1], "no fresh token is touched");
@@ -316,7 +319,7 @@ fn tokens_are_counted_by_endpoint_plan_and_time() {
     assert_eq!((left(1, None, 999), left(1, None, 2_000)), (0, 0));
     let held = take(&wallet, 1);
     assert_eq!(left(1, None, 1_500), 15);
-    held.spend().expect("spends");
+    held.commit().expect("spends");
     assert_eq!(left(1, None, 1_500), 15);
 }
 
@@ -330,7 +333,7 @@ fn a_spend_that_cannot_be_recorded_is_not_resumed_here() {
     let file = place.file(&USUAL.id());
     let kept = std::fs::read(&file).expect("reads");
     std::fs::write(&file, b"damaged").expect("writes");
-    assert!(matches!(held.spend(), Err(WalletError::Damaged { .. })));
+    assert!(matches!(held.commit(), Err(WalletError::Damaged { .. })));
     std::fs::write(&file, kept).expect("mends");
     let next = take(&wallet, 1);
     assert!(!next.resumed() && next.token() != token);
@@ -346,6 +349,6 @@ fn nothing_is_left_to_end_when_the_contract_is_gone() {
     USUAL.buy(&wallet);
     let (first, second) = (take(&wallet, 1), take(&wallet, 2));
     std::fs::remove_file(place.file(&USUAL.id())).expect("removes");
-    first.spend().expect("has nothing to erase");
+    first.commit().expect("has nothing to erase");
     assert!(matches!(second.release(), Err(WalletError::NoSuchContract)));
 }

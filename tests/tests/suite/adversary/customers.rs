@@ -146,7 +146,7 @@ impl Customer {
             resuming: Resuming::Soon,
         };
         let wallet = self.querier.wallet().expect("a wallet");
-        let held = wallet.take(&taking).expect("a wallet").expect("a token");
+        let held = wallet.reserve(&taking).expect("a wallet").expect("a token");
         let function = advert.function_by_alias("sha256").expect("published");
         let mut request = Request {
             function: FunctionSource::Known(function.id),
@@ -165,7 +165,7 @@ impl Customer {
         let answered = exchange(&mut *stream, sealed, LONG).await;
         answered.expect("a reply");
         acknowledge(stream).await;
-        held.spend().expect("a wallet");
+        held.commit().expect("a wallet");
     }
 }
 

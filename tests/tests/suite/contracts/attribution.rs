@@ -208,7 +208,7 @@ impl Tagger {
                 resuming: Resuming::Soon,
             };
             let wallet = customer.wallet().expect("a wallet");
-            let held = wallet.take(&taking).expect("readable").expect("a token");
+            let held = wallet.reserve(&taking).expect("readable").expect("a token");
             let request = Request {
                 function: FunctionSource::Known(FunctionId::of(b"upper")),
                 args: vec![],

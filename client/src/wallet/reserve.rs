@@ -64,12 +64,12 @@ impl Wallet {
     /// [`WalletError::File`] if the directory cannot be read or the contract's
     /// file not be written; [`WalletError::Busy`]. At worst a token is then
     /// interrupted, and there for the same call.
-    pub fn take(&self, taking: &TokenQuery) -> Result<Option<ReservedToken>, WalletError> {
+    pub fn reserve(&self, query: &TokenQuery) -> Result<Option<ReservedToken>, WalletError> {
         let operation = self.shared.enter()?;
-        let Some(mut choice) = operation.choose(taking)? else {
+        let Some(mut choice) = operation.choose(query)? else {
             return Ok(None);
         };
-        let Some((token, seed)) = choice.mark(&operation, taking) else {
+        let Some((token, seed)) = choice.mark(&operation, query) else {
             return Ok(None);
         };
         let Choice {
@@ -132,21 +132,21 @@ struct Choice {
 }
 
 impl Operation<'_> {
-    fn choose(&self, taking: &TokenQuery) -> Result<Option<Choice>, WalletError> {
+    fn choose(&self, query: &TokenQuery) -> Result<Option<Choice>, WalletError> {
         let mut best: Option<Choice> = None;
         for id in self.contracts()? {
             let Ok(Some(record)) = self.read(&id) else {
                 continue;
             };
             let other = |provider: &ProviderId| record.contract.provider != *provider;
-            if taking.provider.as_ref().is_some_and(other) {
+            if query.provider.as_ref().is_some_and(other) {
                 continue;
             }
-            let (plan, valid_at) = (taking.plan.as_ref(), taking.valid_at);
-            let Some(holdings) = record.serving(&taking.endpoint, plan, valid_at) else {
+            let (plan, valid_at) = (query.plan.as_ref(), query.valid_at);
+            let Some(holdings) = record.serving(&query.endpoint, plan, valid_at) else {
                 continue;
             };
-            if let Some(index) = self.interrupted(id, holdings, taking) {
+            if let Some(index) = self.interrupted(id, holdings, query) {
                 return Ok(Some(Choice {
                     id,
                     record,
@@ -154,7 +154,7 @@ impl Operation<'_> {
                     resumed: true,
                 }));
             }
-            if taking.resuming == Resuming::AtAnyTime {
+            if query.resuming == Resuming::AtAnyTime {
                 continue;
             }
             let until = record.contract.validity.until;
@@ -181,7 +181,7 @@ impl Operation<'_> {
         &self,
         id: ContractId,
         holdings: &Holdings,
-        taking: &TokenQuery,
+        query: &TokenQuery,
     ) -> Option<usize> {
         let is_it = |(index, slot): (usize, &Slot)| match slot {
             Slot::Taken {
@@ -191,8 +191,8 @@ impl Operation<'_> {
                 since,
                 ..
             } => {
-                call_tag(seed, &taking.call) == *call
-                    && taking.comes_back(*since)
+                call_tag(seed, &query.call) == *call
+                    && query.comes_back(*since)
                     && !self.is_in_use((id, index), *owner)
             }
             Slot::Fresh(_) | Slot::Spent => false,
@@ -206,14 +206,14 @@ impl Choice {
     fn mark(
         &mut self,
         operation: &Operation<'_>,
-        taking: &TokenQuery,
+        query: &TokenQuery,
     ) -> Option<(CallToken, [u8; 32])> {
         let slot = self.record.holdings_mut()?.slots.get_mut(self.index)?;
         let (token, seed, since) = match slot {
             Slot::Fresh(token) => {
                 let mut seed = [0; 32];
                 os_rng().fill_bytes(&mut seed);
-                (*token, seed, Some(taking.now))
+                (*token, seed, Some(query.now))
             }
             // From the first time on, or a call made every few minutes would take it up for ever.
             Slot::Taken {
@@ -224,7 +224,7 @@ impl Choice {
         *slot = Slot::Taken {
             token,
             seed,
-            call: call_tag(&seed, &taking.call),
+            call: call_tag(&seed, &query.call),
             owner: Some(operation.shared.owner.id()),
             since,
         };

@@ -12,7 +12,7 @@ const CHANGED: WalletError = WalletError::Inconsistent("a token in use was chang
 
 /// A call token that is in use by one call.
 ///
-/// It ends in [`ReservedToken::spend`] or [`ReservedToken::release`]. If it is dropped
+/// It ends in [`ReservedToken::commit`] or [`ReservedToken::release`]. If it is dropped
 /// instead, or the process is killed, it is *interrupted*: nobody knows whether
 /// it was sent. It then waits for the same call to be made again, through this
 /// wallet at once and through another as soon as this one and its clones and
@@ -109,7 +109,7 @@ impl ReservedToken {
     /// [`WalletError::Inconsistent`] if somebody has changed the file. None of
     /// them matters to the call: the token is not given out again while this
     /// wallet is open, and afterwards for the same call only.
-    pub fn spend(mut self) -> Result<(), WalletError> {
+    pub fn commit(mut self) -> Result<(), WalletError> {
         let shared = Arc::clone(&self.shared);
         let spent = shared
             .enter()
