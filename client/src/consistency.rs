@@ -13,7 +13,7 @@ use crate::wallet::Unchecked;
 use crate::{ContractError, Querier};
 
 /// Epochs with good tokens that may have ended early before a provider is
-/// refused. A changed offer ends one; the crowd of a call is split by each.
+/// refused. A changed offer ends one; each splits the anonymity set of calls.
 pub(crate) const MAX_EARLY_ENDS: usize = 1;
 
 /// What became of contracts whose provider was looked at once more.

@@ -9,7 +9,7 @@ use dlambda_crypto::negotiation::{
     Agreement, ContractOptions, Counter, Negotiation, Proposed, Step, confirmation,
 };
 use dlambda_crypto::seal::SealedContractRequest;
-use dlambda_crypto::{NegotiationError, work};
+use dlambda_crypto::{NegotiationError, pow};
 use dlambda_privacy::exchange::{
     VerifiedGreeting, acknowledge, exchange_contract, receive_greeting,
 };
@@ -405,13 +405,13 @@ impl Querier {
         let stopped = Arc::clone(&stop.0);
         let starts = [os_rng().next_u64(), os_rng().next_u64()];
         let working = spawn_blocking(move || {
-            work::perform(&provider, &envelope, effort, starts, || {
+            pow::perform(&provider, &envelope, effort, starts, || {
                 stopped.load(Ordering::Relaxed)
             })
         });
         let worked = timeout_at(wire.give_up, async {
             let work = working.await.ok().flatten();
-            let time = work::sending_time(effort, wire.opened.elapsed());
+            let time = pow::sending_time(effort, wire.opened.elapsed());
             sleep_until(wire.opened + time).await;
             work
         });

@@ -47,7 +47,7 @@ impl Querier {
 
     /// With another bound for the epochs that a provider may have ended early
     /// before this querier buys nothing and spends no token there; 1 unless set.
-    /// The more it is, the smaller the crowd may be that a call hides in.
+    /// The more it is, the smaller the anonymity set of a call may be.
     #[must_use]
     pub fn dangerously_allowing_early_ends(self, most: usize) -> Self {
         Self {

@@ -55,7 +55,7 @@ fn first_messages() -> [Vec<u8>; 2] {
         epoch: Epoch(1),
         encapsulated_key: [1; 32],
         ciphertext: vec![2; 100],
-        work: Some(Work {
+        work: Some(ProofOfWork {
             solution: 1,
             hash: [2; 32],
             stamp: 3,

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// All that a call shows in the clear. It names the epoch whose key opens the
-/// call, and the plan; both are shared by a crowd.
+/// call, and the plan; both are shared by the anonymity set.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct CallHeader {

@@ -24,7 +24,7 @@ const PROVIDER_DOMAIN: &[u8] = b"dlambda/contract-provider/v1";
 const CLIENT_DOMAIN: &[u8] = b"dlambda/contract-client/v1";
 const ID_DOMAIN: &[u8] = b"dlambda/contract-id/v1\0";
 
-/// How many calls a contract is for. Few sizes make large crowds.
+/// How many calls a contract is for. Few sizes make large anonymity sets.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode, CborLen, Serialize,
 )]
@@ -201,13 +201,13 @@ pub struct ContractEnvelope {
     /// Proof of work on the fields above, where it is asked for. In the clear,
     /// so that a provider can throw junk away before it opens anything.
     #[n(3)]
-    pub work: Option<Work>,
+    pub work: Option<ProofOfWork>,
 }
 
 /// A proof of work; see `dlambda-privacy` for what it takes.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
-pub struct Work {
+pub struct ProofOfWork {
     /// Found by memory-hard hashing.
     #[n(0)]
     pub solution: u64,
@@ -468,7 +468,7 @@ scrubbed!(
     Greeting,
     Proposal,
     SignedContract,
-    Work
+    ProofOfWork
 );
 
 /// A stored contract's bytes, for files and databases.

@@ -82,7 +82,7 @@ pub enum Finding {
     ProviderAtFault,
     /// What the provider signed is true, or it did not sign it.
     #[n(1)]
-    ClaimUnfounded,
+    Unproven,
     /// It cannot be told.
     #[n(2)]
     NotDecidable,

@@ -46,8 +46,8 @@ pub use call::{
 pub use codec::{decode, encode};
 pub use contract::{
     BatchSize, Contract, ContractAnswer, ContractEnvelope, ContractId, ContractRefusal,
-    ContractRequest, Grant, Greeting, Payment, PaymentMethod, Proposal, ServiceTerms,
-    SignedContract, Technology, Work, read_signed_contract,
+    ContractRequest, Grant, Greeting, Payment, PaymentMethod, ProofOfWork, Proposal, ServiceTerms,
+    SignedContract, Technology, read_signed_contract,
 };
 pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
 pub use error::{AdvertError, DecodeError, FrameError, IdError};

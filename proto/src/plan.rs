@@ -1,4 +1,4 @@
-//! Plans: the small published menu of limits. Few plans make large crowds.
+//! Plans: the small published menu of limits. Few plans make large anonymity sets.
 
 use std::fmt;
 use std::str::FromStr;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dlambda_crypto::negotiation::{consider, grant, is_confirmed};
+use dlambda_crypto::pow;
 use dlambda_crypto::seal::OpenedContractRequest;
-use dlambda_crypto::work;
 use dlambda_privacy::WireError;
 use dlambda_privacy::wire::{read_frame, write_frame};
 use dlambda_proto::{
@@ -186,7 +186,7 @@ fn check_work(
     if shared.keyring().remembers(epoch, one_time) {
         return Err(Refusal::Replayed);
     }
-    if !work::verify(&opening.advert.provider, envelope, effort) {
+    if !pow::verify(&opening.advert.provider, envelope, effort) {
         return Err(Refusal::TooLittleWork);
     }
     shared.keyring().remember(epoch, one_time)

@@ -69,11 +69,11 @@ impl Arbiter {
             Evidence::Fraud(proof) => self.judge_fraud(proof).await,
             Evidence::Equivocation(proof) => Ok(match proof.verify() {
                 Ok(_) => at_fault("it signed two different adverts for one epoch"),
-                Err(error) => unfounded(error.to_string()),
+                Err(error) => unproven(error.to_string()),
             }),
             Evidence::Receipt(evidence) => Ok(match evidence.verify() {
-                Ok(_) => unfounded("a receipt by itself claims no fault; it is genuine"),
-                Err(error) => unfounded(error.to_string()),
+                Ok(_) => unproven("a receipt by itself claims no fault; it is genuine"),
+                Err(error) => unproven(error.to_string()),
             }),
             _ => Ok(undecidable(
                 "this kind of evidence is newer than this program",
@@ -84,10 +84,10 @@ impl Arbiter {
     async fn judge_fraud(&mut self, proof: &FraudProof) -> Result<Judgement, ExecutorError> {
         let (advert, receipt) = match proof.evidence.verify() {
             Ok(verified) => verified,
-            Err(error) => return Ok(unfounded(error.to_string())),
+            Err(error) => return Ok(unproven(error.to_string())),
         };
         let Some(plan) = advert.plan(Some(&receipt.plan)) else {
-            return Ok(unfounded("the receipt's plan is not on the menu"));
+            return Ok(unproven("the receipt's plan is not on the menu"));
         };
         if let Err(judgement) = check_request(proof, &receipt) {
             return Ok(judgement);
@@ -144,10 +144,10 @@ fn check_request(proof: &FraudProof, receipt: &Receipt) -> Result<(), Judgement>
     };
     let function = FunctionId::of(wasm);
     if function != receipt.function {
-        return Err(unfounded("the receipt is for another function"));
+        return Err(unproven("the receipt is for another function"));
     }
     if proof.request.digest(&function) != receipt.request {
-        return Err(unfounded("the receipt is for another request"));
+        return Err(unproven("the receipt is for another request"));
     }
     Ok(())
 }
@@ -209,7 +209,7 @@ fn compare(receipt: &Receipt, proof: &FraudProof, replayed: &Replayed) -> Judgem
     if output != receipt.output {
         return at_fault("its output is not what running the function gives");
     }
-    unfounded("running the call again gives just what the receipt says")
+    unproven("running the call again gives just what the receipt says")
 }
 
 fn words(ending: Option<CallEnding>) -> String {
@@ -227,9 +227,9 @@ fn at_fault(reason: impl Into<String>) -> Judgement {
     }
 }
 
-fn unfounded(reason: impl Into<String>) -> Judgement {
+fn unproven(reason: impl Into<String>) -> Judgement {
     Judgement {
-        finding: Finding::ClaimUnfounded,
+        finding: Finding::Unproven,
         reason: reason.into(),
     }
 }

@@ -4,8 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod adversary;
+pub mod anonymity_set;
 pub mod bench;
-pub mod crowd;
 pub mod local;
 pub mod mixnet;
 pub mod networks;

@@ -16,7 +16,7 @@ use minicbor::{CborLen, Decode, Encode};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::lock::OwnerId;
+use super::lock::LeaseId;
 
 /// Longest file, in bytes. The longest that an honest provider and we can
 /// make, with all functions in two adverts and 128 tokens, is under 170 KiB.
@@ -99,7 +99,7 @@ pub(super) enum Slot {
         call: [u8; 32],
         /// Who has it; nobody if it was given back after it may have been sent.
         #[n(3)]
-        owner: Option<OwnerId>,
+        owner: Option<LeaseId>,
         /// When it was first taken; unknown in files of older programs.
         #[n(4)]
         since: Option<UnixSeconds>,

@@ -29,7 +29,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 ///
 /// Threads of one process queue up in memory, and the first of them asks for
 /// the file's lock. Without the queue all of them would poll for it.
-pub(super) struct Gate {
+pub(super) struct DirLock {
     path: PathBuf,
     patience: Duration,
     queue: Mutex<Queue>,
@@ -44,15 +44,15 @@ struct Queue {
 }
 
 /// The directory is ours until this is dropped.
-pub(super) struct Entered<'a> {
-    turn: Turn<'a>,
+pub(super) struct DirGuard<'a> {
+    turn: QueueTurn<'a>,
     file: File,
 }
 
 /// This thread is the first of its process; it may not have the file yet.
-struct Turn<'a>(&'a Gate);
+struct QueueTurn<'a>(&'a DirLock);
 
-impl Gate {
+impl DirLock {
     pub(super) fn new(path: PathBuf, patience: Duration) -> Self {
         Self {
             path,
@@ -66,7 +66,7 @@ impl Gate {
     }
 
     /// Waits for the directory.
-    pub(super) fn enter(&self) -> Result<Entered<'_>, WalletError> {
+    pub(super) fn enter(&self) -> Result<DirGuard<'_>, WalletError> {
         let started = Instant::now();
         let mut queue = self.queue();
         while queue.taken {
@@ -80,9 +80,9 @@ impl Gate {
         queue.taken = true;
         let since = started.max(queue.progressed);
         drop(queue);
-        let turn = Turn(self);
+        let turn = QueueTurn(self);
         let file = self.lock_file(since)?;
-        Ok(Entered { turn, file })
+        Ok(DirGuard { turn, file })
     }
 
     /// Opened anew each time: whoever deletes a "stale" lock file then parts
@@ -115,7 +115,7 @@ impl Gate {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for DirGuard<'_> {
     fn drop(&mut self) {
         // Not left to `close`: a child that is just being started still has a
         // copy of the descriptor, and would keep the lock until it runs.
@@ -124,7 +124,7 @@ impl Drop for Entered<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for QueueTurn<'_> {
     fn drop(&mut self) {
         self.0.queue().taken = false;
         self.0.freed.notify_one();
@@ -134,20 +134,20 @@ impl Drop for Turn<'_> {
 /// Names an open wallet.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(transparent)]
-pub(super) struct OwnerId(#[cbor(n(0), with = "minicbor::bytes")] pub(super) [u8; 16]);
+pub(super) struct LeaseId(#[cbor(n(0), with = "minicbor::bytes")] pub(super) [u8; 16]);
 
 /// An open wallet's sign of life.
-pub(super) struct Owner {
-    id: OwnerId,
+pub(super) struct Lease {
+    id: LeaseId,
     path: PathBuf,
     file: File,
 }
 
-impl Owner {
-    /// Gives a sign of life in the directory `owners`. Only while the gate is
+impl Lease {
+    /// Gives a sign of life in the directory `owners`. Only while the dir_lock is
     /// entered, or a [`sweep`] could remove the file before it is locked.
     pub(super) fn register(owners: &Path) -> Result<Self, WalletError> {
-        let mut id = OwnerId([0; 16]);
+        let mut id = LeaseId([0; 16]);
         os_rng().fill_bytes(&mut id.0);
         let path = owners.join(id.file_name());
         let file = open_lock(&path, true).map_err(WalletError::io(&path))?;
@@ -157,20 +157,20 @@ impl Owner {
         }
     }
 
-    pub(super) fn id(&self) -> OwnerId {
+    pub(super) fn id(&self) -> LeaseId {
         self.id
     }
 }
 
-impl Drop for Owner {
+impl Drop for Lease {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.path);
-        // See the unlock of `Entered`.
+        // See the unlock of `DirGuard`.
         let _ = self.file.unlock();
     }
 }
 
-impl OwnerId {
+impl LeaseId {
     /// Whether this wallet is still open, here or elsewhere. When in doubt it
     /// is: a token that is not handed out again does no harm.
     pub(super) fn is_alive(self, owners: &Path) -> bool {
@@ -182,7 +182,7 @@ impl OwnerId {
     }
 }
 
-/// Removes the files of wallets that were killed. Only while the gate is entered.
+/// Removes the files of wallets that were killed. Only while the dir_lock is entered.
 pub(super) fn sweep(owners: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(owners)? {
         let entry = entry?;

@@ -65,7 +65,7 @@ pub use ratings::ReservedRating;
 pub use reserve::{Resuming, TokenQuery};
 pub use token::ReservedToken;
 
-use lock::{Entered, Gate, Owner, OwnerId};
+use lock::{DirGuard, DirLock, Lease, LeaseId};
 use store::Store;
 
 /// A caller's contracts and call tokens. Clones are the same wallet; the
@@ -88,16 +88,16 @@ impl Wallet {
 
     fn open_with_patience(dir: &Path, patience: Duration) -> Result<Self, WalletError> {
         let store = Store::open(dir)?;
-        let gate = Gate::new(store.lock_path(), patience);
+        let dir_lock = DirLock::new(store.lock_path(), patience);
         let owners = store.owners();
-        let entered = gate.enter()?;
+        let entered = dir_lock.enter()?;
         lock::sweep(&owners).map_err(WalletError::io(&owners))?;
-        let owner = Owner::register(&owners)?;
+        let owner = Lease::register(&owners)?;
         drop(entered);
         Ok(Self {
             shared: Arc::new(Shared {
                 store,
-                gate,
+                dir_lock,
                 owner,
                 held: Mutex::new(HashSet::new()),
             }),
@@ -118,8 +118,8 @@ type Place = (ContractId, usize);
 /// and its sign of life with it.
 struct Shared {
     store: Store,
-    gate: Gate,
-    owner: Owner,
+    dir_lock: DirLock,
+    owner: Lease,
     /// The places of the tokens that are in use through this wallet.
     held: Mutex<HashSet<Place>>,
 }
@@ -127,11 +127,11 @@ struct Shared {
 impl Shared {
     /// Waits for the directory. Nothing is read or written but in an operation.
     fn enter(&self) -> Result<Operation<'_>, WalletError> {
-        let entered = self.gate.enter()?;
+        let entered = self.dir_lock.enter()?;
         self.store.check()?;
         Ok(Operation {
             shared: self,
-            _entered: entered,
+            _guard: entered,
         })
     }
 
@@ -143,12 +143,12 @@ impl Shared {
 /// The directory is ours.
 struct Operation<'a> {
     shared: &'a Shared,
-    _entered: Entered<'a>,
+    _guard: DirGuard<'a>,
 }
 
 impl Operation<'_> {
     /// Whether the taken token at `place` has somebody who waits for an answer.
-    fn is_in_use(&self, place: Place, owner: Option<OwnerId>) -> bool {
+    fn is_in_use(&self, place: Place, owner: Option<LeaseId>) -> bool {
         match owner {
             None => false,
             Some(owner) if owner == self.shared.owner.id() => self.shared.held().contains(&place),

@@ -2,7 +2,7 @@
 //!
 //! The per-call [sealing](seal) of requests and replies, the [tokens] that pay
 //! for calls without saying whose they are, the [negotiation] that gives them,
-//! proof of [work], and [padding].
+//! proof of work ([pow]), and [padding].
 //!
 //! # Not in this crate
 //!
@@ -13,9 +13,9 @@
 mod error;
 pub mod negotiation;
 pub mod padding;
+pub mod pow;
 pub mod seal;
 pub mod tokens;
-pub mod work;
 
 pub use error::{NegotiationError, SealError, TokenError};
 

@@ -1,7 +1,7 @@
 //! Padding to size buckets, before sealing.
 //!
 //! `length (4, big endian) | data | zeros`, up to the next bucket. Few, wide
-//! buckets make large crowds: four sizes up to a mebibyte's quarter, then powers
+//! buckets make large anonymity sets: four sizes up to a mebibyte's quarter, then powers
 //! of two, where the waste would cost more than it hides.
 
 use crate::SealError;

@@ -155,7 +155,7 @@ impl Advert {
     pub const MAX_VALIDITY_SECONDS: u64 = 14 * 24 * 3600;
 
     /// Shortest epoch that a reader accepts: 12 hours. A call shows the epoch
-    /// of its token, so the callers of an epoch are the crowd that it hides in.
+    /// of its token, so the callers of an epoch are its anonymity set.
     pub const MIN_EPOCH_SECONDS: u64 = 12 * 3600;
 
     /// How long before and after its epoch an advert may be valid, at most: 12

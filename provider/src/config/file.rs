@@ -15,7 +15,7 @@ use crate::ProviderConfig;
 pub const EXAMPLE: &str = include_str!("example.toml");
 
 const MIB: u64 = 1 << 20;
-/// Most plans on a menu: many plans make small crowds.
+/// Most plans on a menu: many plans make small anonymity sets.
 const MAX_PLANS: usize = 8;
 /// Shortest secret of an invitation, in bytes.
 const MIN_INVITATION: usize = 16;

@@ -57,7 +57,7 @@ pub struct Contracts {
     /// The secrets of invitations.
     pub invitations: Vec<Zeroizing<Vec<u8>>>,
     /// Least work for a contract, under [`Admission::Pow`]: see
-    /// `dlambda_crypto::work`. It rises with the load.
+    /// `dlambda_crypto::pow`. It rises with the load.
     pub least_effort: u8,
     /// Most work for a contract.
     pub most_effort: u8,

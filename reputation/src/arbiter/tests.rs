@@ -154,7 +154,7 @@ async fn the_honest_are_never_condemned() {
         let judgement = court.after(wat, |_| {}).await;
         assert_eq!(
             judgement.finding,
-            Finding::ClaimUnfounded,
+            Finding::Unproven,
             "{wat}: {}",
             judgement.reason
         );
@@ -279,7 +279,7 @@ async fn claims_that_were_tampered_with_are_unfounded() {
         let judgement = court.judge(bad).await;
         assert_eq!(
             judgement.finding,
-            Finding::ClaimUnfounded,
+            Finding::Unproven,
             "{what}: {}",
             judgement.reason
         );
@@ -297,8 +297,8 @@ async fn two_adverts_for_one_epoch_are_a_fault_and_one_is_none() {
     let later = court.advert.sign(&court.identity).expect("signs");
     for (other, finding) in [
         (other, Finding::ProviderAtFault),
-        (one.clone(), Finding::ClaimUnfounded),
-        (later, Finding::ClaimUnfounded),
+        (one.clone(), Finding::Unproven),
+        (later, Finding::Unproven),
     ] {
         let one = one.clone();
         let evidence = Evidence::Equivocation(EquivocationProof { one, other });

@@ -10,7 +10,7 @@ use dlambda_privacy::clock::Clock;
 use dlambda_proto::Request;
 use dlambda_provider::ProviderConfig;
 use dlambda_tests::adversary::{Adversary, Score, chance};
-use dlambda_tests::crowd::{Achieved, Customers, simulate};
+use dlambda_tests::anonymity_set::{Achieved, Customers, simulate};
 
 use crate::support::World;
 use customers::{Customer, EACH, Script, assert_no_better_than_chance, limit, records_of, report};
@@ -155,7 +155,7 @@ fn chance_is_counted_exactly() {
 
 /// Prints the tables of docs/THREAT-MODEL.md.
 #[test]
-fn the_crowd_grows_with_customers_and_delays() {
+fn the_anonymity_set_grows_with_customers_and_delays() {
     println!("customers | an hour | delay  | first | later | blind | possible | effective");
     let hour = 3600.0;
     let delays = [("none", 0.0), ("30 min", hour / 2.0), ("6 h", 6.0 * hour)];

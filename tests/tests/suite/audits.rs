@@ -156,7 +156,7 @@ async fn a_thousand_audits_never_condemn_an_honest_provider() {
         let judgement = arbiter.judge(&evidence).await.expect("it can run");
         assert_eq!(
             judgement.finding,
-            Finding::ClaimUnfounded,
+            Finding::Unproven,
             "audit {number}: {}",
             judgement.reason
         );
@@ -403,7 +403,7 @@ async fn a_provider_patched_to_lie_is_caught_every_time() {
     }
     // The same provider, honest.
     for found in audits(Lie::None, 20).await {
-        assert_eq!(found.expect("a reply"), Finding::ClaimUnfounded);
+        assert_eq!(found.expect("a reply"), Finding::Unproven);
     }
 }
 
@@ -464,12 +464,7 @@ async fn audits_are_paid_with_tokens_like_any_call() {
     let evidence = claim(&ended, &wasm, b"hello").expect("a receipt");
     let mut arbiter = Arbiter::new(Isolation::DangerouslyInProcess, MOST);
     let judgement = arbiter.judge(&evidence).await.expect("it can run");
-    assert_eq!(
-        judgement.finding,
-        Finding::ClaimUnfounded,
-        "{}",
-        judgement.reason
-    );
+    assert_eq!(judgement.finding, Finding::Unproven, "{}", judgement.reason);
     let left = querier
         .wallet()
         .expect("there")

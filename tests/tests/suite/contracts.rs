@@ -16,13 +16,13 @@ use std::time::{Duration, Instant};
 use dlambda_client::{Call, CallError, ContractError, ContractProgress, ProposalOutcome};
 use dlambda_crypto::negotiation::{ContractOptions, Counter, Negotiation, invitation};
 use dlambda_crypto::seal::SealedContractRequest;
-use dlambda_crypto::{NegotiationError, work};
+use dlambda_crypto::{NegotiationError, pow};
 use dlambda_privacy::clock::Clock as _;
 use dlambda_privacy::exchange::{VerifiedGreeting, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, BatchSize, ContractAnswer, ContractRefusal, ContractRequest, ErrorKind,
-    HasKind as _, PaymentMethod, Refusal, Request, ServiceTerms, Work, decode,
+    HasKind as _, PaymentMethod, ProofOfWork, Refusal, Request, ServiceTerms, decode,
 };
 use dlambda_provider::ProviderConfig;
 
@@ -231,7 +231,7 @@ async fn work_is_done_where_it_is_asked_for() {
         "{offered:?}"
     );
     assert_eq!(efforts, [3], "once, and not for the confirmation");
-    let least = work::sending_time(3, Duration::ZERO);
+    let least = pow::sending_time(3, Duration::ZERO);
     assert!(
         worked >= least,
         "the proof left when it was ready, after {worked:?}"
@@ -247,9 +247,9 @@ async fn too_little_work_is_not_enough() {
     let welcome = market.greet().await.1;
     let provider = welcome.advert.provider;
     let perform = |sealed: &SealedContractRequest, effort| {
-        work::perform(&provider, sealed.envelope(), effort, [0; 2], || false).expect("done")
+        pow::perform(&provider, sealed.envelope(), effort, [0; 2], || false).expect("done")
     };
-    let zeros = |work: &Work| work.hash[0].leading_zeros();
+    let zeros = |work: &ProofOfWork| work.hash[0].leading_zeros();
     let none = fresh_proposal(&welcome);
     // Two bits too few, and not more by chance.
     let (little, work) = loop {
@@ -301,7 +301,7 @@ async fn work_is_good_once() {
     };
     let sealed =
         SealedContractRequest::seal(&welcome.sealing, &nothing, &mut os_rng()).expect("seals");
-    let work = work::perform(
+    let work = pow::perform(
         &welcome.advert.provider,
         sealed.envelope(),
         3,

@@ -6,15 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dlambda_crypto::negotiation::{ContractOptions, Negotiation, Step, confirmation, invitation};
+use dlambda_crypto::pow;
 use dlambda_crypto::seal::SealedContractRequest;
-use dlambda_crypto::work;
 use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange_contract};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Admission, Advert, BatchSize, CallEnvelope, CallHeader, Contract, ContractAnswer,
     ContractEnvelope, ContractId, ContractKey, ContractRefusal, ContractRequest, Epoch, Frame,
-    FrameKind, FunctionSource, IdentityKey, MAX_CONTRACT_BODY, PaymentMethod, Proposal, ProviderId,
-    Refusal, Request, SignedContract, TokenKeyId, Work, decode, encode,
+    FrameKind, FunctionSource, IdentityKey, MAX_CONTRACT_BODY, PaymentMethod, ProofOfWork,
+    Proposal, ProviderId, Refusal, Request, SignedContract, TokenKeyId, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 use futures::future::join_all;

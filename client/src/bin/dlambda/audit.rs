@@ -121,7 +121,7 @@ async fn audit(
     };
     let judgement = arbiter.judge(&evidence).await.map_err(local::report)?;
     match judgement.finding {
-        Finding::ClaimUnfounded => tally.right += 1,
+        Finding::Unproven => tally.right += 1,
         Finding::NotDecidable => {
             say(&format!("not decidable: {}", judgement.reason));
             tally.undecidable += 1;

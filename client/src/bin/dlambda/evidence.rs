@@ -93,7 +93,7 @@ pub(crate) fn isolation(in_process: bool) -> Result<Isolation, Report> {
 pub(crate) fn words(finding: Finding) -> &'static str {
     match finding {
         Finding::ProviderAtFault => "provider at fault",
-        Finding::ClaimUnfounded => "claim unfounded",
+        Finding::Unproven => "claim unproven",
         Finding::NotDecidable => "not decidable",
     }
 }

@@ -7,7 +7,7 @@ use minicbor::{CborLen, Decode, Encode};
 
 use super::super::WalletError;
 use super::super::file::{Holdings, MAX_FILE, Rating, Record, Slot, Stage, call_tag};
-use super::super::lock::OwnerId;
+use super::super::lock::LeaseId;
 use super::*;
 
 fn set_mode(path: &Path, mode: u32) {
@@ -272,7 +272,7 @@ fn samples() -> [Record; 2] {
             confirmed: true,
             slots: vec![
                 Slot::Fresh(token(0x20)),
-                taken(Some(OwnerId([0x33; 16]))),
+                taken(Some(LeaseId([0x33; 16]))),
                 taken(None),
                 Slot::Spent,
                 Slot::Spent,

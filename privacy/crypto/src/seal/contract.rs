@@ -3,8 +3,8 @@
 use std::fmt;
 
 use dlambda_proto::{
-    ContractAnswer, ContractEnvelope, ContractRequest, Frame, FrameKind, SealingKey, Work, decode,
-    encode,
+    ContractAnswer, ContractEnvelope, ContractRequest, Frame, FrameKind, ProofOfWork, SealingKey,
+    decode, encode,
 };
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
@@ -69,7 +69,7 @@ impl SealedContractRequest {
 
     /// Attaches proof of work.
     #[must_use]
-    pub fn with_work(mut self, work: Work) -> Self {
+    pub fn with_work(mut self, work: ProofOfWork) -> Self {
         self.envelope.work = Some(work);
         self
     }

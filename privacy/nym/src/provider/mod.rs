@@ -5,7 +5,7 @@ mod answers;
 mod connect;
 mod directory;
 mod table;
-mod vigil;
+mod watchdog;
 mod window;
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::storage::Replies;
 use connect::Plan;
 use directory::Directory;
 use table::{Sender, Table};
-use vigil::Vigil;
+use watchdog::Watchdog;
 
 /// How often waiting answers are looked at.
 const PUMP: Duration = Duration::from_millis(20);
@@ -62,7 +62,7 @@ pub(crate) async fn run(
         connecting: JoinSet::new(),
         table: Table::default(),
         farewells: VecDeque::new(),
-        vigil: Vigil::new(Instant::now()),
+        watchdog: Watchdog::new(Instant::now()),
     };
     let mut pump = interval(PUMP);
     pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -82,7 +82,7 @@ pub(crate) async fn run(
             _ = pump.tick(), if provider.table.is_waiting() => {}
             _ = sweep.tick() => {
                 provider.sweep();
-                provider.keep_vigil().await?;
+                provider.check_watchdog().await?;
             }
         }
         provider.pump().await;
@@ -97,7 +97,7 @@ struct Provider {
     table: Table,
     /// Sessions whose end the parent must still be told.
     farewells: VecDeque<(SessionId, Reason)>,
-    vigil: Vigil,
+    watchdog: Watchdog,
 }
 
 async fn next(client: &mut Option<Client>) -> Option<Vec<ReconstructedMessage>> {
@@ -140,23 +140,23 @@ impl Provider {
     }
 
     /// Writes to itself when it is time, and finds out whether it is deaf.
-    async fn keep_vigil(&mut self) -> Result<(), HelperError> {
+    async fn check_watchdog(&mut self) -> Result<(), HelperError> {
         let now = Instant::now();
         let Some(client) = &self.client else {
-            self.vigil.begin_again(now);
+            self.watchdog.begin_again(now);
             return Ok(());
         };
         if client.has_room()
-            && let Some(note) = self.vigil.note(now)
+            && let Some(note) = self.watchdog.note(now)
             && client.send_to_itself(&note).await.is_err()
         {
             tracing::warn!("a note to ourselves was not taken");
         }
-        self.vigil.check(now)
+        self.watchdog.check(now)
     }
 
     fn connected(&mut self, client: Result<Client, JoinError>) {
-        self.vigil.begin_again(Instant::now());
+        self.watchdog.begin_again(Instant::now());
         match client {
             Ok(client) => {
                 tracing::info!("the provider is connected again");
@@ -170,7 +170,7 @@ impl Provider {
     }
 
     fn take(&mut self, message: ReconstructedMessage) {
-        if self.vigil.hear(&message.message, Instant::now()) {
+        if self.watchdog.hear(&message.message, Instant::now()) {
             return;
         }
         // Without a tag, it cannot be answered.

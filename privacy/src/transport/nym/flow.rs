@@ -46,7 +46,7 @@ const DOUBLINGS: u32 = 5;
 const REPEATS: usize = 16;
 
 /// One side of one stream. `T` goes with every piece of data until it is read.
-pub(super) struct Flow<T> {
+pub(super) struct ReliableStream<T> {
     session: SessionName,
     is_caller: bool,
     next: u32,
@@ -57,7 +57,7 @@ pub(super) struct Flow<T> {
     early: BTreeMap<u32, (Vec<u8>, bool, T)>,
     received_bytes: usize,
     heard_last: bool,
-    wonder_at: Duration,
+    probe_at: Duration,
     patience: Duration,
 }
 
@@ -72,7 +72,7 @@ struct Sent {
 
 /// What comes after something that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Then {
+pub(super) enum Next {
     /// More, at once.
     More,
     /// An answer, perhaps.
@@ -102,7 +102,7 @@ pub(super) struct Received<T> {
 
 /// Why a stream cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FlowError {
+pub(super) enum StreamError {
     /// More than a session may carry.
     TooMuch,
     /// The peer broke the rules.
@@ -111,7 +111,7 @@ pub(super) enum FlowError {
     Reset,
 }
 
-impl<T> Flow<T> {
+impl<T> ReliableStream<T> {
     /// The caller's side, and the message that opens the stream.
     pub(super) fn call(session: SessionName, now: Duration) -> (Self, Outgoing) {
         let mut flow = Self::new(session, true, now);
@@ -159,7 +159,7 @@ impl<T> Flow<T> {
             early: BTreeMap::new(),
             received_bytes: 0,
             heard_last: false,
-            wonder_at: now + FIRST_PROBE,
+            probe_at: now + FIRST_PROBE,
             patience: FIRST_PROBE,
         }
     }
@@ -168,20 +168,20 @@ impl<T> Flow<T> {
     ///
     /// # Errors
     ///
-    /// [`FlowError::TooMuch`], and nothing is sent.
+    /// [`StreamError::TooMuch`], and nothing is sent.
     pub(super) fn send(
         &mut self,
         data: &[u8],
-        then: Then,
+        then: Next,
         now: Duration,
-    ) -> Result<Vec<Outgoing>, FlowError> {
-        let last = then == Then::End;
+    ) -> Result<Vec<Outgoing>, StreamError> {
+        let last = then == Next::End;
         if self.said_last {
             return Ok(Vec::new());
         }
         self.sent_bytes += data.len();
         if self.sent_bytes > MAX_BYTES {
-            return Err(FlowError::TooMuch);
+            return Err(StreamError::TooMuch);
         }
         self.said_last = last;
         let mut pieces: Vec<&[u8]> = data.chunks(PIECE).collect();
@@ -192,7 +192,7 @@ impl<T> Flow<T> {
         let numbered = pieces.into_iter().enumerate().map(|(at, piece)| {
             let is_final = at + 1 == count;
             let blocks = match then {
-                Then::Wait if is_final => blocks(data.len()),
+                Next::Wait if is_final => blocks(data.len()),
                 _ => 0,
             };
             self.number(piece.to_vec(), is_final && last, now, blocks)
@@ -206,16 +206,16 @@ impl<T> Flow<T> {
     ///
     /// # Errors
     ///
-    /// [`FlowError`]: the stream cannot go on.
+    /// [`StreamError`]: the stream cannot go on.
     pub(super) fn receive(
         &mut self,
         message: &[u8],
         token: T,
         now: Duration,
-    ) -> Result<Received<T>, FlowError> {
-        let segment = Segment::decode(message).map_err(|Malformed| FlowError::Malformed)?;
+    ) -> Result<Received<T>, StreamError> {
+        let segment = Segment::decode(message).map_err(|Malformed| StreamError::Malformed)?;
         if segment.session != self.session || segment.acknowledged > self.next {
-            return Err(FlowError::Malformed);
+            return Err(StreamError::Malformed);
         }
         let before = self.unacknowledged.len();
         self.unacknowledged
@@ -223,7 +223,7 @@ impl<T> Flow<T> {
         let mut is_news = self.unacknowledged.len() < before;
         let mut pieces = Vec::new();
         match segment.kind {
-            Kind::Reset => return Err(FlowError::Reset),
+            Kind::Reset => return Err(StreamError::Reset),
             Kind::Probe => {}
             Kind::Data { number, last, data } => {
                 if self.keep(number, last, data, token)? {
@@ -253,18 +253,18 @@ impl<T> Flow<T> {
         })
     }
 
-    /// When [`Flow::wonder`] is due; a provider never wonders.
-    pub(super) fn wonder_at(&self) -> Option<Duration> {
-        self.is_caller.then_some(self.wonder_at)
+    /// When [`ReliableStream::probe`] is due; a provider never probes.
+    pub(super) fn probe_at(&self) -> Option<Duration> {
+        self.is_caller.then_some(self.probe_at)
     }
 
     /// Nothing was heard for a while: asks, or repeats what may be lost.
-    pub(super) fn wonder(&mut self, now: Duration) -> Vec<Outgoing> {
-        if !self.is_caller || now < self.wonder_at {
+    pub(super) fn probe(&mut self, now: Duration) -> Vec<Outgoing> {
+        if !self.is_caller || now < self.probe_at {
             return Vec::new();
         }
         self.patience = SLOWEST_PROBE.min(2 * self.patience);
-        self.wonder_at = now + self.patience + self.leaving(0);
+        self.probe_at = now + self.patience + self.leaving(0);
         let mut send = self.repeat(now);
         match send.last_mut() {
             Some(last) => last.blocks = last.blocks.max(FEW_BLOCKS),
@@ -290,7 +290,7 @@ impl<T> Flow<T> {
 
     fn hope(&mut self, now: Duration) {
         self.patience = FIRST_PROBE;
-        self.wonder_at = now + FIRST_PROBE + self.leaving(0);
+        self.probe_at = now + FIRST_PROBE + self.leaving(0);
     }
 
     /// How long what is not acknowledged, and so much more, may take to leave.
@@ -306,16 +306,16 @@ impl<T> Flow<T> {
         last: bool,
         data: Vec<u8>,
         token: T,
-    ) -> Result<bool, FlowError> {
+    ) -> Result<bool, StreamError> {
         if number < self.expected || self.early.contains_key(&number) {
             return Ok(false);
         }
         if number - self.expected >= WINDOW || data.len() > PIECE || self.heard_last {
-            return Err(FlowError::Malformed);
+            return Err(StreamError::Malformed);
         }
         self.received_bytes += data.len();
         if self.received_bytes > MAX_BYTES {
-            return Err(FlowError::TooMuch);
+            return Err(StreamError::TooMuch);
         }
         self.early.insert(number, (data, last, token));
         Ok(true)

@@ -27,7 +27,7 @@ const EVENTS: usize = 128;
 const ARRIVALS: usize = 64;
 
 /// The helper, whichever process it is at the time. It ends when this is dropped.
-pub(super) struct Link {
+pub(super) struct HelperProcess {
     state: watch::Receiver<State>,
     sessions: Sessions,
     _supervisor: AbortOnDropHandle<()>,
@@ -71,7 +71,7 @@ pub(super) enum SessionEvent {
 #[derive(Clone, Default)]
 struct Sessions(Arc<Mutex<HashMap<SessionId, mpsc::Sender<SessionEvent>>>>);
 
-impl Link {
+impl HelperProcess {
     /// Starts the helper, and keeps it alive. Arrivals come to the receiver.
     pub(super) fn start(
         launch: impl Launch,

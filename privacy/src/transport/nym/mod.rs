@@ -29,8 +29,8 @@ use rand_core::Rng as _;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
-use self::flow::Flow;
-use self::link::{Arrival, Link, Ready, SessionEvent};
+use self::flow::ReliableStream;
+use self::link::{Arrival, HelperProcess, Ready, SessionEvent};
 use self::program::{Launch, Program};
 use self::stream::{NymStream, Session};
 use super::{CircuitFacts, Connection, Incoming, Listener, Service, Transport};
@@ -48,9 +48,9 @@ const MAX_FRAME: usize = (4 << 20) + (64 << 10);
 
 /// A Nym client for each stream, or a provider's own Nym client.
 pub struct NymTransport {
-    link: Arc<Link>,
+    link: Arc<HelperProcess>,
     /// A provider calls itself through a helper of its own for each call.
-    own_caller: Option<Box<dyn Fn() -> Link + Send + Sync>>,
+    own_caller: Option<Box<dyn Fn() -> HelperProcess + Send + Sync>>,
     arrivals: Mutex<Option<mpsc::Receiver<Arrival>>>,
     sessions: AtomicU64,
     memory: Arc<Semaphore>,
@@ -171,10 +171,10 @@ impl NymTransport {
                 },
                 ..settings.clone()
             };
-            let start = move || Link::start(launch.clone(), settings.clone()).0;
-            Box::new(start) as Box<dyn Fn() -> Link + Send + Sync>
+            let start = move || HelperProcess::start(launch.clone(), settings.clone()).0;
+            Box::new(start) as Box<dyn Fn() -> HelperProcess + Send + Sync>
         });
-        let (link, arrivals) = Link::start(launch, settings);
+        let (link, arrivals) = HelperProcess::start(launch, settings);
         let ready = link.ready(deadline, true).await;
         ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
         Ok(Self {
@@ -191,7 +191,7 @@ impl NymTransport {
         id: SessionId,
         events: mpsc::Receiver<SessionEvent>,
         commands: mpsc::Sender<Command>,
-        link: Arc<Link>,
+        link: Arc<HelperProcess>,
     ) -> Session {
         Session {
             _link: link,
@@ -247,7 +247,7 @@ impl Transport for NymTransport {
         unopened.commands = None;
         let mut name = [0; 16];
         crate::os_rng().fill_bytes(&mut name);
-        let (flow, opening) = Flow::call(name, Duration::ZERO);
+        let (flow, opening) = ReliableStream::call(name, Duration::ZERO);
         let session = self.session(id, events, commands, link);
         let stream = NymStream::start(session, flow, vec![opening]);
         Ok(Connection::limited(stream, MAX_FRAME))
@@ -296,7 +296,7 @@ impl Drop for Unopened {
 struct NymListener {
     endpoint: Endpoint,
     incoming: mpsc::Receiver<Incoming>,
-    _link: Arc<Link>,
+    _link: Arc<HelperProcess>,
     _door: tokio_util::task::AbortOnDropHandle<()>,
 }
 
@@ -313,7 +313,7 @@ impl Listener for NymListener {
 
 /// Opens the streams of those who arrive.
 async fn receive(
-    link: Weak<Link>,
+    link: Weak<HelperProcess>,
     mut arrivals: mpsc::Receiver<Arrival>,
     opened: mpsc::Sender<Incoming>,
     memory: Arc<Semaphore>,
@@ -331,7 +331,11 @@ async fn receive(
     }
 }
 
-async fn open(link: Arc<Link>, arrival: Arrival, memory: Arc<Semaphore>) -> Option<Incoming> {
+async fn open(
+    link: Arc<HelperProcess>,
+    arrival: Arrival,
+    memory: Arc<Semaphore>,
+) -> Option<Incoming> {
     let Arrival {
         session: id,
         tag,
@@ -341,7 +345,7 @@ async fn open(link: Arc<Link>, arrival: Arrival, memory: Arc<Semaphore>) -> Opti
     let Some(SessionEvent::Message(message)) = events.recv().await else {
         return None;
     };
-    let flow = match Flow::answer(&message, Duration::ZERO) {
+    let flow = match ReliableStream::answer(&message, Duration::ZERO) {
         Ok(flow) => flow,
         Err(answer) => {
             if let Some(reset) = answer {

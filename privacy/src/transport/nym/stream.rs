@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::PollSender;
 
-use super::flow::{Flow, FlowError, MAX_BYTES, Outgoing, PIECE, Then, WINDOW};
-use super::link::{Link, SessionEvent};
+use super::flow::{MAX_BYTES, Next, Outgoing, PIECE, ReliableStream, StreamError, WINDOW};
+use super::link::{HelperProcess, SessionEvent};
 
 /// Writes that wait to be sent.
 const WRITES: usize = 4;
@@ -28,8 +28,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A stream; its driver does the work.
 pub(super) struct NymStream {
-    pieces: mpsc::Receiver<io::Result<Piece>>,
-    current: Piece,
+    pieces: mpsc::Receiver<io::Result<Chunk>>,
+    current: Chunk,
     ended: bool,
     written: BytesMut,
     total: usize,
@@ -44,7 +44,7 @@ struct Written {
 
 /// Received and not yet read, with its share of the memory for that.
 #[derive(Default)]
-struct Piece {
+struct Chunk {
     data: Bytes,
     _share: Option<OwnedSemaphorePermit>,
 }
@@ -52,7 +52,7 @@ struct Piece {
 /// What a driver needs.
 pub(super) struct Session {
     /// The helper lives for as long as it has sessions.
-    pub(super) _link: Arc<Link>,
+    pub(super) _link: Arc<HelperProcess>,
     pub(super) id: SessionId,
     pub(super) is_caller: bool,
     pub(super) events: mpsc::Receiver<SessionEvent>,
@@ -65,8 +65,8 @@ pub(super) struct Session {
 /// Moves bytes between a stream and its session until both are done.
 struct Driver {
     session: Session,
-    flow: Flow<OwnedSemaphorePermit>,
-    pieces: mpsc::Sender<io::Result<Piece>>,
+    flow: ReliableStream<OwnedSemaphorePermit>,
+    pieces: mpsc::Sender<io::Result<Chunk>>,
     writes: mpsc::Receiver<Written>,
 }
 
@@ -74,7 +74,7 @@ impl NymStream {
     /// A stream on a session that `flow` describes; `first` is sent at once.
     pub(super) fn start(
         session: Session,
-        flow: Flow<OwnedSemaphorePermit>,
+        flow: ReliableStream<OwnedSemaphorePermit>,
         first: Vec<Outgoing>,
     ) -> Self {
         let (to_stream, pieces) = mpsc::channel(PIECES);
@@ -88,7 +88,7 @@ impl NymStream {
         tokio::spawn(driver.run(first));
         Self {
             pieces,
-            current: Piece::default(),
+            current: Chunk::default(),
             ended: false,
             written: BytesMut::new(),
             total: 0,
@@ -129,7 +129,7 @@ impl AsyncRead for NymStream {
         buf.put_slice(&self.current.data[..len]);
         self.current.data.advance(len);
         if self.current.data.is_empty() {
-            self.current = Piece::default();
+            self.current = Chunk::default();
         }
         Poll::Ready(Ok(()))
     }
@@ -193,8 +193,8 @@ impl Driver {
                 }
             }
             let is_over = until.is_some() && self.flow.heard_last();
-            let wonder = self.flow.wonder_at().filter(|_| !is_over);
-            let wake = wonder.into_iter().chain(until).min();
+            let probe = self.flow.probe_at().filter(|_| !is_over);
+            let wake = probe.into_iter().chain(until).min();
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(self.session.started + at).await,
@@ -206,17 +206,17 @@ impl Driver {
                 written = self.writes.recv(), if until.is_none() => {
                     let now = self.now();
                     let sent = match written {
-                        Some(Written { data, is_all: false }) => self.flow.send(&data, Then::More, now),
-                        Some(Written { data, .. }) => self.flow.send(&data, Then::Wait, now),
+                        Some(Written { data, is_all: false }) => self.flow.send(&data, Next::More, now),
+                        Some(Written { data, .. }) => self.flow.send(&data, Next::Wait, now),
                         None => {
                             until = Some(now + LINGER);
-                            self.flow.send(&[], Then::End, now)
+                            self.flow.send(&[], Next::End, now)
                         }
                     };
                     self.send(sent.map_err(broken)?).await?;
                 }
                 () = sleep => {
-                    let asked = self.flow.wonder(self.now());
+                    let asked = self.flow.probe(self.now());
                     self.send(asked).await?;
                 }
             }
@@ -247,7 +247,7 @@ impl Driver {
         let received = self.flow.receive(&message, share, self.now());
         let received = received.map_err(broken)?;
         for (data, share) in received.pieces {
-            let piece = Piece {
+            let piece = Chunk {
                 data: data.into(),
                 _share: Some(share),
             };
@@ -282,11 +282,11 @@ impl Driver {
     }
 }
 
-fn broken(error: FlowError) -> io::Error {
+fn broken(error: StreamError) -> io::Error {
     match error {
-        FlowError::TooMuch => io::ErrorKind::FileTooLarge,
-        FlowError::Malformed => io::ErrorKind::InvalidData,
-        FlowError::Reset => io::ErrorKind::ConnectionReset,
+        StreamError::TooMuch => io::ErrorKind::FileTooLarge,
+        StreamError::Malformed => io::ErrorKind::InvalidData,
+        StreamError::Reset => io::ErrorKind::ConnectionReset,
     }
     .into()
 }

@@ -100,7 +100,7 @@ pub(crate) struct RunArgs {
     pub(crate) ready_within: Duration,
 
     /// How long one set of keys is used, in seconds: 12 hours to a week. Callers
-    /// of one epoch are the crowd that a call hides in, so shorter is refused by callers, too
+    /// of one epoch are the anonymity set of a call, so shorter is refused by callers, too
     #[arg(long, value_name = "SECONDS", default_value = "86400", value_parser = epoch)]
     pub(crate) epoch: Duration,
 

@@ -21,7 +21,7 @@ use dlambda_proto::{
 };
 use dlambda_provider::SessionRecord;
 use dlambda_tests::adversary::{Adversary, Score};
-use dlambda_tests::crowd::Dice;
+use dlambda_tests::anonymity_set::Dice;
 use dlambda_tests::local::Recorder;
 use rand_core::Rng as _;
 

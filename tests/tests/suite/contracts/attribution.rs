@@ -476,7 +476,7 @@ async fn the_same_advert_under_another_signature_ends_no_call_and_convicts_nobod
     other.advert.max_function_bytes += 1;
     let other = other.advert.sign(&provider.identity).expect("signs");
     for (other, finding) in [
-        (again, Finding::ClaimUnfounded),
+        (again, Finding::Unproven),
         (other, Finding::ProviderAtFault),
     ] {
         let one = usual.clone();

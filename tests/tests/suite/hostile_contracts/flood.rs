@@ -27,7 +27,7 @@ fn junk() -> ContractEnvelope {
 }
 
 /// Work that was not done.
-const MADE_UP: Work = Work {
+const MADE_UP: ProofOfWork = ProofOfWork {
     solution: 1,
     hash: [0; 32],
     stamp: 0,
@@ -40,14 +40,14 @@ fn junk_costs_its_sender_more_than_the_provider() {
     let check = |flood: &[ContractEnvelope], is_good| {
         cpu_of(|| {
             for envelope in flood {
-                assert_eq!(work::verify(&provider, envelope, 0), is_good);
+                assert_eq!(pow::verify(&provider, envelope, 0), is_good);
             }
         })
     };
     // One memory-hard hash, which is enough for no effort, and a stamp on it.
     let working = cpu_of(|| {
         for envelope in &mut flood {
-            envelope.work = work::perform(&provider, envelope, 0, [0; 2], || false);
+            envelope.work = pow::perform(&provider, envelope, 0, [0; 2], || false);
         }
     });
     // One memory-hard hash each.
@@ -57,7 +57,7 @@ fn junk_costs_its_sender_more_than_the_provider() {
     let stamping = cpu_of(|| {
         for envelope in &mut flood {
             let stamp = stamp(&provider, envelope, &MADE_UP);
-            envelope.work = Some(Work { stamp, ..MADE_UP });
+            envelope.work = Some(ProofOfWork { stamp, ..MADE_UP });
         }
     });
     let checking_made_up = check(&flood, false);
@@ -114,7 +114,7 @@ async fn flood_with_junk(market: Arc<Market>, welcome: VerifiedGreeting) {
             0 => good,
             1 => good.with_work(MADE_UP),
             2 => {
-                let work = Work {
+                let work = ProofOfWork {
                     stamp: stamp(&welcome.advert.provider, good.envelope(), &MADE_UP),
                     ..MADE_UP
                 };
@@ -122,7 +122,7 @@ async fn flood_with_junk(market: Arc<Market>, welcome: VerifiedGreeting) {
             }
             _ => {
                 let mut work =
-                    work::perform(&welcome.advert.provider, good.envelope(), 0, [0; 2], || {
+                    pow::perform(&welcome.advert.provider, good.envelope(), 0, [0; 2], || {
                         false
                     });
                 if let Some(work) = &mut work {
@@ -141,7 +141,7 @@ async fn flood_with_junk(market: Arc<Market>, welcome: VerifiedGreeting) {
 }
 
 /// A good stamp on made-up work.
-fn stamp(provider: &ProviderId, envelope: &ContractEnvelope, work: &Work) -> u64 {
+fn stamp(provider: &ProviderId, envelope: &ContractEnvelope, work: &ProofOfWork) -> u64 {
     let mut challenge = Sha256::new();
     challenge.update(b"dlambda/work/v1\0");
     challenge.update(provider.as_bytes());

@@ -22,7 +22,7 @@ Examples:
 pub(crate) enum ArbiterCommand {
     /// Judge a proof by running the call again, on this machine, offline
     ///
-    /// Says `provider at fault`, `claim unfounded` or `not decidable`, and why.
+    /// Says `provider at fault`, `claim unproven` or `not decidable`, and why.
     /// Exits with 0 whichever it is; the finding is on standard output.
     #[command(after_help = VERIFY_EXAMPLES)]
     Verify(VerifyArgs),

@@ -7,27 +7,27 @@ use super::*;
 const START: Duration = Duration::ZERO;
 const NAME: SessionName = [7; 16];
 
-fn both() -> (Flow<()>, Flow<()>) {
-    let (caller, opening) = Flow::call(NAME, START);
+fn both() -> (ReliableStream<()>, ReliableStream<()>) {
+    let (caller, opening) = ReliableStream::call(NAME, START);
     assert_eq!(opening.blocks, OPENING_BLOCKS);
-    let provider = Flow::answer(&opening.message, START).expect("opens");
+    let provider = ReliableStream::answer(&opening.message, START).expect("opens");
     (caller, provider)
 }
 
 /// What `flow` reads out of a message.
-fn read(flow: &mut Flow<()>, message: &[u8], now: Duration) -> Received<()> {
+fn read(flow: &mut ReliableStream<()>, message: &[u8], now: Duration) -> Received<()> {
     flow.receive(message, (), now).expect("goes on")
 }
 
 #[test]
 fn data_passes_in_both_directions() {
     let (mut caller, mut provider) = both();
-    let greeting = provider.send(b"greeting", Then::Wait, START).expect("fits");
+    let greeting = provider.send(b"greeting", Next::Wait, START).expect("fits");
     assert_eq!(greeting[0].blocks, 0, "a provider has no reply blocks");
     let received = read(&mut caller, &greeting[0].message, START);
     assert_eq!(received.pieces, [(b"greeting".to_vec(), ())]);
     let call = caller
-        .send(&[1; PIECE + 1], Then::End, START)
+        .send(&[1; PIECE + 1], Next::End, START)
         .expect("fits");
     assert_eq!(call.len(), 2);
     // In the other order.
@@ -39,7 +39,7 @@ fn data_passes_in_both_directions() {
     let received = read(&mut provider, &call[0].message, START);
     assert_eq!(received.pieces.len(), 2);
     assert!(received.is_last);
-    let end = provider.send(b"", Then::End, START).expect("fits");
+    let end = provider.send(b"", Next::End, START).expect("fits");
     assert!(read(&mut caller, &end[0].message, START).is_last);
     assert!(caller.is_acknowledged());
 }
@@ -47,10 +47,10 @@ fn data_passes_in_both_directions() {
 #[test]
 fn a_lost_reply_is_repeated_when_the_caller_wonders() {
     let (mut caller, mut provider) = both();
-    provider.send(b"lost", Then::Wait, START).expect("fits");
-    assert!(caller.wonder(START).is_empty(), "not yet");
-    let later = caller.wonder_at().expect("a caller wonders");
-    let asked = caller.wonder(later);
+    provider.send(b"lost", Next::Wait, START).expect("fits");
+    assert!(caller.probe(START).is_empty(), "not yet");
+    let later = caller.probe_at().expect("a caller wonders");
+    let asked = caller.probe(later);
     // The opening is not acknowledged either.
     assert_eq!(asked.len(), 1);
     assert_eq!(asked[0].blocks, FEW_BLOCKS);
@@ -61,14 +61,14 @@ fn a_lost_reply_is_repeated_when_the_caller_wonders() {
     // Twice is no news.
     let again = read(&mut caller, &answered.send[0].message, later);
     assert!(again.pieces.is_empty() && again.send.is_empty());
-    assert!(caller.wonder_at() > Some(later));
+    assert!(caller.probe_at() > Some(later));
 }
 
 #[test]
 fn who_is_asked_without_need_says_that_it_is_there() {
     let (mut caller, mut provider) = both();
-    let later = caller.wonder_at().expect("a caller wonders");
-    let asked = caller.wonder(later);
+    let later = caller.probe_at().expect("a caller wonders");
+    let asked = caller.probe(later);
     let answered = read(&mut provider, &asked[0].message, later);
     assert_eq!(answered.send.len(), 1);
     assert!(
@@ -77,15 +77,15 @@ fn who_is_asked_without_need_says_that_it_is_there() {
             .is_empty()
     );
     assert!(caller.is_acknowledged(), "the opening has arrived");
-    assert!(provider.wonder(later).is_empty());
-    assert_eq!(provider.wonder_at(), None);
+    assert!(provider.probe(later).is_empty());
+    assert_eq!(provider.probe_at(), None);
 }
 
 #[test]
 fn the_rules_are_kept() {
     let (mut caller, mut provider) = both();
-    let too_much = caller.send(&vec![0; MAX_BYTES + 1], Then::Wait, START);
-    assert_eq!(too_much.err(), Some(FlowError::TooMuch));
+    let too_much = caller.send(&vec![0; MAX_BYTES + 1], Next::Wait, START);
+    assert_eq!(too_much.err(), Some(StreamError::TooMuch));
     let segment = |session, kind, acknowledged| {
         let segment = Segment {
             session,
@@ -107,11 +107,11 @@ fn the_rules_are_kept() {
         ("junk", vec![1; 99]),
     ] {
         let error = provider.receive(&bad, (), START).err();
-        assert_eq!(error, Some(FlowError::Malformed), "{what}");
+        assert_eq!(error, Some(StreamError::Malformed), "{what}");
     }
     let reset = segment(NAME, Kind::Reset, 0);
     let error = provider.receive(&reset, (), START).err();
-    assert_eq!(error, Some(FlowError::Reset));
+    assert_eq!(error, Some(StreamError::Reset));
 }
 
 #[test]
@@ -133,39 +133,47 @@ fn a_peer_cannot_send_without_end() {
             break;
         }
     }
-    assert_eq!(error, Some(FlowError::TooMuch));
+    assert_eq!(error, Some(StreamError::TooMuch));
 }
 
 #[test]
 fn what_does_not_open_is_reset() {
     let (mut caller, _) = both();
-    let call = caller.send(b"call", Then::Wait, START).expect("fits");
-    let refused = Flow::<()>::answer(&call[0].message, START).err().flatten();
+    let call = caller.send(b"call", Next::Wait, START).expect("fits");
+    let refused = ReliableStream::<()>::answer(&call[0].message, START)
+        .err()
+        .flatten();
     let reset = refused.expect("an answer");
     assert_eq!(
         caller.receive(&reset.message, (), START).err(),
-        Some(FlowError::Reset)
+        Some(StreamError::Reset)
     );
     // Resets are not answered: two who know nothing of each other would never stop.
     assert!(matches!(
-        Flow::<()>::answer(&reset.message, START),
+        ReliableStream::<()>::answer(&reset.message, START),
         Err(None)
     ));
-    assert!(matches!(Flow::<()>::answer(b"junk", START), Err(None)));
-    let (_, opening) = Flow::<()>::call(NAME, START);
+    assert!(matches!(
+        ReliableStream::<()>::answer(b"junk", START),
+        Err(None)
+    ));
+    let (_, opening) = ReliableStream::<()>::call(NAME, START);
     let mut marked = opening.message;
     marked[25] = 7;
-    assert!(matches!(Flow::<()>::answer(&marked, START), Err(None)));
+    assert!(matches!(
+        ReliableStream::<()>::answer(&marked, START),
+        Err(None)
+    ));
 }
 
 /// Under cover traffic a mebibyte takes a quarter of a minute to leave.
 #[test]
 fn what_has_not_left_yet_is_not_repeated() {
     let (mut caller, mut provider) = both();
-    let greeting = provider.send(b"hello", Then::Wait, START).expect("fits");
+    let greeting = provider.send(b"hello", Next::Wait, START).expect("fits");
     read(&mut caller, &greeting[0].message, START);
-    let large = caller.send(&[1; 1 << 20], Then::Wait, START).expect("fits");
-    let wondering = caller.wonder_at().expect("a caller wonders");
+    let large = caller.send(&[1; 1 << 20], Next::Wait, START).expect("fits");
+    let wondering = caller.probe_at().expect("a caller wonders");
     assert!(
         wondering >= START + Duration::from_secs(16),
         "{wondering:?}"
@@ -196,7 +204,7 @@ proptest! {
         let question: Vec<u8> = (0..=250).cycle().take(question).collect();
         let answer: Vec<u8> = (0..=240).cycle().take(answer).collect();
         let mut now = START;
-        let mut to_provider = caller.send(&question, Then::Wait, now).expect("fits");
+        let mut to_provider = caller.send(&question, Next::Wait, now).expect("fits");
         let mut to_caller: Vec<Outgoing> = Vec::new();
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         let mut fates = fates.into_iter();
@@ -211,7 +219,7 @@ proptest! {
                 asked.extend(received.pieces.into_iter().flat_map(|(piece, ())| piece));
                 to_caller.extend(received.send);
                 if before < question.len() && asked.len() == question.len() {
-                    to_caller.extend(provider.send(&answer, Then::End, now).expect("fits"));
+                    to_caller.extend(provider.send(&answer, Next::End, now).expect("fits"));
                 }
             }
             for outgoing in deliver(std::mem::take(&mut to_caller), &mut fates) {
@@ -219,7 +227,7 @@ proptest! {
                 answered.extend(received.pieces.into_iter().flat_map(|(piece, ())| piece));
                 to_provider.extend(received.send);
             }
-            to_provider.extend(caller.wonder(now));
+            to_provider.extend(caller.probe(now));
         }
         prop_assert!(asked == question);
         prop_assert!(answered == answer);

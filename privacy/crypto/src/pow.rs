@@ -17,7 +17,7 @@
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use dlambda_proto::{ContractEnvelope, Greeting, ProviderId, Work, encode};
+use dlambda_proto::{ContractEnvelope, Greeting, ProofOfWork, ProviderId, encode};
 use sha2::{Digest as _, Sha256};
 
 /// Memory of one hash, in KiB.
@@ -57,7 +57,7 @@ pub fn perform(
     effort: u8,
     starts: [u64; 2],
     mut stop: impl FnMut() -> bool,
-) -> Option<Work> {
+) -> Option<ProofOfWork> {
     let challenge = challenge(provider, envelope);
     let effort = effort.min(Greeting::MAX_EFFORT);
     let mut hasher = Hasher::new()?;
@@ -66,7 +66,7 @@ pub fn perform(
         if leading_zeros(&hash) >= effort {
             let is_stamp = |stamp: &u64| is_stamp(&challenge, solution, &hash, *stamp);
             let stamp = counting_from(starts[1]).find(is_stamp)?;
-            return Some(Work {
+            return Some(ProofOfWork {
                 solution,
                 hash,
                 stamp,
@@ -209,7 +209,7 @@ mod tests {
         let challenge = challenge(&provider(), &envelope());
         let hash = [0; 32];
         let stamp = (0..).find(|stamp| is_stamp(&challenge, 5, &hash, *stamp));
-        let work = Work {
+        let work = ProofOfWork {
             solution: 5,
             hash,
             stamp: stamp.expect("found"),

@@ -25,14 +25,14 @@ const DEAF: Duration = Duration::from_secs(180);
 const LARGEST: u64 = 1 << 30;
 
 /// Watches one client.
-pub(super) struct Vigil {
+pub(super) struct Watchdog {
     /// What it writes: nobody else knows it.
     note: [u8; 32],
     heard: Instant,
     wrote: Instant,
 }
 
-impl Vigil {
+impl Watchdog {
     /// A client that has just been connected.
     pub(super) fn new(now: Instant) -> Self {
         let mut note = [0; 32];
@@ -91,17 +91,17 @@ mod tests {
     #[test]
     fn who_hears_nothing_is_deaf_and_who_hears_is_not() {
         let start = Instant::now();
-        let mut vigil = Vigil::new(start);
-        assert_eq!(vigil.note(start), None);
-        let note = vigil.note(start + WRITE).expect("it is time");
-        assert_eq!(vigil.note(start + WRITE), None);
+        let mut watchdog = Watchdog::new(start);
+        assert_eq!(watchdog.note(start), None);
+        let note = watchdog.note(start + WRITE).expect("it is time");
+        assert_eq!(watchdog.note(start + WRITE), None);
         let late = start + DEAF + Duration::from_secs(1);
-        assert!(matches!(vigil.check(late), Err(HelperError::Deaf)));
-        assert!(vigil.hear(&note, late));
-        assert!(!vigil.hear(b"somebody else's", late));
-        assert!(vigil.check(late).is_ok());
-        vigil.begin_again(late + DEAF);
-        assert!(vigil.check(late + DEAF).is_ok());
+        assert!(matches!(watchdog.check(late), Err(HelperError::Deaf)));
+        assert!(watchdog.hear(&note, late));
+        assert!(!watchdog.hear(b"somebody else's", late));
+        assert!(watchdog.check(late).is_ok());
+        watchdog.begin_again(late + DEAF);
+        assert!(watchdog.check(late + DEAF).is_ok());
     }
 
     #[test]

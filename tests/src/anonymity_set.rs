@@ -1,4 +1,4 @@
-//! How large is the crowd that a call hides in?
+//! How large is the anonymity set of a call?
 //!
 //! # The model
 //!
