@@ -26,7 +26,7 @@ pub enum CallError {
     #[error("no provider is known that meets the requirements")]
     NoCandidate,
     /// The call cannot be sealed.
-    #[error("the call cannot be sealed: {0}")]
+    #[error("the call cannot be sealed")]
     Seal(#[from] SealError),
     /// The time for the call is over.
     #[error("the call did not end within {0} seconds")]
@@ -109,10 +109,10 @@ pub enum CallError {
     #[error("the wallet has no token with which this very call was interrupted")]
     NothingToResume,
     /// The provider's receipt is missing or contradicts its reply.
-    #[error("{0}")]
+    #[error(transparent)]
     Receipt(#[from] ReceiptError),
     /// The wallet.
-    #[error("the wallet: {0}")]
+    #[error("the wallet cannot be used")]
     Wallet(#[from] WalletError),
     /// A task was ended before its time.
     #[error("interrupted")]
@@ -176,13 +176,13 @@ pub enum ContractError {
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
     /// A message cannot be sealed.
-    #[error("the proposal cannot be sealed: {0}")]
+    #[error("the proposal cannot be sealed")]
     Seal(#[from] SealError),
     /// The negotiation came to nothing.
     #[error(transparent)]
     Negotiation(#[from] NegotiationError),
     /// The wallet.
-    #[error("the wallet: {0}")]
+    #[error("the wallet cannot be used")]
     Wallet(#[from] WalletError),
     /// Whoever was asked did not agree to the terms.
     #[error("the terms were not agreed to")]

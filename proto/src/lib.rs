@@ -67,7 +67,7 @@ pub use kind::{ErrorKind, HasKind, Retry};
 pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
-pub use report::Report;
+pub use report::{Report, with_causes};
 pub use requirements::Requirements;
 pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;

@@ -68,22 +68,28 @@ impl Report {
 
 impl<E: HasKind + Error> From<E> for Report {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            // Arti repeats its causes in its own text.
-            if !message.contains(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
         Self {
             retry: error.retry(),
-            ..Self::new(error.kind(), message)
+            ..Self::new(error.kind(), with_causes(&error))
         }
     }
+}
+
+/// What failed, and why, the outermost first, on one line.
+#[must_use]
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        // Arti repeats its causes in its own text.
+        if !message.contains(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
 }
 
 impl fmt::Display for Report {

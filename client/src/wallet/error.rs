@@ -33,7 +33,7 @@ pub enum WalletError {
         reason: &'static str,
     },
     /// A file or directory has the wrong owner or permissions, or cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{} cannot be used", path.display())]
     File {
         /// What it is about.
         path: PathBuf,

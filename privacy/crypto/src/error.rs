@@ -17,7 +17,7 @@ pub enum SealError {
     #[error("the message is padded in another way than the protocol says")]
     Padding,
     /// What was sealed cannot be read.
-    #[error("the sealed message cannot be read: {0}")]
+    #[error("the sealed message cannot be read")]
     Decode(#[from] DecodeError),
     /// The advertised key is no key.
     #[error("the advertised key is not a valid X25519 key")]

@@ -11,6 +11,7 @@ use dlambda_client::{
 use dlambda_privacy::clock::SystemClock;
 use dlambda_proto::{
     BatchSize, Endpoint, ErrorKind, Evidence, HasKind as _, ReceiptEvidence, Report, Start, encode,
+    with_causes,
 };
 use serde_json::{Value, json};
 
@@ -123,7 +124,7 @@ async fn perform(
     tokio::time::sleep(first).await;
     let looked = querier.look_again_at(provider, left(started)).await;
     if let Err(error) = looked {
-        spinner.pause(|| say(&error.to_string()));
+        spinner.pause(|| say(&with_causes(&error)));
     }
     tokio::time::sleep(wait - first).await;
     querier
@@ -264,7 +265,7 @@ fn report(outcome: &Result<Output, CallError>, bootstrap: Duration) -> Value {
                 "schema": "dlambda.report/1",
                 "ok": false,
                 "error": error.kind(),
-                "message": error.to_string(),
+                "message": with_causes(error),
                 "exit_status": status,
                 "bootstrap_ms": bootstrap_ms,
             });
