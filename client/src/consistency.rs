@@ -12,10 +12,6 @@ use crate::patience::Patience;
 use crate::wallet::Unchecked;
 use crate::{ContractError, Querier};
 
-/// Epochs with good tokens that may have ended early before a provider is
-/// refused. A changed offer ends one; each splits the anonymity set of calls.
-pub(crate) const MAX_EARLY_ENDS: usize = 1;
-
 /// What became of contracts whose provider was looked at once more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

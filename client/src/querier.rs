@@ -8,8 +8,11 @@ use dlambda_privacy::transport::Transport;
 use dlambda_proto::AdvertStore;
 use tokio_util::task::TaskTracker;
 
-use crate::consistency::MAX_EARLY_ENDS;
 use crate::wallet::Wallet;
+
+/// Epochs with good tokens that may have ended early before a provider is
+/// refused. A changed offer ends one; each splits the anonymity set of calls.
+const MAX_EARLY_ENDS: usize = 1;
 
 /// Calls functions. Keeps nothing that two calls share but the adverts that it
 /// has seen, to notice a provider that shows different ones.

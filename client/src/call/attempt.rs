@@ -11,11 +11,11 @@ use dlambda_proto::{
     PlanName, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
 };
 
-use super::driver::{Progress, Watch};
 use super::options::{Call, Candidate, FunctionName};
 use super::outcome::CallOutcome;
 use super::output::{Stages, Traffic};
 use super::payment::Payment;
+use super::progress::{Progress, Watch};
 use crate::patience::Patience;
 use crate::wallet::ReservedToken;
 use crate::{CallError, Querier};

@@ -13,11 +13,9 @@ use super::options::{Call, Candidate, Target};
 use super::outcome::CallOutcome;
 use super::output::Output;
 use super::payment::{Payment, is_final};
+use super::progress::{Progress, Watch};
 use crate::patience::Patience;
 use crate::{CallError, Querier};
-
-/// Hears how far a call has come.
-pub(super) type Watch<'a> = dyn FnMut(Progress) + Send + 'a;
 
 /// The acknowledgement of a call that was answered, until it is sent.
 #[must_use = "a call that is not acknowledged keeps its token"]
@@ -25,24 +23,6 @@ pub struct PendingAck {
     payment: Payment,
     is_final: bool,
     stream: BoxStream,
-}
-
-/// How far a call has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Progress {
-    /// Building a circuit, for this many attempts now.
-    Connecting {
-        /// 1 for the first.
-        attempt: u32,
-    },
-    /// The stream is open; waiting for the advert.
-    Verifying,
-    /// The call is on its way; waiting for the reply.
-    Running {
-        /// Whether the function travels with the call.
-        attached: bool,
-    },
 }
 
 impl Querier {

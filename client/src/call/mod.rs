@@ -10,8 +10,10 @@ mod options;
 mod outcome;
 mod output;
 mod payment;
+mod progress;
 
-pub use driver::{PendingAck, Progress};
+pub use driver::PendingAck;
 pub use options::{Call, Candidate, FunctionName, Target};
 pub use outcome::CallOutcome;
 pub use output::{Output, Stages, Traffic};
+pub use progress::Progress;

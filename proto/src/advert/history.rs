@@ -6,16 +6,9 @@
 //! compares it with the list in the advert that it meets on another circuit.
 
 use minicbor::{CborLen, Decode, Encode};
-use sha2::{Digest as _, Sha256};
 
-use super::verify::Authentic;
+use super::verify::{AdvertDigest, Authentic};
 use crate::{Advert, Epoch, Validity};
-
-/// Names an advert: SHA-256(`"dlambda/advert-digest/v1" 00 advert`), over the
-/// signed bytes without the signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
-#[cbor(transparent)]
-pub struct AdvertDigest(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
 
 /// An earlier epoch, as a later advert lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
@@ -87,14 +80,6 @@ impl Authentic<Advert> {
         let own = std::iter::once(self.as_past());
         self.history.iter().copied().chain(own)
     }
-}
-
-/// The digest of the signed bytes.
-pub(super) fn digest(advert: &[u8]) -> AdvertDigest {
-    let mut hash = Sha256::new();
-    hash.update(b"dlambda/advert-digest/v1\0");
-    hash.update(advert);
-    AdvertDigest(hash.finalize().into())
 }
 
 #[cfg(test)]

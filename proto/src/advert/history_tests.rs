@@ -1,7 +1,7 @@
 use std::ops::{Add, Mul};
 
 use ed25519_dalek::SigningKey;
-use sha2::Sha512;
+use sha2::{Digest as _, Sha512};
 
 use super::*;
 use crate::{

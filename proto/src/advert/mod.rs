@@ -20,9 +20,9 @@ use std::fmt;
 use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 
-pub use self::history::{AdvertDigest, PastEpoch};
+pub use self::history::PastEpoch;
 pub use self::store::{AdvertStore, equivocation};
-pub use self::verify::{Authentic, Current, Signable, SignedAdvert, Verified};
+pub use self::verify::{AdvertDigest, Authentic, Current, Signable, SignedAdvert, Verified};
 
 use crate::{
     AdvertError, CallKey, Endpoint, Epoch, FunctionId, Plan, PlanName, ProviderId, ReceiptKeyId,

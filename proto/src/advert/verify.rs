@@ -4,11 +4,9 @@ use std::fmt;
 use std::ops::Deref;
 
 use minicbor::{CborLen, Decode, Encode};
+use sha2::{Digest as _, Sha256};
 
-use super::history;
-use crate::{
-    Advert, AdvertDigest, AdvertError, Endpoint, IdentityKey, UnixSeconds, decode, encode,
-};
+use crate::{Advert, AdvertError, Endpoint, IdentityKey, UnixSeconds, decode, encode};
 
 pub(super) const DOMAIN: &[u8] = b"dlambda/advert/v1";
 
@@ -26,6 +24,12 @@ pub struct SignedAdvert {
     #[cbor(n(1), with = "minicbor::bytes")]
     pub(super) signature: [u8; 64],
 }
+
+/// Names an advert: SHA-256(`"dlambda/advert-digest/v1" 00 advert`), over the
+/// signed bytes without the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode, CborLen)]
+#[cbor(transparent)]
+pub struct AdvertDigest(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
 
 /// A value that its author signs.
 pub trait Signable {
@@ -72,7 +76,10 @@ impl SignedAdvert {
     /// Names the advert, whatever its signature.
     #[must_use]
     pub fn digest(&self) -> AdvertDigest {
-        history::digest(&self.advert)
+        let mut hash = Sha256::new();
+        hash.update(b"dlambda/advert-digest/v1\0");
+        hash.update(&self.advert);
+        AdvertDigest(hash.finalize().into())
     }
 
     /// Believes that the identity in the advert signed it and that it keeps its

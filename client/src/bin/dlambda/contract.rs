@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use dlambda_client::{ContractError, ContractProgress, ProposalOutcome, Querier};
 use dlambda_crypto::negotiation::{ContractOptions, Counter};
-use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_proto::{
-    Contract, Endpoint, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract, Validity,
+    Contract, Endpoint, ErrorKind, PaymentMethod, Report, ServiceTerms, SignedContract,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::cli::{Common, ContractArgs, Format};
+use crate::delay::random_wait;
+use crate::home;
 use crate::output::{Spinner, print, say};
-use crate::{home, wallet};
+use crate::terms::{good_for, report, state};
 
 /// Longest secret of an invitation, in bytes.
 const MAX_INVITATION: usize = 4096;
@@ -133,7 +134,7 @@ async fn look_again(
 ) -> Result<(), Report> {
     let spinner = Spinner::new(common.quiet);
     spinner.say("waiting for a second look at the provider's keys".to_owned());
-    tokio::time::sleep(wallet::random_wait(Duration::ZERO, within)).await;
+    tokio::time::sleep(random_wait(Duration::ZERO, within)).await;
     let looked = querier
         .look_again_at(provider, common.max_time)
         .await
@@ -232,22 +233,11 @@ pub(crate) fn terms(contract: &Contract) -> String {
     )
 }
 
-/// How long something is still good, in words.
-pub(crate) fn good_for(validity: Validity) -> String {
-    let now = SystemClock::default().now();
-    let seconds = validity.until.0.saturating_sub(now.0);
-    match (seconds / 3600, seconds / 60) {
-        (0, 0) => format!("{seconds} seconds"),
-        (0, minutes) => format!("{minutes} minutes"),
-        (hours, _) => format!("{hours} hours"),
-    }
-}
-
 fn conclude(querier: &Querier, signed: &SignedContract, format: Format) {
     let contract = &signed.contract;
     let (confirmed, checked) = querier
         .wallet()
-        .map_or((false, false), |wallet| wallet::state(wallet, contract));
+        .map_or((false, false), |wallet| state(wallet, contract));
     match format {
         Format::Json => print(&to_json(contract, confirmed, checked).to_string()),
         Format::Text => {
@@ -282,24 +272,6 @@ fn to_json(contract: &Contract, confirmed: bool, checked: bool) -> Value {
         "confirmed": confirmed,
         "checked": checked,
     })
-}
-
-/// An error, with what to do about it.
-pub(crate) fn report(error: ContractError) -> Report {
-    let hint = match &error {
-        ContractError::Deadline(_) => {
-            Some("finish it with `dlambda wallet settle`, or allow more with --max-time")
-        }
-        ContractError::Equivocation(_) | ContractError::EarlyEnds(_) => {
-            Some("do not use this provider")
-        }
-        _ => None,
-    };
-    let report = Report::from(error);
-    match hint {
-        Some(hint) => report.with_hint(hint),
-        None => report,
-    }
 }
 
 pub(crate) fn words(step: ContractProgress) -> String {

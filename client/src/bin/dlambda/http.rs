@@ -1,43 +1,13 @@
 //! Requests to `wasi:http` functions and their responses, the way curl has them.
 
 use std::fmt::Write as _;
-use std::str::FromStr;
 
-use dlambda_proto::{ErrorKind, HttpError, HttpRequest, HttpResponse, Report};
+use dlambda_proto::{ErrorKind, HttpRequest, HttpResponse, Report};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::cli::HttpArgs;
 use crate::output::write_output;
-
-/// A request's method, if it was given, and its path with the query.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RequestLine {
-    method: Option<String>,
-    path: String,
-}
-
-impl FromStr for RequestLine {
-    type Err = HttpError;
-
-    fn from_str(text: &str) -> Result<Self, HttpError> {
-        let (method, path) = match text.trim().split_once(' ') {
-            Some((method, path)) => (Some(method), path.trim_start()),
-            None => (None, text.trim()),
-        };
-        HttpRequest::new(method.unwrap_or("GET"), path)?;
-        Ok(Self {
-            method: method.map(str::to_owned),
-            path: path.to_owned(),
-        })
-    }
-}
-
-/// Checks a header field as it is given on the command line.
-pub(crate) fn header(line: &str) -> Result<String, HttpError> {
-    HttpRequest::new("GET", "/")?.with_field(line)?;
-    Ok(line.to_owned())
-}
 
 impl HttpArgs {
     /// The request that was asked for, with nothing added to it.
@@ -106,6 +76,8 @@ pub(crate) fn to_json(response: &HttpResponse) -> Value {
 #[cfg(test)]
 mod tests {
     use dlambda_proto::HttpField;
+
+    use crate::request_line::{RequestLine, header};
 
     use super::*;
 

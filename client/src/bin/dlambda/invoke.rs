@@ -16,6 +16,7 @@ use dlambda_proto::{
 use serde_json::{Value, json};
 
 use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
+use crate::delay::random_wait;
 use crate::output::{
     Spinner, millis, print_error, print_stderr_of_function, say, write_file, write_output,
     write_report,
@@ -114,13 +115,13 @@ async fn perform(
         // Sooner, the call would say which contract it is under. The tokens stay.
         return Err(CallError::Deadline(max_time.as_secs()));
     }
-    let wait = wallet::random_wait(LEAST_WAIT, most);
+    let wait = random_wait(LEAST_WAIT, most);
     let seconds = wait.as_secs();
     spinner.say(format!(
         "waiting {seconds} s, so that the call cannot be tied to the contract"
     ));
     // The second look, too, comes at a random time.
-    let first = wallet::random_wait(Duration::ZERO, wait);
+    let first = random_wait(Duration::ZERO, wait);
     tokio::time::sleep(first).await;
     let looked = querier.look_again_at(provider, left(started)).await;
     if let Err(error) = looked {

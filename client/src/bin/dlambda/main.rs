@@ -5,6 +5,7 @@
 mod audit;
 mod cli;
 mod contract;
+mod delay;
 mod doctor;
 mod evidence;
 mod exit;
@@ -16,7 +17,9 @@ mod invoke;
 mod local;
 mod output;
 mod plans;
+mod request_line;
 mod run;
+mod terms;
 mod wallet;
 
 use std::process::ExitCode;

@@ -1,5 +1,6 @@
 //! `dlambda run`.
 
+mod job;
 mod outcome;
 mod perform;
 mod report;
@@ -7,7 +8,6 @@ mod report;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use dlambda_executor::{HttpRequest, Invocation};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{ErrorKind, FunctionId, FunctionSource, Plan, Report, Request};
@@ -17,17 +17,8 @@ use tokio::time::timeout;
 use crate::cli::{Common, RunArgs};
 use crate::output::{print_stderr_of_function, say, write_report};
 use crate::{input, plans};
+use job::Job;
 use perform::{Performance, perform};
-
-/// What is asked of the function.
-struct Job {
-    function: FunctionId,
-    wasm: Bytes,
-    menu: Vec<Plan>,
-    plan: Plan,
-    invocation: Invocation,
-    input_bytes: u64,
-}
 
 pub(crate) async fn run(args: RunArgs, common: &Common) -> Result<ExitCode, Report> {
     let started = Instant::now();

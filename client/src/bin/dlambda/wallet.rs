@@ -8,16 +8,15 @@ use dlambda_client::wallet::{ContractStage, Listing};
 use dlambda_client::{Looked, ProposalOutcome, Querier, RecoveryReport, Wallet};
 use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
-use dlambda_privacy::os_rng;
 use dlambda_proto::{BatchSize, Contract, Endpoint, PlanName, Report, UnixSeconds};
-use rand_core::Rng as _;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::cli::{Common, Format, RefillArgs, WalletArgs, WalletCommand};
-use crate::contract::good_for;
+use crate::delay::random_wait;
 use crate::home;
 use crate::output::{print, say};
+use crate::terms::{self, good_for};
 
 /// Shortest wait before a contract is renewed: less would be a habit to know us by.
 const LEAST_WAIT: Duration = Duration::from_secs(60);
@@ -101,7 +100,7 @@ fn open(wallet: &Wallet) -> Result<Vec<Endpoint>, Report> {
 /// Looks at the keys of providers of new contracts once more, and says what is wrong.
 async fn look_again(querier: &Querier, max_time: Duration) -> Result<Looked, Report> {
     let looked = querier.look_again(max_time).await;
-    let looked = looked.map_err(crate::contract::report)?;
+    let looked = looked.map_err(terms::report)?;
     if looked.unlisted > 0 {
         say(
             "a provider does not list the keys that a contract was made under: its tokens are not spent",
@@ -172,7 +171,7 @@ pub(crate) async fn buy(
     };
     let gratis = |contract: &Contract| contract.payment.total == 0;
     let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
-    match offered.await.map_err(crate::contract::report)? {
+    match offered.await.map_err(terms::report)? {
         ProposalOutcome::Countered(counter) if counter.calls < calls => {
             let wish = ContractOptions {
                 calls: counter.calls,
@@ -180,7 +179,7 @@ pub(crate) async fn buy(
                 ..wish
             };
             let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
-            offered.await.map_err(crate::contract::report)?;
+            offered.await.map_err(terms::report)?;
             Ok(())
         }
         _ => Ok(()),
@@ -214,26 +213,6 @@ pub(crate) fn refill_later(common: &Common, wallet: &Wallet, endpoint: &Endpoint
     if quiet.spawn().is_err() {
         say("the wallet runs low; refill it with `dlambda wallet refill`");
     }
-}
-
-/// A random wait between `least` and `most`, uniform.
-pub(crate) fn random_wait(least: Duration, most: Duration) -> Duration {
-    let span = most.saturating_sub(least);
-    let part = f64::from(os_rng().next_u32()) / f64::from(u32::MAX);
-    least + span.mul_f64(part)
-}
-
-/// Whether the provider is known to have our signature, and whether its keys
-/// were looked at a second time.
-pub(crate) fn state(wallet: &Wallet, contract: &Contract) -> (bool, bool) {
-    let Ok(listing) = wallet.contracts(now()) else {
-        return (false, false);
-    };
-    let id = contract.id();
-    let found = listing.contracts.iter().find(|it| it.id == id);
-    found.map_or((false, false), |it| {
-        (it.stage == ContractStage::Confirmed, it.checked)
-    })
 }
 
 fn now() -> UnixSeconds {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use dlambda_proto::{Endpoints, PlanName};
 
-use crate::http::{RequestLine, header};
+use crate::request_line::{RequestLine, header};
 
 /// What to examine.
 #[derive(Debug, Args)]

@@ -6,7 +6,7 @@ use dlambda_executor::protocol;
 use dlambda_executor::{Outcome, Start};
 use dlambda_proto::{ErrorKind, PlanName, Report};
 
-use super::Job;
+use super::job::Job;
 use super::outcome::{Ending, difference, ending};
 use crate::cli::{Common, RunArgs};
 use crate::local::{self, Local};
