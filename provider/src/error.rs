@@ -9,7 +9,7 @@ use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind};
 use thiserror::Error;
 
-use crate::ledger::LedgerError;
+use crate::store::LedgerError;
 
 /// Why a provider cannot start, or stopped.
 #[derive(Debug, Error)]

@@ -14,7 +14,7 @@ use dlambda_executor::{
 use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
 use zeroize::Zeroizing;
 
-use crate::effort::Effort;
+use crate::epoch::effort::Effort;
 
 pub use file::{ConfigError, EXAMPLE};
 

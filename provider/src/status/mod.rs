@@ -2,7 +2,7 @@
 //!
 //! Totals only: nothing about any one call, and nothing on disk.
 
-mod work;
+mod usage;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
-pub(crate) use work::Work;
-pub use work::{AbsentWall, ExecutionStatus, FunctionWork, Queue};
+pub(crate) use usage::Work;
+pub use usage::{AbsentWall, ExecutionStatus, FunctionWork, Queue};
 
 const SOCKET: &str = "status.sock";
 const DEADLINE: Duration = Duration::from_secs(5);

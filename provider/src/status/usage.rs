@@ -7,7 +7,7 @@ use dlambda_executor::{Executor, FunctionDigest, LaneStatus, Usage};
 use dlambda_proto::PlanName;
 use serde::{Deserialize, Serialize};
 
-use crate::store::FunctionStore;
+use crate::state::functions::FunctionStore;
 
 /// One plan's queue.
 #[derive(Debug, Clone, Serialize, Deserialize)]

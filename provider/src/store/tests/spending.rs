@@ -3,8 +3,8 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::ledger::spent;
-use crate::ledger::writer::QUEUE;
+use crate::store::spent;
+use crate::store::writer::QUEUE;
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(100);

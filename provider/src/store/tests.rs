@@ -20,7 +20,7 @@ use dlambda_proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::job::Outcome;
+use super::transaction::Outcome;
 use super::{EpochRecord, Ledger, LedgerError, Spending};
 
 const EPOCH: Epoch = Epoch(7);

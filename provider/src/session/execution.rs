@@ -14,10 +14,10 @@ use dlambda_proto::{
 };
 use tokio::time::timeout;
 
-use crate::keyring::Opening;
-use crate::places::{Place, Standing};
-use crate::redeem::{NotNow, Turn};
-use crate::service::Shared;
+use crate::epoch::keyring::Opening;
+use crate::provider::Shared;
+use crate::session::admission::{Place, Standing};
+use crate::session::redemption::{NotNow, Turn};
 
 /// Steps of the time after which a caller that found us busy should try again, in seconds.
 const RETRY_STEP: u64 = 5;

@@ -10,7 +10,7 @@ use redb::StorageBackend;
 use redb::backends::FileBackend;
 
 use super::*;
-use crate::ledger::store::{Opener, builder};
+use crate::store::file::{Opener, builder};
 
 /// Far more than anything here takes.
 const LONG: Duration = Duration::from_secs(100);

@@ -20,12 +20,12 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::keyring::Opening;
-use crate::ledger::LedgerError;
-use crate::observe::Tee;
-use crate::places::{Place, Standing};
-use crate::service::Shared;
+use crate::epoch::keyring::Opening;
+use crate::provider::Shared;
+use crate::session::admission::{Place, Standing};
+use crate::session::record::Tee;
 use crate::status::Ending;
+use crate::store::LedgerError;
 
 /// Requests on one stream: a proposal, two counter-offers, a confirmation.
 const MAX_REQUESTS: usize = 4;

@@ -20,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::ProviderError;
-use crate::ledger::{EpochRecord, EpochSecrets};
+use crate::store::{EpochRecord, EpochSecrets};
 
 /// Calls and works remembered for a sealing key, 16 bytes each: 16 MiB. After
 /// that the key is replaced, and with it what has to be remembered.

@@ -9,7 +9,7 @@ use redb::{
 use super::contracts::{ContractCounts, ContractSummary, StoredGrant};
 use super::epochs;
 use super::error::{Fault, LedgerError};
-use super::job::Outcome;
+use super::transaction::Outcome;
 
 /// By epoch and contract id.
 const CONTRACTS: TableDefinition<'_, ContractKey, &[u8]> = TableDefinition::new("contracts");

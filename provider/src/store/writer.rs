@@ -13,9 +13,9 @@ use dlambda_proto::{Epoch, RequestDigest};
 use redb::WriteTransaction;
 
 use super::error::{Fault, LedgerError};
-use super::job::{Job, Outcome, write};
+use super::file::Store;
 use super::spent::Spending;
-use super::store::Store;
+use super::transaction::{Job, Outcome, write};
 
 /// Jobs that may wait. Beyond, the provider has more to do than it can.
 pub(super) const QUEUE: usize = 4096;

@@ -8,8 +8,8 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::error::{Fault, LedgerError};
+use super::file::Store;
 use super::spent::{Mark, Spending, SpentTables, Token};
-use super::store::Store;
 
 /// What a change came to. One that is refused must not have written anything.
 pub(super) enum Outcome<T> {

@@ -16,7 +16,7 @@ use dlambda_proto::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use crate::ledger::{Ledger, LedgerError, Spending};
+use crate::store::{Ledger, LedgerError, Spending};
 
 /// How long an answer waits for its acknowledgement, from the last time that
 /// it was given.

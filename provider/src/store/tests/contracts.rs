@@ -1,8 +1,8 @@
 use std::sync::Barrier;
 
 use super::*;
-use crate::ledger::contract_tables::forget_oldest;
-use crate::ledger::{ContractCounts, StoredGrant};
+use crate::store::contract_tables::forget_oldest;
+use crate::store::{ContractCounts, StoredGrant};
 
 fn record_grant(ledger: &Ledger, proposal: &str, of: &str) -> Result<StoredGrant, LedgerError> {
     ledger.record_grant(bytes(proposal), &contract(EPOCH, of), &grant(proposal))

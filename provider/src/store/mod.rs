@@ -18,10 +18,10 @@ mod contract_tables;
 mod contracts;
 mod epochs;
 mod error;
-mod job;
+mod file;
 mod seeds;
 mod spent;
-mod store;
+mod transaction;
 mod writer;
 
 #[cfg(test)]
@@ -36,8 +36,8 @@ use dlambda_proto::{Epoch, RequestDigest};
 pub(crate) use self::contracts::{ContractCounts, StoredGrant};
 pub(crate) use self::epochs::{EpochRecord, EpochSecrets};
 pub(crate) use self::error::LedgerError;
+use self::file::{Opener, Store};
 pub(crate) use self::spent::Spending;
-use self::store::{Opener, Store};
 use self::writer::Writer;
 
 /// The ledger, open. Clones share it.
@@ -69,7 +69,7 @@ impl Ledger {
     /// [`LedgerError`], naming the file, if it is damaged, no ledger, open to
     /// others or used by another process. Such a file is never replaced.
     pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
-        Self::open_with(path, store::file_opener())
+        Self::open_with(path, file::file_opener())
     }
 
     /// Spends a token on a request. Of several copies, exactly one is told

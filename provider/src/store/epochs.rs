@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::{Fault, LedgerError};
-use super::job::Outcome;
-use super::store::{last_epoch, meta};
+use super::file::{last_epoch, meta};
+use super::transaction::Outcome;
 use super::{Ledger, contract_tables, seeds, spent};
 
 const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use dlambda_proto::{FunctionId, PublishedFunction};
 
 use crate::ProviderError;
-use crate::data::write_durably;
+use crate::state::directory::write_durably;
 
 /// All functions of a provider.
 pub(crate) struct FunctionStore {

@@ -1,5 +1,11 @@
 //! One session: one stream, and on it one call or one negotiation.
 
+pub(crate) mod admission;
+pub(crate) mod execution;
+pub(crate) mod issuance;
+pub(crate) mod record;
+pub(crate) mod redemption;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,12 +22,11 @@ use dlambda_proto::{
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::cold;
-use crate::execute::{busy, run};
-use crate::keyring::Opening;
-use crate::observe::{SessionRecord, Tee};
-use crate::places::{Place, Standing};
-use crate::service::Shared;
+use crate::epoch::keyring::Opening;
+use crate::provider::Shared;
+use crate::session::admission::{Place, Standing};
+use crate::session::execution::{busy, run};
+use crate::session::record::{SessionRecord, Tee};
 use crate::status::Ending;
 
 /// A frame of the size that the mixnet carries takes no longer to leave.
@@ -91,7 +96,7 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &P
                 recent if recent <= EFFORT_HOLDS => effort,
                 _ => effort.max(shared.effort()),
             };
-            Box::pin(cold::serve(shared, tee, frame, effort, place)).await
+            Box::pin(issuance::serve(shared, tee, frame, effort, place)).await
         }
         Ok(received) => Box::pin(call(shared, tee, received, largest, place)).await,
         Err(WireError::Lost(_)) => return Ending::Vanished,

@@ -1,7 +1,7 @@
 use dlambda_proto::{Epoch, Usage};
 
 use super::*;
-use crate::ledger::EpochRecord;
+use crate::store::EpochRecord;
 
 const EPOCH: Epoch = Epoch(1);
 

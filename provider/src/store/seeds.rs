@@ -19,7 +19,7 @@ use dlambda_proto::Epoch;
 use zeroize::Zeroizing;
 
 use super::error::LedgerError;
-use crate::data::write_durably;
+use crate::state::directory::write_durably;
 
 const UNFINISHED: &str = ".new";
 

@@ -27,14 +27,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::cold::ContractDesk;
-use crate::effort::Effort;
-use crate::keyring::{self, EpochKeys, Keyring, Offer};
-use crate::ledger::{EpochRecord, Ledger};
-use crate::places::{Place, Places};
-use crate::redeem::Desk;
+use crate::epoch::effort::Effort;
+use crate::epoch::keyring::{self, EpochKeys, Keyring, Offer};
+use crate::session::admission::{Place, Places};
+use crate::session::issuance::ContractDesk;
+use crate::session::redemption::Desk;
+use crate::state::functions::FunctionStore;
 use crate::status::{ContractLine, ContractTotals, Counters, Ending, Queue, Snapshot, Work};
-use crate::store::FunctionStore;
+use crate::store::{EpochRecord, Ledger};
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
 
 /// Contracts that are shown to the operator.
