@@ -9,7 +9,7 @@ use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind};
 use thiserror::Error;
 
-use crate::store::LedgerError;
+use crate::store::StoreError;
 
 /// Why a provider cannot start, or stopped.
 #[derive(Debug, Error)]
@@ -47,8 +47,8 @@ pub enum ProviderError {
     #[error("the advert cannot be made: {0}")]
     Advert(#[from] AdvertError),
     /// The contracts and spent tokens on disk.
-    #[error("the ledger: {0}")]
-    Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the store: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The epoch's token keys cannot be made.
     #[error(transparent)]
     Tokens(#[from] TokenError),
@@ -80,9 +80,9 @@ impl ProviderError {
     }
 }
 
-impl From<LedgerError> for ProviderError {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error.into())
+impl From<StoreError> for ProviderError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
     }
 }
 
@@ -93,7 +93,7 @@ impl HasKind for ProviderError {
             Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
             Self::Config(error) => error.kind(),
             Self::Executor(_) => ErrorKind::Local,
-            Self::Ledger(_) => ErrorKind::Local,
+            Self::Store(_) => ErrorKind::Local,
             Self::SelfTestAnswer | Self::Interrupted => ErrorKind::Bug,
             Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),

@@ -34,7 +34,7 @@ use crate::session::issuance::ContractDesk;
 use crate::session::redemption::Desk;
 use crate::state::functions::FunctionStore;
 use crate::status::{ContractLine, ContractTotals, Counters, Ending, Queue, Snapshot, Work};
-use crate::store::{EpochRecord, Ledger};
+use crate::store::{EpochRecord, Store};
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, session, status};
 
 /// Contracts that are shown to the operator.
@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     pub(crate) send_budget: Budget,
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) store: Arc<Store>,
     pub(crate) desk: Desk,
     pub(crate) contracts: ContractDesk,
     pub(crate) terms: Terms,
@@ -109,7 +109,7 @@ impl Provider {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ProviderError> {
-        let store = FunctionStore::open(
+        let function_store = FunctionStore::open(
             functions,
             config.max_function_bytes,
             data.uploaded_functions()?,
@@ -123,7 +123,7 @@ impl Provider {
             (plan.name.clone(), lane)
         });
         let lanes = lanes.collect();
-        compile_published(&executor, &store, functions).await?;
+        compile_published(&executor, &function_store, functions).await?;
         let identity = data.identity()?;
         let id = identity.id();
         let listener = transport.listen().await?;
@@ -134,27 +134,27 @@ impl Provider {
             endpoints,
             specs: machine(),
             plans: config.plans.clone(),
-            functions: store.published(),
+            functions: function_store.published(),
             max_function_bytes: config.max_function_bytes,
             epoch: config.epoch,
             overlap: config.overlap,
             admission: config.contracts.admission,
             service: config.service(),
         };
-        let ledger = Arc::new(open_ledger(&data).await?);
-        let keyring = start_keyring(offer, &data, &ledger, clock.now()).await?;
+        let store = Arc::new(open_store(&data).await?);
+        let keyring = start_keyring(offer, &data, &store, clock.now()).await?;
         let shared = Arc::new(Shared {
             clock,
             executor,
             lanes,
-            work: Work::new(&store),
-            functions: store,
+            work: Work::new(&function_store),
+            functions: function_store,
             receive_budget: Budget::new(config.receive_bytes),
             send_budget: Budget::new(config.send_bytes),
             counters: Counters::default(),
             stop: CancellationToken::new(),
-            desk: Desk::new(Arc::clone(&ledger)),
-            ledger,
+            desk: Desk::new(Arc::clone(&store)),
+            store,
             contracts: ContractDesk::new(),
             terms: config.contracts.terms(),
             effort: Mutex::new(config.contracts.effort()),
@@ -356,7 +356,7 @@ impl Shared {
 
 impl Shared {
     fn contract_totals(&self) -> Vec<ContractTotals> {
-        let counts = self.ledger.contract_counts().unwrap_or_else(|error| {
+        let counts = self.store.contract_counts().unwrap_or_else(|error| {
             tracing::warn!(%error, "contracts cannot be counted");
             Vec::new()
         });
@@ -372,15 +372,15 @@ impl Shared {
     }
 
     fn tokens_redeemed(&self) -> u64 {
-        let epochs = self.ledger.epochs().unwrap_or_default();
+        let epochs = self.store.epochs().unwrap_or_default();
         let counts = epochs
             .iter()
-            .map(|(epoch, _)| self.ledger.spent_count(*epoch).unwrap_or(0));
+            .map(|(epoch, _)| self.store.spent_count(*epoch).unwrap_or(0));
         counts.sum()
     }
 
     fn latest_contracts(&self) -> Vec<ContractLine> {
-        let contracts = self.ledger.contracts(LATEST_CONTRACTS).unwrap_or_default();
+        let contracts = self.store.contracts(LATEST_CONTRACTS).unwrap_or_default();
         let lines = contracts.into_iter().map(|contract| ContractLine {
             id: HEXLOWER.encode(&contract.id.0),
             plan: contract.plan.to_string(),
@@ -427,9 +427,9 @@ async fn serve_one(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
     Box::pin(session::serve(shared, incoming, place)).await;
 }
 
-async fn open_ledger(data: &DataDir) -> Result<Ledger, ProviderError> {
-    let path = data.ledger();
-    let opened = spawn_blocking(move || Ledger::open(&path)).await;
+async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
+    let path = data.store_file();
+    let opened = spawn_blocking(move || Store::open(&path)).await;
     Ok(opened.map_err(|_| ProviderError::Interrupted)??)
 }
 
@@ -437,21 +437,21 @@ async fn open_ledger(data: &DataDir) -> Result<Ledger, ProviderError> {
 async fn start_keyring(
     offer: Offer,
     data: &DataDir,
-    ledger: &Arc<Ledger>,
+    store: &Arc<Store>,
     now: UnixSeconds,
 ) -> Result<Keyring, ProviderError> {
     let offer = Arc::new(offer);
     let restored = {
-        let ledger = Arc::clone(ledger);
+        let store = Arc::clone(store);
         let restoring = spawn_blocking(move || {
-            ledger.end_epochs(now)?;
-            ledger.epochs()
+            store.end_epochs(now)?;
+            store.epochs()
         });
         restoring.await.map_err(|_| ProviderError::Interrupted)??
     };
     let first = match resume_epoch(&offer, restored.last(), now).await? {
         Some(resumed) => resumed,
-        None => begin_epoch(&offer, data, ledger, now).await?,
+        None => begin_epoch(&offer, data, store, now).await?,
     };
     let mut keyring = Keyring::new(offer, first);
     for (epoch, record) in restored {
@@ -487,15 +487,15 @@ async fn resume_epoch(
 async fn begin_epoch(
     offer: &Arc<Offer>,
     data: &DataDir,
-    ledger: &Arc<Ledger>,
+    store: &Arc<Store>,
     now: UnixSeconds,
 ) -> Result<EpochKeys, ProviderError> {
     let epoch = data.next_epoch()?;
-    let (offer, ledger) = (Arc::clone(offer), Arc::clone(ledger));
+    let (offer, store) = (Arc::clone(offer), Arc::clone(store));
     let making = spawn_blocking(move || {
-        let history = keyring::history(&ledger.epochs()?, now);
+        let history = keyring::history(&store.epochs()?, now);
         let keys = EpochKeys::make(&offer, epoch, history, now, &mut os_rng())?;
-        ledger.begin_epoch(epoch, &keys.record())?;
+        store.begin_epoch(epoch, &keys.record())?;
         if keys.early_ends() > 1 {
             tracing::warn!("the latest epochs ended early: callers will not buy or spend tokens");
         }
@@ -516,10 +516,10 @@ async fn rotate(shared: &Shared, data: &DataDir) -> Result<(), ProviderError> {
             (keyring.rotation_due(now), keyring.offer())
         };
         if due {
-            let fresh = begin_epoch(&offer, data, &shared.ledger, now).await?;
+            let fresh = begin_epoch(&offer, data, &shared.store, now).await?;
             shared.keyring().rotate(fresh, now);
-            let ledger = Arc::clone(&shared.ledger);
-            let ending = spawn_blocking(move || ledger.end_epochs(now)).await;
+            let store = Arc::clone(&shared.store);
+            let ending = spawn_blocking(move || store.end_epochs(now)).await;
             ending.map_err(|_| ProviderError::Interrupted)??;
             tracing::info!(epoch = shared.keyring().epoch().0, "new epoch");
         }

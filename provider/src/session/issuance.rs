@@ -25,7 +25,7 @@ use crate::provider::Shared;
 use crate::session::admission::{Place, Standing};
 use crate::session::record::Tee;
 use crate::status::Ending;
-use crate::store::LedgerError;
+use crate::store::StoreError;
 
 /// Requests on one stream: a proposal, two counter-offers, a confirmation.
 const MAX_REQUESTS: usize = 4;
@@ -214,14 +214,14 @@ fn propose(
     proposal: &Proposal,
 ) -> Result<ContractAnswer, Refusal> {
     let digest = proposal.digest();
-    if let Some(stored) = shared.ledger.grant(&digest).map_err(fault)? {
+    if let Some(stored) = shared.store.grant(&digest).map_err(fault)? {
         return Ok(ContractAnswer::Granted(stored.grant));
     }
     if let Err(answer) = consider(proposal, &opening.advert, &shared.terms) {
         return Ok(answer);
     }
     let epoch = proposal.contract.epoch;
-    if shared.ledger.granted_in(epoch).map_err(fault)? >= MAX_CONTRACTS {
+    if shared.store.granted_in(epoch).map_err(fault)? >= MAX_CONTRACTS {
         return Ok(ContractAnswer::Refused(ContractRefusal::Exhausted));
     }
     let offer = shared.keyring().offer();
@@ -230,14 +230,14 @@ fn propose(
         Err(reason) => return Ok(ContractAnswer::Refused(reason)),
     };
     let recorded = shared
-        .ledger
+        .store
         .record_grant(digest, &proposal.contract, &granted);
     match recorded {
         Ok(stored) => {
             shared.counters.count_granted();
             Ok(ContractAnswer::Granted(stored.grant))
         }
-        Err(LedgerError::ContractTaken) => Ok(ContractAnswer::Refused(ContractRefusal::Malformed)),
+        Err(StoreError::ContractTaken) => Ok(ContractAnswer::Refused(ContractRefusal::Malformed)),
         Err(error) => Err(fault(error)),
     }
 }
@@ -247,17 +247,17 @@ fn confirm(
     id: &ContractId,
     signature: [u8; 64],
 ) -> Result<ContractAnswer, Refusal> {
-    let Some((contract, ours)) = shared.ledger.contract(id).map_err(fault)? else {
+    let Some((contract, ours)) = shared.store.contract(id).map_err(fault)? else {
         return Ok(ContractAnswer::Refused(ContractRefusal::UnknownContract));
     };
     if !is_confirmed(contract, ours, signature) {
         return Ok(ContractAnswer::Refused(ContractRefusal::BadSignature));
     }
-    shared.ledger.confirm(id, signature).map_err(fault)?;
+    shared.store.confirm(id, signature).map_err(fault)?;
     Ok(ContractAnswer::Confirmed)
 }
 
-fn fault(error: LedgerError) -> Refusal {
+fn fault(error: StoreError) -> Refusal {
     tracing::error!(%error, "a contract could not be written down");
     Refusal::Busy
 }

@@ -16,7 +16,7 @@ use dlambda_proto::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use crate::store::{Ledger, LedgerError, Spending};
+use crate::store::{Spending, Store, StoreError};
 
 /// How long an answer waits for its acknowledgement, from the last time that
 /// it was given.
@@ -38,7 +38,7 @@ const SWEEP: Duration = Duration::from_secs(10);
 
 /// Takes tokens.
 pub(crate) struct Desk {
-    ledger: Arc<Ledger>,
+    store: Arc<Store>,
     kept: Arc<AtomicUsize>,
     tickets: Arc<Mutex<Tickets>>,
 }
@@ -95,9 +95,9 @@ struct Serving {
 struct Kept(Arc<AtomicUsize>);
 
 impl Desk {
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
-            ledger,
+            store,
             kept: Arc::default(),
             tickets: Arc::default(),
         }
@@ -149,13 +149,13 @@ impl Desk {
         }
         if !serving.spent {
             let Ticket { token, request, .. } = &*claim.ticket;
-            match self.ledger.spend(token.epoch, &token.nonce, request).await {
+            match self.store.spend(token.epoch, &token.nonce, request).await {
                 Ok(Spending::First | Spending::Again) => serving.spent = true,
                 Ok(Spending::Other | Spending::Closed) => {
                     return Err(NotNow::Unpaid(TokenProblem::Spent));
                 }
-                Err(LedgerError::Busy) => return Err(NotNow::Busy),
-                Err(LedgerError::UnknownEpoch) => {
+                Err(StoreError::Busy) => return Err(NotNow::Busy),
+                Err(StoreError::UnknownEpoch) => {
                     return Err(NotNow::Unpaid(TokenProblem::Expired));
                 }
                 Err(error) => {
@@ -190,8 +190,8 @@ impl Desk {
 
     /// The caller has its answer: the token is closed for good.
     pub(crate) async fn close(&self, token: &CallToken) {
-        // Before the ticket goes: whoever comes then asks the ledger.
-        self.ledger.close(token.epoch, &token.nonce);
+        // Before the ticket goes: whoever comes then asks the store.
+        self.store.close(token.epoch, &token.nonce);
         let known = Tickets::lock(&self.tickets)
             .by_nonce
             .get(&token.nonce)
@@ -206,7 +206,7 @@ impl Desk {
 
     fn ticket(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Ticket>, NotNow> {
         let mut tickets = Tickets::lock(&self.tickets);
-        tickets.sweep(&self.ledger, Instant::now());
+        tickets.sweep(&self.store, Instant::now());
         if let Some(ticket) = tickets.by_nonce.get(&token.nonce) {
             return Ok(Arc::clone(ticket));
         }
@@ -263,7 +263,7 @@ impl Tickets {
     }
 
     /// Forgets requests whose answers nobody fetched, and closes them.
-    fn sweep(&mut self, ledger: &Ledger, now: Instant) {
+    fn sweep(&mut self, store: &Store, now: Instant) {
         if self.swept.is_some_and(|swept| now - swept < SWEEP) {
             return;
         }
@@ -273,7 +273,7 @@ impl Tickets {
                 return true;
             };
             let idle = now.saturating_duration_since(serving.last);
-            // What never ran may come as late as it likes: the ledger knows it.
+            // What never ran may come as late as it likes: the store knows it.
             let has_run = serving.runs > 0;
             let limit = if has_run && !serving.answered {
                 KEEP_UNANSWERED
@@ -285,7 +285,7 @@ impl Tickets {
             }
             if has_run {
                 serving.closed = true;
-                ledger.close(ticket.token.epoch, &ticket.token.nonce);
+                store.close(ticket.token.epoch, &ticket.token.nonce);
             }
             false
         });

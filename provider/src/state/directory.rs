@@ -32,7 +32,7 @@ const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
 const COMPILED: &str = "compiled";
 const CODE_KEY: &str = "code-cache.key";
-const LEDGER: &str = "ledger.redb";
+const STORE: &str = "ledger.redb";
 
 impl DataDir {
     /// Opens the directory, creating it if need be, and locks it.
@@ -141,8 +141,8 @@ impl DataDir {
 
     /// The file of contracts and spent tokens.
     #[must_use]
-    pub fn ledger(&self) -> PathBuf {
-        self.path().join(LEDGER)
+    pub fn store_file(&self) -> PathBuf {
+        self.path().join(STORE)
     }
 
     /// Where compiled functions are kept.

@@ -286,7 +286,7 @@ pub(crate) async fn answer(data: PathBuf, snapshot: impl Fn() -> Snapshot + Send
     };
     loop {
         if let Ok((mut socket, _)) = listener.accept().await {
-            // It looks into the ledger, on disk.
+            // It looks into the store, on disk.
             let snapshot = Arc::clone(&snapshot);
             let taken = tokio::task::spawn_blocking(move || serde_json::to_vec(&snapshot()));
             let text = taken.await.ok().and_then(Result::ok).unwrap_or_default();

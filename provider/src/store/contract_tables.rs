@@ -8,7 +8,7 @@ use redb::{
 
 use super::contracts::{ContractCounts, ContractSummary, StoredGrant};
 use super::epochs;
-use super::error::{Fault, LedgerError};
+use super::error::{Fault, StoreError};
 use super::transaction::Outcome;
 
 /// By epoch and contract id.
@@ -164,7 +164,7 @@ pub(super) fn record_grant(
     let StoredGrant { contract, grant } = &fresh;
     let (epoch, id) = (contract.epoch, contract.id());
     if !epochs::known_to_writer(transaction)?.contains(&epoch) {
-        return Ok(Outcome::Refused(LedgerError::UnknownEpoch));
+        return Ok(Outcome::Refused(StoreError::UnknownEpoch));
     }
     let mut grants = transaction.open_table(grant_table(&grant_table_name(epoch)))?;
     let mut contracts = transaction.open_table(CONTRACTS)?;
@@ -172,7 +172,7 @@ pub(super) fn record_grant(
         return Ok(Outcome::Same(stored));
     }
     if contracts.get((epoch.0, &id.0))?.is_some() {
-        return Ok(Outcome::Refused(LedgerError::ContractTaken));
+        return Ok(Outcome::Refused(StoreError::ContractTaken));
     }
     let record = encode(&GrantRecord {
         contract: id,
@@ -203,7 +203,7 @@ pub(super) fn confirm(
     let known = epochs::known_to_writer(transaction)?;
     let mut contracts = transaction.open_table(CONTRACTS)?;
     let Some((epoch, mut stored)) = find_contract(&contracts, &known, id)? else {
-        return Ok(Outcome::Refused(LedgerError::UnknownContract));
+        return Ok(Outcome::Refused(StoreError::UnknownContract));
     };
     if stored.client_signature.is_some() {
         return Ok(Outcome::Same(()));

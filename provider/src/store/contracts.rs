@@ -5,7 +5,7 @@ use dlambda_proto::SignedContract;
 use dlambda_proto::{BatchSize, Contract, ContractId, Epoch, Grant, PlanName};
 
 use super::contract_tables as tables;
-use super::{Ledger, LedgerError};
+use super::{Store, StoreError};
 
 /// A grant that was recorded.
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(crate) struct ContractSummary {
     pub(crate) confirmed: bool,
 }
 
-impl Ledger {
+impl Store {
     /// Contracts of past epochs that are kept. About 400 bytes each.
     pub(crate) const MAX_ENDED_CONTRACTS: u64 = 1 << 16;
 
@@ -60,8 +60,8 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of the disk.
-    pub(crate) fn grant(&self, proposal: &[u8; 32]) -> Result<Option<StoredGrant>, LedgerError> {
-        self.store()
+    pub(crate) fn grant(&self, proposal: &[u8; 32]) -> Result<Option<StoredGrant>, StoreError> {
+        self.file()
             .read(|transaction| tables::grant(transaction, proposal))
     }
 
@@ -72,7 +72,7 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of the disk.
-    pub(crate) fn granted_in(&self, epoch: Epoch) -> Result<u64, LedgerError> {
+    pub(crate) fn granted_in(&self, epoch: Epoch) -> Result<u64, StoreError> {
         let counts = self.contract_counts()?;
         let of_epoch = counts.iter().filter(|counts| counts.epoch == epoch);
         Ok(of_epoch.map(|counts| counts.granted).sum())
@@ -86,8 +86,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownEpoch`] if the contract's epoch is over, and
-    /// [`LedgerError::ContractTaken`] if the contract was granted to another
+    /// [`StoreError::UnknownEpoch`] if the contract's epoch is over, and
+    /// [`StoreError::ContractTaken`] if the contract was granted to another
     /// proposal: one contract, one invitation and one payment are good for one
     /// set of tokens. After an error of the disk the grant may be there or not.
     pub(crate) fn record_grant(
@@ -95,7 +95,7 @@ impl Ledger {
         proposal: [u8; 32],
         contract: &Contract,
         grant: &Grant,
-    ) -> Result<StoredGrant, LedgerError> {
+    ) -> Result<StoredGrant, StoreError> {
         let fresh = StoredGrant {
             contract: contract.clone(),
             grant: grant.clone(),
@@ -115,9 +115,9 @@ impl Ledger {
     pub(crate) fn contract(
         &self,
         id: &ContractId,
-    ) -> Result<Option<(Contract, [u8; 64])>, LedgerError> {
+    ) -> Result<Option<(Contract, [u8; 64])>, StoreError> {
         let found = self
-            .store()
+            .file()
             .read(|transaction| tables::contract(transaction, id));
         Ok(found?.map(|stored| (stored.contract, stored.provider_signature)))
     }
@@ -133,9 +133,9 @@ impl Ledger {
     pub(crate) fn signed_contract(
         &self,
         id: &ContractId,
-    ) -> Result<Option<SignedContract>, LedgerError> {
+    ) -> Result<Option<SignedContract>, StoreError> {
         let found = self
-            .store()
+            .file()
             .read(|transaction| tables::contract(transaction, id));
         Ok(found?.and_then(|stored| {
             Some(SignedContract {
@@ -154,9 +154,9 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownContract`] if it was not granted, or its epoch is
+    /// [`StoreError::UnknownContract`] if it was not granted, or its epoch is
     /// over. After an error of the disk the signature may be there or not.
-    pub(crate) fn confirm(&self, id: &ContractId, signature: [u8; 64]) -> Result<(), LedgerError> {
+    pub(crate) fn confirm(&self, id: &ContractId, signature: [u8; 64]) -> Result<(), StoreError> {
         let id = *id;
         self.writer()
             .change(move |transaction| tables::confirm(transaction, &id, signature))
@@ -169,8 +169,8 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of the disk.
-    pub(crate) fn contract_counts(&self) -> Result<Vec<ContractCounts>, LedgerError> {
-        self.store().read(tables::counts)
+    pub(crate) fn contract_counts(&self) -> Result<Vec<ContractCounts>, StoreError> {
+        self.file().read(tables::counts)
     }
 
     /// At most `limit` contracts, those of the latest epoch first.
@@ -180,8 +180,8 @@ impl Ledger {
     /// # Errors
     ///
     /// Those of the disk.
-    pub(crate) fn contracts(&self, limit: usize) -> Result<Vec<ContractSummary>, LedgerError> {
-        self.store()
+    pub(crate) fn contracts(&self, limit: usize) -> Result<Vec<ContractSummary>, StoreError> {
+        self.file()
             .read(|transaction| tables::summaries(transaction, limit))
     }
 }

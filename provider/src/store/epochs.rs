@@ -8,14 +8,14 @@ use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::error::{Fault, LedgerError};
+use super::error::{Fault, StoreError};
 use super::file::{last_epoch, meta};
 use super::transaction::Outcome;
-use super::{Ledger, contract_tables, seeds, spent};
+use super::{Store, contract_tables, seeds, spent};
 
 const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");
 
-/// What the ledger keeps of an epoch.
+/// What the store keeps of an epoch.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct EpochRecord {
     /// What its keys are made of.
@@ -56,21 +56,17 @@ struct StoredEpoch {
     advert: SignedAdvert,
 }
 
-impl Ledger {
+impl Store {
     /// Begins an epoch: durable when this returns.
     ///
     /// Blocks on the disk: for a blocking thread.
     ///
     /// # Errors
     ///
-    /// [`LedgerError::EpochNotNew`] if this epoch or a later one was ever
+    /// [`StoreError::EpochNotNew`] if this epoch or a later one was ever
     /// begun. After an error of the disk the epoch may be there or not; the
     /// next one is free in any case.
-    pub(crate) fn begin_epoch(
-        &self,
-        epoch: Epoch,
-        record: &EpochRecord,
-    ) -> Result<(), LedgerError> {
+    pub(crate) fn begin_epoch(&self, epoch: Epoch, record: &EpochRecord) -> Result<(), StoreError> {
         let seed = record.secrets.to_bytes();
         let stored = encode(&StoredEpoch {
             validity: record.validity,
@@ -78,11 +74,11 @@ impl Ledger {
             seed_hash: seed_hash(&seed),
             advert: record.advert.clone(),
         });
-        let path = self.store().path().to_owned();
+        let path = self.file().path().to_owned();
         self.writer().change(move |transaction| {
             let mut meta = transaction.open_table(meta())?;
             if last_epoch(&meta)?.is_some_and(|last| epoch <= last) {
-                return Ok(Outcome::Refused(LedgerError::EpochNotNew));
+                return Ok(Outcome::Refused(StoreError::EpochNotNew));
             }
             // The seed first: without a record it is nothing, and erased at
             // the next start; a record without its seed would be damage.
@@ -104,19 +100,19 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Damaged`] if a seed is not there, or not the one that
+    /// [`StoreError::Damaged`] if a seed is not there, or not the one that
     /// was stored.
-    pub(crate) fn epochs(&self) -> Result<Vec<(Epoch, EpochRecord)>, LedgerError> {
+    pub(crate) fn epochs(&self) -> Result<Vec<(Epoch, EpochRecord)>, StoreError> {
         let mut list = Vec::new();
-        for (epoch, stored) in self.store().read(read_all)? {
-            let path = self.store().path();
+        for (epoch, stored) in self.file().read(read_all)? {
+            let path = self.file().path();
             let seed = match seeds::read(path, epoch)? {
                 Some(seed) if seed_hash(&seed) == stored.seed_hash => seed,
                 // It may have ended since we looked.
-                _ if !self.store().read(known)?.contains(&epoch) => continue,
+                _ if !self.file().read(known)?.contains(&epoch) => continue,
                 found => {
                     let reason = found.map_or("the seed is missing", |_| "not the epoch's seed");
-                    return Err(LedgerError::damaged(&seeds::path(path, epoch), reason));
+                    return Err(StoreError::damaged(&seeds::path(path, epoch), reason));
                 }
             };
             let StoredEpoch {
@@ -126,7 +122,7 @@ impl Ledger {
                 ..
             } = stored;
             let secrets = EpochSecrets::from_bytes(&seed).ok_or_else(|| {
-                LedgerError::damaged(&seeds::path(path, epoch), "not an epoch's secrets")
+                StoreError::damaged(&seeds::path(path, epoch), "not an epoch's secrets")
             })?;
             let record = EpochRecord {
                 secrets,
@@ -142,7 +138,7 @@ impl Ledger {
     /// Forgets every epoch that is no longer valid at `now`, and says which:
     /// its secret, its spent tokens, its grants, and the contracts that were
     /// not confirmed. Contracts signed by both stay for the operator's books,
-    /// the latest [`Ledger::MAX_ENDED_CONTRACTS`] of them.
+    /// the latest [`Store::MAX_ENDED_CONTRACTS`] of them.
     ///
     /// Without the secret, nothing can ever make or check a token of the epoch
     /// again, so that its spent tokens may be forgotten. The secret's file is
@@ -157,16 +153,16 @@ impl Ledger {
     ///
     /// Those of the disk. Call it again: what is not yet erased then will be,
     /// at the next start at the latest.
-    pub(crate) fn end_epochs(&self, now: UnixSeconds) -> Result<Vec<Epoch>, LedgerError> {
+    pub(crate) fn end_epochs(&self, now: UnixSeconds) -> Result<Vec<Epoch>, StoreError> {
         let ended = self
             .writer()
             .change(move |transaction| end_epochs(transaction, now))?;
-        let (known, last) = self.store().read(|transaction| {
+        let (known, last) = self.file().read(|transaction| {
             let last = last_epoch(&transaction.open_table(meta())?)?;
             Ok((known(transaction)?, last))
         })?;
         if let Some(last) = last {
-            seeds::erase_ended(self.store().path(), &known, last)?;
+            seeds::erase_ended(self.file().path(), &known, last)?;
         }
         Ok(ended)
     }
@@ -229,7 +225,7 @@ fn end_epochs(
         epochs.remove(epoch.0)?;
     }
     let oldest_live = live.first().map(|(epoch, _)| *epoch);
-    contract_tables::forget_oldest(transaction, oldest_live, Ledger::MAX_ENDED_CONTRACTS)?;
+    contract_tables::forget_oldest(transaction, oldest_live, Store::MAX_ENDED_CONTRACTS)?;
     Ok(Outcome::Changed(ended))
 }
 

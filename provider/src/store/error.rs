@@ -1,4 +1,4 @@
-//! What can go wrong with the ledger.
+//! What can go wrong with the store.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,28 +8,28 @@ use dlambda_proto::{ErrorKind, HasKind};
 use redb::{DatabaseError, StorageError};
 use thiserror::Error;
 
-/// Why the ledger did not do what it was asked to. Holds no secret, no token
+/// Why the store did not do what it was asked to. Holds no secret, no token
 /// and no contract; it does hold paths, so it is for the operator, not for a peer.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
-pub(crate) enum LedgerError {
+pub(crate) enum StoreError {
     /// Too many tokens wait to be written. Nothing was done.
-    #[error("too many tokens wait to be written to the ledger")]
+    #[error("too many tokens wait to be written to the store")]
     Busy,
     /// The epoch was not begun, or is over.
-    #[error("the ledger does not know this epoch")]
+    #[error("the store does not know this epoch")]
     UnknownEpoch,
     /// An epoch's number is used once, and numbers only grow.
     #[error("this epoch's number, or a higher one, was used before")]
     EpochNotNew,
     /// No such contract in an epoch that is not over.
-    #[error("the ledger does not know this contract")]
+    #[error("the store does not know this contract")]
     UnknownContract,
     /// The contract was granted already, to another proposal.
     #[error("this contract was granted to another proposal before")]
     ContractTaken,
-    /// The ledger's thread has ended.
-    #[error("the ledger has stopped")]
+    /// The store's thread has ended.
+    #[error("the store has stopped")]
     Stopped,
     /// Another process has the file open.
     #[error("another process uses {}", .0.display())]
@@ -38,14 +38,14 @@ pub(crate) enum LedgerError {
     #[error("{}: others can read or change it; it must be its owner's alone", .0.display())]
     Exposed(PathBuf),
     /// The file is none of ours, or is damaged. It was left as it is.
-    #[error("{}: damaged, or not a ledger ({reason})", path.display())]
+    #[error("{}: damaged, or not a store ({reason})", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: Arc<str>,
     },
-    /// The disk is full. Nothing is lost; the ledger goes on, reading too,
+    /// The disk is full. Nothing is lost; the store goes on, reading too,
     /// within seconds of there being room.
     #[error("{}: the disk is full", .0.display())]
     DiskFull(PathBuf),
@@ -59,7 +59,7 @@ pub(crate) enum LedgerError {
     },
 }
 
-impl LedgerError {
+impl StoreError {
     pub(super) fn damaged(path: &Path, reason: &str) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -105,7 +105,7 @@ fn is_full(error: &io::Error) -> bool {
     )
 }
 
-impl HasKind for LedgerError {
+impl HasKind for StoreError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Busy | Self::UnknownContract | Self::ContractTaken => ErrorKind::Refused,
@@ -129,10 +129,10 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn at(self, path: &Path) -> LedgerError {
+    pub(super) fn at(self, path: &Path) -> StoreError {
         match self {
-            Self::Redb(error) => LedgerError::from_redb(path, error),
-            Self::Damaged(reason) => LedgerError::damaged(path, reason),
+            Self::Redb(error) => StoreError::from_redb(path, error),
+            Self::Damaged(reason) => StoreError::damaged(path, reason),
         }
     }
 }

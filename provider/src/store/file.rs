@@ -1,4 +1,4 @@
-//! The ledger's file: how it is made, opened, read, and opened again after the
+//! The store's file: how it is made, opened, read, and opened again after the
 //! disk was full.
 //!
 //! Settings, and why:
@@ -27,7 +27,7 @@ use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, TableDefinition,
 };
 
-use super::error::{Fault, LedgerError};
+use super::error::{Fault, StoreError};
 use super::{contract_tables, epochs, seeds};
 
 /// redb's cache. What is not in it is mostly in the kernel's.
@@ -44,7 +44,7 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Opens the file that is there. Tests put a failing disk in between.
 pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
 
-pub(super) struct Store {
+pub(super) struct StoreFile {
     path: PathBuf,
     opener: Opener,
     state: RwLock<State>,
@@ -53,13 +53,13 @@ pub(super) struct Store {
 enum State {
     Open(Database),
     /// The disk failed; what everybody is told.
-    Closed(LedgerError),
+    Closed(StoreError),
 }
 
-impl Store {
-    /// Opens the ledger, making it if there is none. Blocks.
-    pub(super) fn open(path: &Path, opener: Opener) -> Result<Self, LedgerError> {
-        if !path.try_exists().map_err(LedgerError::io(path))? {
+impl StoreFile {
+    /// Opens the store, making it if there is none. Blocks.
+    pub(super) fn open(path: &Path, opener: Opener) -> Result<Self, StoreError> {
+        if !path.try_exists().map_err(StoreError::io(path))? {
             create(path)?;
         }
         seeds::check_private(path)?;
@@ -83,14 +83,14 @@ impl Store {
     pub(super) fn read<T>(
         &self,
         look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<T, StoreError> {
         self.with_database(|database| look(&database.begin_read()?))
     }
 
     pub(super) fn with_database<T>(
         &self,
         work: impl FnOnce(&Database) -> Result<T, Fault>,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<T, StoreError> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::Open(database) => work(database).map_err(|fault| fault.at(&self.path)),
@@ -100,12 +100,12 @@ impl Store {
 
     /// After a failed write redb wants to be closed; then nothing of the
     /// failed transaction is left, or all of it.
-    pub(super) fn close(&self, error: LedgerError) {
+    pub(super) fn close(&self, error: StoreError) {
         *self.exclusive() = State::Closed(error);
     }
 
     /// Tries to open the file again.
-    pub(super) fn reopen(&self) -> Result<(), LedgerError> {
+    pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let mut state = self.exclusive();
         let opened = open_file(&self.path, &self.opener);
         let (next, result) = match opened {
@@ -146,14 +146,14 @@ pub(super) const fn meta() -> TableDefinition<'static, &'static str, u64> {
     META
 }
 
-/// Makes an empty ledger: whole under its name, or not there at all.
-fn create(path: &Path) -> Result<(), LedgerError> {
+/// Makes an empty store: whole under its name, or not there at all.
+fn create(path: &Path) -> Result<(), StoreError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
     let temporary = PathBuf::from(temporary);
     match std::fs::remove_file(&temporary) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(LedgerError::io(&temporary)(error));
+            return Err(StoreError::io(&temporary)(error));
         }
         _ => {}
     }
@@ -163,12 +163,12 @@ fn create(path: &Path) -> Result<(), LedgerError> {
         .write(true)
         .mode(0o600)
         .open(&temporary)
-        .map_err(LedgerError::io(&temporary))?;
+        .map_err(StoreError::io(&temporary))?;
     initialize(file).map_err(|fault| fault.at(&temporary))?;
     File::open(&temporary)
         .and_then(|file| file.sync_all())
         .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(LedgerError::io(path))?;
+        .map_err(StoreError::io(path))?;
     seeds::sync_directory(path)
 }
 
@@ -182,7 +182,7 @@ fn initialize(file: File) -> Result<(), Fault> {
     Ok(database.close()?)
 }
 
-fn open_file(path: &Path, opener: &Opener) -> Result<Database, LedgerError> {
+fn open_file(path: &Path, opener: &Opener) -> Result<Database, StoreError> {
     let opened = opener(path).map_err(Fault::from).and_then(|database| {
         let transaction = database.begin_read()?;
         let format = transaction.open_table(META)?.get("format")?;
@@ -197,8 +197,8 @@ fn open_file(path: &Path, opener: &Opener) -> Result<Database, LedgerError> {
 /// Gives the pages of past epochs back to the file system, when they are more
 /// than half of the file. redb itself keeps them for later use, with what was
 /// in them until they are written again.
-fn compact(database: &mut Database, path: &Path) -> Result<(), LedgerError> {
-    let file_bytes = path.metadata().map_err(LedgerError::io(path))?.len();
+fn compact(database: &mut Database, path: &Path) -> Result<(), StoreError> {
+    let file_bytes = path.metadata().map_err(StoreError::io(path))?.len();
     if file_bytes < COMPACT_FROM_BYTES {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! The ledger: what a provider must not forget when it falls over.
+//! The store: what a provider must not forget when it falls over.
 //!
 //! Epochs and their secrets, contracts and what was answered to proposals, and
 //! the tokens that are spent. All of it is on disk before anybody is told.
@@ -35,28 +35,28 @@ use dlambda_proto::{Epoch, RequestDigest};
 #[cfg(test)]
 pub(crate) use self::contracts::{ContractCounts, StoredGrant};
 pub(crate) use self::epochs::{EpochRecord, EpochSecrets};
-pub(crate) use self::error::LedgerError;
-use self::file::{Opener, Store};
+pub(crate) use self::error::StoreError;
+use self::file::{Opener, StoreFile};
 pub(crate) use self::spent::Spending;
 use self::writer::Writer;
 
-/// The ledger, open. Clones share it.
+/// The store, open. Clones share it.
 ///
 /// The last clone to be dropped writes what was taken on, and closes the file:
 /// that blocks for a commit or two.
 #[derive(Clone)]
-pub(crate) struct Ledger {
+pub(crate) struct Store {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    // Dropped first: its thread uses the store.
+    // Dropped first: its thread uses the file.
     writer: Writer,
-    store: Arc<Store>,
+    file: Arc<StoreFile>,
 }
 
-impl Ledger {
-    /// Opens the ledger at `path`, making it (mode 0600) if there is none. The
+impl Store {
+    /// Opens the store at `path`, making it (mode 0600) if there is none. The
     /// directory is its owner's, and locked by it. After a crash it is
     /// repaired: all that was ever reported as durable is there.
     ///
@@ -66,9 +66,9 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError`], naming the file, if it is damaged, no ledger, open to
+    /// [`StoreError`], naming the file, if it is damaged, no store, open to
     /// others or used by another process. Such a file is never replaced.
-    pub(crate) fn open(path: &Path) -> Result<Self, LedgerError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
         Self::open_with(path, file::file_opener())
     }
 
@@ -82,7 +82,7 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::Busy`] if too many wait, [`LedgerError::UnknownEpoch`]
+    /// [`StoreError::Busy`] if too many wait, [`StoreError::UnknownEpoch`]
     /// if the epoch is not begun or over: the token is not spent. After an
     /// error of the disk it may be spent or not, but if it is, then on this
     /// request, which may come again.
@@ -96,7 +96,7 @@ impl Ledger {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> Result<Spending, LedgerError> {
+    ) -> Result<Spending, StoreError> {
         self.writer().spend(epoch, nonce, request).await
     }
 
@@ -119,28 +119,28 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// [`LedgerError::UnknownEpoch`] if the epoch is not begun or over, or
+    /// [`StoreError::UnknownEpoch`] if the epoch is not begun or over, or
     /// those of the disk.
-    pub(crate) fn spent_count(&self, epoch: Epoch) -> Result<u64, LedgerError> {
-        let count = self.store().read(|transaction| {
+    pub(crate) fn spent_count(&self, epoch: Epoch) -> Result<u64, StoreError> {
+        let count = self.file().read(|transaction| {
             if !epochs::known(transaction)?.contains(&epoch) {
                 return Ok(None);
             }
             spent::count(transaction, epoch).map(Some)
         });
-        count?.ok_or(LedgerError::UnknownEpoch)
+        count?.ok_or(StoreError::UnknownEpoch)
     }
 
-    fn open_with(path: &Path, opener: Opener) -> Result<Self, LedgerError> {
-        let store = Arc::new(Store::open(path, opener)?);
-        let writer = Writer::start(Arc::clone(&store))?;
+    fn open_with(path: &Path, opener: Opener) -> Result<Self, StoreError> {
+        let file = Arc::new(StoreFile::open(path, opener)?);
+        let writer = Writer::start(Arc::clone(&file))?;
         Ok(Self {
-            inner: Arc::new(Inner { writer, store }),
+            inner: Arc::new(Inner { writer, file }),
         })
     }
 
-    fn store(&self) -> &Store {
-        &self.inner.store
+    fn file(&self) -> &StoreFile {
+        &self.inner.file
     }
 
     fn writer(&self) -> &Writer {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use dlambda_proto::Epoch;
 use zeroize::Zeroizing;
 
-use super::error::LedgerError;
+use super::error::StoreError;
 use crate::state::directory::write_durably;
 
 const UNFINISHED: &str = ".new";
@@ -27,33 +27,33 @@ const UNFINISHED: &str = ".new";
 const MAX_FILE: u64 = 4096;
 
 /// Stores an epoch's secrets, mode 0600, on disk when this returns.
-pub(super) fn write(database: &Path, epoch: Epoch, secrets: &[u8]) -> Result<(), LedgerError> {
+pub(super) fn write(database: &Path, epoch: Epoch, secrets: &[u8]) -> Result<(), StoreError> {
     let name = name(database, epoch);
     let path = database.with_file_name(&name);
     let written = match name.to_str() {
         Some(name) => write_durably(directory(database), name, secrets),
         None => Err(io::ErrorKind::InvalidFilename.into()),
     };
-    written.map_err(LedgerError::io(&path))
+    written.map_err(StoreError::io(&path))
 }
 
 /// An epoch's secrets, if their file is there.
 pub(super) fn read(
     database: &Path,
     epoch: Epoch,
-) -> Result<Option<Zeroizing<Vec<u8>>>, LedgerError> {
+) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
     let path = path(database, epoch);
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(LedgerError::io(&path)(error)),
+        Err(error) => return Err(StoreError::io(&path)(error)),
     };
     check_private(&path)?;
     // Room for all of it at once: growing would leave copies behind.
     let mut secrets = Zeroizing::new(Vec::with_capacity(8192));
     file.take(MAX_FILE)
         .read_to_end(&mut secrets)
-        .map_err(LedgerError::io(&path))?;
+        .map_err(StoreError::io(&path))?;
     Ok(Some(secrets))
 }
 
@@ -64,7 +64,7 @@ pub(super) fn path(database: &Path, epoch: Epoch) -> PathBuf {
 
 /// Erases the seeds of all epochs but these, half-written ones too. For the
 /// start only, when nobody writes one.
-pub(super) fn erase_all_but(database: &Path, known: &[Epoch]) -> Result<(), LedgerError> {
+pub(super) fn erase_all_but(database: &Path, known: &[Epoch]) -> Result<(), StoreError> {
     erase_where(database, |seed| match seed {
         Seed::Of(epoch) => !known.contains(&epoch),
         Seed::Unfinished => true,
@@ -73,11 +73,7 @@ pub(super) fn erase_all_but(database: &Path, known: &[Epoch]) -> Result<(), Ledg
 
 /// Erases the seeds of epochs up to `last` but these: the epochs that are over.
 /// One above `last` is just being written.
-pub(super) fn erase_ended(
-    database: &Path,
-    known: &[Epoch],
-    last: Epoch,
-) -> Result<(), LedgerError> {
+pub(super) fn erase_ended(database: &Path, known: &[Epoch], last: Epoch) -> Result<(), StoreError> {
     erase_where(
         database,
         |seed| matches!(seed, Seed::Of(epoch) if epoch <= last && !known.contains(&epoch)),
@@ -85,21 +81,21 @@ pub(super) fn erase_ended(
 }
 
 /// Refuses a file that is not its owner's alone.
-pub(super) fn check_private(path: &Path) -> Result<(), LedgerError> {
-    let metadata = path.metadata().map_err(LedgerError::io(path))?;
+pub(super) fn check_private(path: &Path) -> Result<(), StoreError> {
+    let metadata = path.metadata().map_err(StoreError::io(path))?;
     if metadata.permissions().mode() & 0o077 == 0 {
         Ok(())
     } else {
-        Err(LedgerError::Exposed(path.to_owned()))
+        Err(StoreError::Exposed(path.to_owned()))
     }
 }
 
-/// Syncs the directory that the ledger is in.
-pub(super) fn sync_directory(database: &Path) -> Result<(), LedgerError> {
+/// Syncs the directory that the store is in.
+pub(super) fn sync_directory(database: &Path) -> Result<(), StoreError> {
     let directory = directory(database);
     File::open(directory)
         .and_then(|directory| directory.sync_all())
-        .map_err(LedgerError::io(directory))
+        .map_err(StoreError::io(directory))
 }
 
 enum Seed {
@@ -107,14 +103,14 @@ enum Seed {
     Unfinished,
 }
 
-fn erase_where(database: &Path, is_over: impl Fn(Seed) -> bool) -> Result<(), LedgerError> {
+fn erase_where(database: &Path, is_over: impl Fn(Seed) -> bool) -> Result<(), StoreError> {
     let directory = directory(database);
     let mut erased = false;
-    for entry in std::fs::read_dir(directory).map_err(LedgerError::io(directory))? {
-        let entry = entry.map_err(LedgerError::io(directory))?;
+    for entry in std::fs::read_dir(directory).map_err(StoreError::io(directory))? {
+        let entry = entry.map_err(StoreError::io(directory))?;
         if parse(database, &entry.file_name()).is_some_and(&is_over) {
             let path = entry.path();
-            erase(&path).map_err(LedgerError::io(&path))?;
+            erase(&path).map_err(StoreError::io(&path))?;
             erased = true;
         }
     }

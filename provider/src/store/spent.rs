@@ -18,7 +18,7 @@ use redb::{
 };
 
 use super::epochs;
-use super::error::{Fault, LedgerError};
+use super::error::{Fault, StoreError};
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) enum Spending {
     Closed,
 }
 
-/// A token, as far as the ledger tells tokens apart.
+/// A token, as far as the store tells tokens apart.
 #[derive(Clone, Copy)]
 pub(super) struct Token {
     epoch: Epoch,
@@ -94,9 +94,9 @@ impl<'txn> SpentTables<'txn> {
         &mut self,
         token: Token,
         mark: Mark,
-    ) -> Result<Result<Spending, LedgerError>, Fault> {
+    ) -> Result<Result<Spending, StoreError>, Fault> {
         let Some(table) = self.table(token.epoch)? else {
-            return Ok(Err(LedgerError::UnknownEpoch));
+            return Ok(Err(StoreError::UnknownEpoch));
         };
         let found = table.get(&token.key)?.map(|found| Mark(*found.value()));
         Ok(Ok(match found {

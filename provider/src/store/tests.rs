@@ -1,4 +1,4 @@
-//! What the tests of the ledger share.
+//! What the tests of the store share.
 
 mod contracts;
 mod crash;
@@ -21,23 +21,23 @@ use dlambda_proto::{
 use sha2::{Digest as _, Sha256};
 
 use super::transaction::Outcome;
-use super::{EpochRecord, Ledger, LedgerError, Spending};
+use super::{EpochRecord, Spending, Store, StoreError};
 
 const EPOCH: Epoch = Epoch(7);
 
-/// A directory with a ledger in which [`EPOCH`] has begun, valid until 100.
-fn ledger() -> (tempfile::TempDir, PathBuf, Ledger) {
+/// A directory with a store in which [`EPOCH`] has begun, valid until 100.
+fn store() -> (tempfile::TempDir, PathBuf, Store) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("ledger.redb");
-    let ledger = Ledger::open(&path).expect("opens");
-    ledger.begin_epoch(EPOCH, &record(7, 100)).expect("begins");
-    (dir, path, ledger)
+    let store = Store::open(&path).expect("opens");
+    store.begin_epoch(EPOCH, &record(7, 100)).expect("begins");
+    (dir, path, store)
 }
 
-/// Closes the ledger, which must be the last clone, and opens it again.
-fn reopen(ledger: Ledger, path: &Path) -> Ledger {
-    drop(ledger);
-    Ledger::open(path).expect("opens")
+/// Closes the store, which must be the last clone, and opens it again.
+fn reopen(store: Store, path: &Path) -> Store {
+    drop(store);
+    Store::open(path).expect("opens")
 }
 
 fn record(seed: u8, until: u64) -> EpochRecord {
@@ -92,9 +92,9 @@ fn plan() -> PlanName {
 }
 
 /// Spends and waits, without a runtime.
-fn spend(ledger: &Ledger, nonce: &str, by: &str) -> Result<Spending, LedgerError> {
+fn spend(store: &Store, nonce: &str, by: &str) -> Result<Spending, StoreError> {
     let (nonce, by) = (bytes(nonce), request(by));
-    wait(ledger.spend(EPOCH, &nonce, &by))
+    wait(store.spend(EPOCH, &nonce, &by))
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {
@@ -105,12 +105,12 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Makes the thread wait until the sender is used or dropped.
-fn hold(ledger: &Ledger) -> (mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+fn hold(store: &Store) -> (mpsc::Sender<()>, std::thread::JoinHandle<()>) {
     let (release, released) = mpsc::channel();
     let (begin, begun) = mpsc::channel();
-    let ledger = ledger.clone();
+    let store = store.clone();
     let thread = std::thread::spawn(move || {
-        let held = ledger.writer().change(move |_| {
+        let held = store.writer().change(move |_| {
             begin.send(()).expect("awaited");
             let _ = released.recv();
             Ok(Outcome::Same(()))
@@ -126,7 +126,7 @@ fn poll<T>(future: Pin<&mut impl Future<Output = T>>) -> Poll<T> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-impl PartialEq for LedgerError {
+impl PartialEq for StoreError {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()
     }

@@ -1,4 +1,4 @@
-//! What the ledger's thread is asked to do, and how it is done: all in one
+//! What the store's thread is asked to do, and how it is done: all in one
 //! transaction, or nothing.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -7,8 +7,8 @@ use dlambda_proto::{Epoch, RequestDigest};
 use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
-use super::error::{Fault, LedgerError};
-use super::file::Store;
+use super::error::{Fault, StoreError};
+use super::file::StoreFile;
 use super::spent::{Mark, Spending, SpentTables, Token};
 
 /// What a change came to. One that is refused must not have written anything.
@@ -18,7 +18,7 @@ pub(super) enum Outcome<T> {
     /// It was so already.
     Same(T),
     /// It cannot be.
-    Refused(LedgerError),
+    Refused(StoreError),
 }
 
 /// One thing to do, and whom to tell.
@@ -31,32 +31,32 @@ pub(super) enum Job {
 pub(super) struct Spend {
     token: Token,
     mark: Mark,
-    result: Result<Spending, LedgerError>,
-    answer: oneshot::Sender<Result<Spending, LedgerError>>,
+    result: Result<Spending, StoreError>,
+    answer: oneshot::Sender<Result<Spending, StoreError>>,
 }
 
 pub(super) trait Change: Send {
     /// Returns whether there is anything to commit. A fault is the whole
     /// transaction's.
-    fn apply(&mut self, transaction: &WriteTransaction, store: &Store) -> Result<bool, Fault>;
-    fn answer(self: Box<Self>, committed: Result<(), LedgerError>);
+    fn apply(&mut self, transaction: &WriteTransaction, file: &StoreFile) -> Result<bool, Fault>;
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
 struct Asked<F, T> {
     change: Option<F>,
-    result: Result<T, LedgerError>,
-    answer: SyncSender<Result<T, LedgerError>>,
+    result: Result<T, StoreError>,
+    answer: SyncSender<Result<T, StoreError>>,
 }
 
 /// One transaction.
-pub(super) fn write(database: &Database, store: &Store, batch: &mut [Job]) -> Result<(), Fault> {
+pub(super) fn write(database: &Database, file: &StoreFile, batch: &mut [Job]) -> Result<(), Fault> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut changed = false;
     // Changes first: they may drop tables that must not be open then.
     for job in batch.iter_mut() {
         if let Job::Change(change) = job {
-            changed |= change.apply(&transaction, store)?;
+            changed |= change.apply(&transaction, file)?;
         }
     }
     let mut tables = SpentTables::open(&transaction)?;
@@ -83,12 +83,12 @@ impl Job {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> (Self, oneshot::Receiver<Result<Spending, LedgerError>>) {
+    ) -> (Self, oneshot::Receiver<Result<Spending, StoreError>>) {
         let (answer, answered) = oneshot::channel();
         let spend = Spend {
             token: Token::new(epoch, nonce),
             mark: Mark::of(request),
-            result: Err(LedgerError::Stopped),
+            result: Err(StoreError::Stopped),
             answer,
         };
         (Self::Spend(spend), answered)
@@ -100,11 +100,11 @@ impl Job {
 
     pub(super) fn change<T: Send + 'static>(
         change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
-    ) -> (Self, Receiver<Result<T, LedgerError>>) {
+    ) -> (Self, Receiver<Result<T, StoreError>>) {
         let (answer, answered) = sync_channel(1);
         let asked = Asked {
             change: Some(change),
-            result: Err(LedgerError::Stopped),
+            result: Err(StoreError::Stopped),
             answer,
         };
         (Self::Change(Box::new(asked)), answered)
@@ -115,7 +115,7 @@ impl Job {
         !matches!(self, Self::Close(_))
     }
 
-    pub(super) fn answer(self, committed: &Result<(), LedgerError>) {
+    pub(super) fn answer(self, committed: &Result<(), StoreError>) {
         match self {
             Self::Spend(spend) => {
                 let result = committed.clone().and(spend.result);
@@ -133,7 +133,7 @@ where
     F: FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send,
     T: Send,
 {
-    fn apply(&mut self, transaction: &WriteTransaction, store: &Store) -> Result<bool, Fault> {
+    fn apply(&mut self, transaction: &WriteTransaction, file: &StoreFile) -> Result<bool, Fault> {
         let Some(change) = self.change.take() else {
             return Ok(false);
         };
@@ -143,14 +143,14 @@ where
             Ok(Outcome::Refused(error)) => (Err(error), false),
             // A record that cannot be read is found before anything is
             // written, and is nobody else's trouble.
-            Err(fault @ Fault::Damaged(_)) => (Err(fault.at(store.path())), false),
+            Err(fault @ Fault::Damaged(_)) => (Err(fault.at(file.path())), false),
             Err(fault) => return Err(fault),
         };
         self.result = result;
         Ok(changed)
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), LedgerError>) {
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let result = committed.and(self.result);
         let _ = self.answer.send(result);
     }

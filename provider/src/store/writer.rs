@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use dlambda_proto::{Epoch, RequestDigest};
 use redb::WriteTransaction;
 
-use super::error::{Fault, LedgerError};
-use super::file::Store;
+use super::error::{Fault, StoreError};
+use super::file::StoreFile;
 use super::spent::Spending;
 use super::transaction::{Job, Outcome, write};
 
@@ -36,7 +36,7 @@ pub(super) struct Writer {
 }
 
 struct Thread {
-    store: Arc<Store>,
+    file: Arc<StoreFile>,
     queue: Receiver<Job>,
     disk: Disk,
 }
@@ -53,18 +53,18 @@ enum Disk {
 }
 
 impl Writer {
-    pub(super) fn start(store: Arc<Store>) -> Result<Self, LedgerError> {
+    pub(super) fn start(file: Arc<StoreFile>) -> Result<Self, StoreError> {
         let (sender, queue) = sync_channel(QUEUE);
-        let path = store.path().to_owned();
+        let path = file.path().to_owned();
         let thread = Thread {
-            store,
+            file,
             queue,
             disk: Disk::Works,
         };
         let thread = std::thread::Builder::new()
-            .name("ledger".to_owned())
+            .name("store-writer".to_owned())
             .spawn(move || thread.run())
-            .map_err(LedgerError::io(&path))?;
+            .map_err(StoreError::io(&path))?;
         Ok(Self {
             queue: Some(sender),
             thread: Some(thread),
@@ -76,13 +76,13 @@ impl Writer {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> Result<Spending, LedgerError> {
+    ) -> Result<Spending, StoreError> {
         let (job, answered) = Job::spend(epoch, nonce, request);
         self.try_send(job)?;
-        answered.await.unwrap_or(Err(LedgerError::Stopped))
+        answered.await.unwrap_or(Err(StoreError::Stopped))
     }
 
-    pub(super) fn close(&self, epoch: Epoch, nonce: &[u8; 32]) -> Result<(), LedgerError> {
+    pub(super) fn close(&self, epoch: Epoch, nonce: &[u8; 32]) -> Result<(), StoreError> {
         self.try_send(Job::close(epoch, nonce))
     }
 
@@ -91,18 +91,18 @@ impl Writer {
     pub(super) fn change<T: Send + 'static>(
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
-    ) -> Result<T, LedgerError> {
+    ) -> Result<T, StoreError> {
         let (job, answered) = Job::change(change);
-        let queue = self.queue.as_ref().ok_or(LedgerError::Stopped)?;
-        queue.send(job).map_err(|_| LedgerError::Stopped)?;
-        answered.recv().unwrap_or(Err(LedgerError::Stopped))
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        queue.send(job).map_err(|_| StoreError::Stopped)?;
+        answered.recv().unwrap_or(Err(StoreError::Stopped))
     }
 
-    fn try_send(&self, job: Job) -> Result<(), LedgerError> {
-        let queue = self.queue.as_ref().ok_or(LedgerError::Stopped)?;
+    fn try_send(&self, job: Job) -> Result<(), StoreError> {
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(_) => LedgerError::Busy,
-            TrySendError::Disconnected(_) => LedgerError::Stopped,
+            TrySendError::Full(_) => StoreError::Busy,
+            TrySendError::Disconnected(_) => StoreError::Stopped,
         })
     }
 }
@@ -152,22 +152,22 @@ impl Thread {
         Some(batch)
     }
 
-    fn write(&mut self, batch: &mut [Job]) -> Result<(), LedgerError> {
+    fn write(&mut self, batch: &mut [Job]) -> Result<(), StoreError> {
         if let Disk::Full { retry_at } = self.disk
             && retry_at <= Instant::now()
         {
-            let reopened = self.store.reopen();
+            let reopened = self.file.reopen();
             self.disk = Disk::after(&reopened);
             reopened?;
-            tracing::info!("the ledger can be written again");
+            tracing::info!("the store can be written again");
         }
-        let store = &self.store;
-        let written = store.with_database(|database| write(database, store, batch));
+        let file = &self.file;
+        let written = file.with_database(|database| write(database, file, batch));
         if let Err(error) = &written
             && matches!(self.disk, Disk::Works)
         {
-            tracing::error!(%error, "the ledger cannot be written");
-            self.store.close(error.clone());
+            tracing::error!(%error, "the store cannot be written");
+            self.file.close(error.clone());
             self.disk = Disk::after(&written);
         }
         written
@@ -175,10 +175,10 @@ impl Thread {
 }
 
 impl Disk {
-    fn after(result: &Result<(), LedgerError>) -> Self {
+    fn after(result: &Result<(), StoreError>) -> Self {
         match result {
             Ok(()) => Self::Works,
-            Err(LedgerError::DiskFull(_)) => Self::Full {
+            Err(StoreError::DiskFull(_)) => Self::Full {
                 retry_at: Instant::now() + RETRY_EVERY,
             },
             Err(_) => Self::Failed,

@@ -6,12 +6,12 @@ use crate::store::EpochRecord;
 const EPOCH: Epoch = Epoch(1);
 
 fn desk(dir: &std::path::Path) -> Desk {
-    let ledger = Ledger::open(&dir.join("ledger.redb")).expect("opens");
+    let store = Store::open(&dir.join("ledger.redb")).expect("opens");
     let plans = vec!["small".parse().expect("a name")];
     let record = EpochRecord::for_tests([1; 32], 10, plans);
     // On the second start it is there already.
-    let _ = ledger.begin_epoch(EPOCH, &record);
-    Desk::new(Arc::new(ledger))
+    let _ = store.begin_epoch(EPOCH, &record);
+    Desk::new(Arc::new(store))
 }
 
 fn token(nonce: u8) -> CallToken {
@@ -92,7 +92,7 @@ async fn a_busy_provider_uses_up_no_run() {
 fn later(desk: &Desk, later: Duration) {
     let mut tickets = Tickets::lock(&desk.tickets);
     tickets.swept = None;
-    tickets.sweep(&desk.ledger, Instant::now() + later);
+    tickets.sweep(&desk.store, Instant::now() + later);
 }
 
 #[tokio::test]

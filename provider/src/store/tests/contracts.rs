@@ -4,43 +4,43 @@ use super::*;
 use crate::store::contract_tables::forget_oldest;
 use crate::store::{ContractCounts, StoredGrant};
 
-fn record_grant(ledger: &Ledger, proposal: &str, of: &str) -> Result<StoredGrant, LedgerError> {
-    ledger.record_grant(bytes(proposal), &contract(EPOCH, of), &grant(proposal))
+fn record_grant(store: &Store, proposal: &str, of: &str) -> Result<StoredGrant, StoreError> {
+    store.record_grant(bytes(proposal), &contract(EPOCH, of), &grant(proposal))
 }
 
 #[test]
 fn a_repeated_proposal_gets_the_same_grant() {
-    let (_dir, path, mut ledger) = ledger();
-    assert!(ledger.grant(&bytes("one")).expect("readable").is_none());
-    let first = record_grant(&ledger, "one", "a client").expect("granted");
+    let (_dir, path, mut store) = store();
+    assert!(store.grant(&bytes("one")).expect("readable").is_none());
+    let first = record_grant(&store, "one", "a client").expect("granted");
     assert!(first.grant == grant("one") && first.contract == contract(EPOCH, "a client"));
     for _ in 0..2 {
-        let other = ledger.record_grant(bytes("one"), &first.contract, &grant("two"));
+        let other = store.record_grant(bytes("one"), &first.contract, &grant("two"));
         assert!(other.expect("granted") == first);
-        let found = ledger.grant(&bytes("one")).expect("readable");
+        let found = store.grant(&bytes("one")).expect("readable");
         assert!(found.expect("found") == first);
-        let found = ledger.contract(&first.contract.id()).expect("readable");
+        let found = store.contract(&first.contract.id()).expect("readable");
         assert!(found.expect("found") == (first.contract.clone(), [5; 64]));
-        ledger = reopen(ledger, &path);
+        store = reopen(store, &path);
     }
 }
 
 #[test]
 fn of_racing_copies_of_a_proposal_all_get_one_grant() {
     const THREADS: usize = 16;
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     let start = Barrier::new(THREADS);
     for round in 0..20 {
         let proposal = format!("proposal {round}");
         let grants: Vec<StoredGrant> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..THREADS)
                 .map(|thread| {
-                    let (ledger, start, proposal) = (&ledger, &start, &proposal);
+                    let (store, start, proposal) = (&store, &start, &proposal);
                     scope.spawn(move || {
                         let contract = contract(EPOCH, proposal);
                         let grant = grant(&format!("{proposal} {thread}"));
                         start.wait();
-                        ledger.record_grant(bytes(proposal), &contract, &grant)
+                        store.record_grant(bytes(proposal), &contract, &grant)
                     })
                 })
                 .collect();
@@ -50,55 +50,55 @@ fn of_racing_copies_of_a_proposal_all_get_one_grant() {
         });
         assert!(grants.iter().all(|grant| *grant == grants[0]));
     }
-    let counts = ledger.contract_counts().expect("readable");
+    let counts = store.contract_counts().expect("readable");
     assert_eq!(counts[0].granted, 20);
 }
 
 #[test]
 fn a_contract_is_granted_to_one_proposal() {
-    let (_dir, _path, ledger) = ledger();
-    record_grant(&ledger, "one", "a client").expect("granted");
-    let other = record_grant(&ledger, "two", "a client");
-    assert!(matches!(other, Err(LedgerError::ContractTaken)));
-    assert!(ledger.grant(&bytes("two")).expect("readable").is_none());
-    assert_eq!(ledger.contract_counts().expect("readable")[0].granted, 1);
+    let (_dir, _path, store) = store();
+    record_grant(&store, "one", "a client").expect("granted");
+    let other = record_grant(&store, "two", "a client");
+    assert!(matches!(other, Err(StoreError::ContractTaken)));
+    assert!(store.grant(&bytes("two")).expect("readable").is_none());
+    assert_eq!(store.contract_counts().expect("readable")[0].granted, 1);
 }
 
 #[test]
 fn a_grant_needs_an_epoch() {
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     for epoch in [Epoch(6), Epoch(8)] {
         let contract = contract(epoch, "a client");
-        let granted = ledger.record_grant(bytes("one"), &contract, &grant("one"));
-        assert!(matches!(granted, Err(LedgerError::UnknownEpoch)));
+        let granted = store.record_grant(bytes("one"), &contract, &grant("one"));
+        assert!(matches!(granted, Err(StoreError::UnknownEpoch)));
     }
 }
 
 #[test]
 fn a_confirmation_is_kept_and_the_first_one_stays() {
-    let (_dir, path, ledger) = ledger();
+    let (_dir, path, store) = store();
     let contract = contract(EPOCH, "a client");
-    let unknown = ledger.confirm(&contract.id(), [1; 64]);
-    assert_eq!(unknown, Err(LedgerError::UnknownContract));
-    record_grant(&ledger, "one", "a client").expect("granted");
-    let signed = ledger.signed_contract(&contract.id()).expect("readable");
+    let unknown = store.confirm(&contract.id(), [1; 64]);
+    assert_eq!(unknown, Err(StoreError::UnknownContract));
+    record_grant(&store, "one", "a client").expect("granted");
+    let signed = store.signed_contract(&contract.id()).expect("readable");
     assert!(signed.is_none(), "one side has signed");
     for signature in [1, 1, 2] {
-        assert_eq!(ledger.confirm(&contract.id(), [signature; 64]), Ok(()));
+        assert_eq!(store.confirm(&contract.id(), [signature; 64]), Ok(()));
     }
-    let ledger = reopen(ledger, &path);
-    let signed = ledger.signed_contract(&contract.id()).expect("readable");
+    let store = reopen(store, &path);
+    let signed = store.signed_contract(&contract.id()).expect("readable");
     let signed = signed.expect("both have signed");
     assert!(signed.contract == contract);
     assert_eq!(signed.provider_signature, [5; 64]);
     assert_eq!(signed.client_signature, [1; 64]);
-    assert_eq!(ledger.contract_counts().expect("readable")[0].confirmed, 1);
+    assert_eq!(store.contract_counts().expect("readable")[0].confirmed, 1);
 }
 
 #[test]
 fn counts_are_by_epoch_and_plan() {
-    let (_dir, path, ledger) = ledger();
-    ledger
+    let (_dir, path, store) = store();
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
     let mut large = contract(EPOCH, "a third");
@@ -112,11 +112,11 @@ fn counts_are_by_epoch_and_plan() {
     ];
     for (i, contract) in all.iter().enumerate() {
         let proposal = bytes(&i.to_string());
-        let granted = ledger.record_grant(proposal, contract, &grant("a grant"));
+        let granted = store.record_grant(proposal, contract, &grant("a grant"));
         granted.expect("granted");
     }
-    ledger.confirm(&all[0].id(), [1; 64]).expect("confirmed");
-    let ledger = reopen(ledger, &path);
+    store.confirm(&all[0].id(), [1; 64]).expect("confirmed");
+    let store = reopen(store, &path);
     let counts = |epoch, plan: &str, [granted, confirmed, calls, ratings]: [u64; 4]| {
         let plan = plan.parse().expect("a name");
         ContractCounts {
@@ -129,7 +129,7 @@ fn counts_are_by_epoch_and_plan() {
         }
     };
     assert_eq!(
-        ledger.contract_counts().expect("readable"),
+        store.contract_counts().expect("readable"),
         [
             counts(EPOCH, "large", [1, 0, 128, 16]),
             counts(EPOCH, "small", [2, 1, 64, 8]),
@@ -140,45 +140,45 @@ fn counts_are_by_epoch_and_plan() {
 
 #[test]
 fn the_list_of_contracts_is_bounded_and_the_latest_come_first() {
-    let (_dir, _path, ledger) = ledger();
-    ledger
+    let (_dir, _path, store) = store();
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
-    record_grant(&ledger, "old", "old").expect("granted");
+    record_grant(&store, "old", "old").expect("granted");
     let new = contract(Epoch(8), "new");
-    let granted = ledger.record_grant(bytes("new"), &new, &grant("new"));
+    let granted = store.record_grant(bytes("new"), &new, &grant("new"));
     granted.expect("granted");
-    let all = ledger.contracts(10).expect("readable");
+    let all = store.contracts(10).expect("readable");
     let ids: Vec<ContractId> = all.iter().map(|contract| contract.id).collect();
     assert!(ids == [new.id(), contract(EPOCH, "old").id()]);
     assert_eq!(all[0].plan, plan());
     assert_eq!(all[0].calls, BatchSize::Calls32);
-    assert_eq!(ledger.contracts(1).expect("readable"), all[..1]);
-    assert!(ledger.contracts(0).expect("readable").is_empty());
+    assert_eq!(store.contracts(1).expect("readable"), all[..1]);
+    assert!(store.contracts(0).expect("readable").is_empty());
 }
 
 #[test]
 fn of_past_epochs_the_oldest_contracts_are_forgotten() {
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     for epoch in [8, 9] {
-        let begun = ledger.begin_epoch(Epoch(epoch), &record(1, 200));
+        let begun = store.begin_epoch(Epoch(epoch), &record(1, 200));
         begun.expect("begins");
     }
     for epoch in [7, 8, 9] {
         for name in ["one", "two"] {
             let contract = contract(Epoch(epoch), name);
             let proposal = bytes(&format!("{epoch} {name}"));
-            let granted = ledger.record_grant(proposal, &contract, &grant(name));
+            let granted = store.record_grant(proposal, &contract, &grant(name));
             granted.expect("granted");
         }
     }
     let forget = |live, keep| {
-        let forget = ledger.writer().change(move |transaction| {
+        let forget = store.writer().change(move |transaction| {
             forget_oldest(transaction, live, keep)?;
             Ok(Outcome::Changed(()))
         });
         forget.expect("works");
-        let left = ledger.contracts(10).expect("readable");
+        let left = store.contracts(10).expect("readable");
         let mut epochs: Vec<u64> = left.iter().map(|contract| contract.epoch.0).collect();
         epochs.reverse();
         epochs

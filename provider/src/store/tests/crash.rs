@@ -1,4 +1,4 @@
-//! Killed with SIGKILL at any moment, a ledger has all that it acknowledged.
+//! Killed with SIGKILL at any moment, a store has all that it acknowledged.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 
-const PATH: &str = "DLAMBDA_TEST_LEDGER";
+const PATH: &str = "DLAMBDA_TEST_STORE";
 const ROUND: &str = "DLAMBDA_TEST_ROUND";
 
 const ROUNDS: u64 = 25;
@@ -59,23 +59,19 @@ impl Acknowledged {
         })
     }
 
-    fn check(&self, ledger: &Ledger, epochs: &[(Epoch, EpochRecord)]) {
+    fn check(&self, store: &Store, epochs: &[(Epoch, EpochRecord)]) {
         match self {
             Self::Spent(token) => {
-                assert_eq!(
-                    spend(ledger, token, "other"),
-                    Ok(Spending::Other),
-                    "{token}"
-                );
-                assert_eq!(spend(ledger, token, token), Ok(Spending::Again), "{token}");
+                assert_eq!(spend(store, token, "other"), Ok(Spending::Other), "{token}");
+                assert_eq!(spend(store, token, token), Ok(Spending::Again), "{token}");
             }
             Self::Granted(name) => {
-                let found = ledger.grant(&bytes(name)).expect("readable");
+                let found = store.grant(&bytes(name)).expect("readable");
                 let found = found.unwrap_or_else(|| panic!("the grant of {name} is lost"));
                 assert!(found.grant == grant(name) && found.contract == contract(EPOCH, name));
             }
             Self::Confirmed(name) => {
-                let signed = ledger.signed_contract(&contract(EPOCH, name).id());
+                let signed = store.signed_contract(&contract(EPOCH, name).id());
                 assert!(signed.expect("readable").is_some(), "{name} is lost");
             }
             Self::Begun(epoch) => {
@@ -95,8 +91,8 @@ fn what_was_acknowledged_survives_kill_9() {
     if let (Some(path), Ok(round)) = (std::env::var_os(PATH), std::env::var(ROUND)) {
         return be_killed(Path::new(&path), round.parse().expect("a number"));
     }
-    let (_dir, path, ledger) = ledger();
-    drop(ledger);
+    let (_dir, path, store) = store();
+    drop(store);
     let mut all = Vec::new();
     for round in 0..ROUNDS {
         let enough = 1 + RandomState::new().hash_one(round) % 400;
@@ -106,10 +102,10 @@ fn what_was_acknowledged_survives_kill_9() {
             "a child failed: {said}"
         );
         all.extend(acknowledged);
-        let ledger = Ledger::open(&path).expect("is repaired");
-        let epochs = ledger.epochs().expect("readable");
+        let store = Store::open(&path).expect("is repaired");
+        let epochs = store.epochs().expect("readable");
         for acknowledged in &all {
-            acknowledged.check(&ledger, &epochs);
+            acknowledged.check(&store, &epochs);
         }
         let has = |wanted: fn(&Acknowledged) -> bool| all.iter().any(wanted);
         if round == ROUNDS - 1 {
@@ -154,19 +150,19 @@ fn start(path: &Path, round: u64) -> Child {
 
 /// The child: does everything at once, and says what is done.
 fn be_killed(path: &Path, round: u64) {
-    let ledger = Ledger::open(path).expect("opens");
+    let store = Store::open(path).expect("opens");
     let next = &AtomicU64::new(0);
-    let ledger = &ledger;
+    let store = &store;
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(move || {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let token = format!("token-{round}-{i}");
-                    assert_eq!(spend(ledger, &token, &token), Ok(Spending::First));
+                    assert_eq!(spend(store, &token, &token), Ok(Spending::First));
                     Acknowledged::Spent(token).say();
                     let old = format!("token-{round}-{}", i / 2);
-                    assert_ne!(spend(ledger, &old, "other"), Ok(Spending::First));
+                    assert_ne!(spend(store, &old, "other"), Ok(Spending::First));
                 }
             });
         }
@@ -174,10 +170,10 @@ fn be_killed(path: &Path, round: u64) {
             for i in 0.. {
                 let name = format!("proposal-{round}-{i}");
                 let contract = contract(EPOCH, &name);
-                let granted = ledger.record_grant(bytes(&name), &contract, &grant(&name));
+                let granted = store.record_grant(bytes(&name), &contract, &grant(&name));
                 granted.expect("granted");
                 Acknowledged::Granted(name.clone()).say();
-                ledger.confirm(&contract.id(), [1; 64]).expect("confirmed");
+                store.confirm(&contract.id(), [1; 64]).expect("confirmed");
                 Acknowledged::Confirmed(name).say();
             }
         });
@@ -185,12 +181,12 @@ fn be_killed(path: &Path, round: u64) {
             for i in 1.. {
                 // One that ends at once, and one that stays.
                 let (short, epoch) = (1000 * (round + 1) + 2 * i, 1000 * (round + 1) + 2 * i + 1);
-                let begun = ledger.begin_epoch(Epoch(short), &record(2, 50));
+                let begun = store.begin_epoch(Epoch(short), &record(2, 50));
                 begun.expect("begins");
-                ledger.end_epochs(UnixSeconds(50)).expect("ends");
+                store.end_epochs(UnixSeconds(50)).expect("ends");
                 Acknowledged::Ended(short).say();
                 if i % 10 == 1 {
-                    let begun = ledger.begin_epoch(Epoch(epoch), &record(1, 100));
+                    let begun = store.begin_epoch(Epoch(epoch), &record(1, 100));
                     begun.expect("begins");
                     Acknowledged::Begun(epoch).say();
                 }

@@ -92,21 +92,21 @@ fn opener(fate: &Arc<Fate>) -> Opener {
     })
 }
 
-fn on_disk() -> (tempfile::TempDir, PathBuf, Ledger, Arc<Fate>) {
-    let (dir, path, ledger) = ledger();
-    drop(ledger);
+fn on_disk() -> (tempfile::TempDir, PathBuf, Store, Arc<Fate>) {
+    let (dir, path, store) = store();
+    drop(store);
     let fate = Arc::default();
-    let ledger = Ledger::open_with(&path, opener(&fate)).expect("opens");
-    (dir, path, ledger, fate)
+    let store = Store::open_with(&path, opener(&fate)).expect("opens");
+    (dir, path, store, fate)
 }
 
 /// Asks until the disk is used again.
-fn until_it_works(ledger: &Ledger, token: &str, by: &str) -> Spending {
+fn until_it_works(store: &Store, token: &str, by: &str) -> Spending {
     let start = Instant::now();
     loop {
-        match spend(ledger, token, by) {
+        match spend(store, token, by) {
             Ok(spending) => return spending,
-            Err(LedgerError::DiskFull(_)) => {}
+            Err(StoreError::DiskFull(_)) => {}
             Err(error) => panic!("{error}"),
         }
         assert!(start.elapsed() < LONG, "never again");
@@ -116,41 +116,41 @@ fn until_it_works(ledger: &Ledger, token: &str, by: &str) -> Spending {
 
 #[test]
 fn a_full_disk_marks_nothing_and_works_again_when_there_is_room() {
-    let (_dir, path, ledger, fate) = on_disk();
-    assert_eq!(spend(&ledger, "before", "one"), Ok(Spending::First));
+    let (_dir, path, store, fate) = on_disk();
+    assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
     fate.full.store(true, Ordering::SeqCst);
-    let full = LedgerError::DiskFull(path.clone());
+    let full = StoreError::DiskFull(path.clone());
     for _ in 0..3 {
-        assert_eq!(spend(&ledger, "a token", "one"), Err(full.clone()));
+        assert_eq!(spend(&store, "a token", "one"), Err(full.clone()));
     }
-    let granted = ledger.record_grant(bytes("one"), &contract(EPOCH, "one"), &grant("one"));
+    let granted = store.record_grant(bytes("one"), &contract(EPOCH, "one"), &grant("one"));
     assert!(matches!(granted, Err(error) if error == full));
-    assert_eq!(ledger.begin_epoch(Epoch(8), &record(8, 200)), Err(full));
+    assert_eq!(store.begin_epoch(Epoch(8), &record(8, 200)), Err(full));
     fate.full.store(false, Ordering::SeqCst);
-    assert_eq!(until_it_works(&ledger, "a token", "two"), Spending::First);
-    assert_eq!(spend(&ledger, "before", "two"), Ok(Spending::Other));
-    assert!(ledger.grant(&bytes("one")).expect("readable").is_none());
-    ledger
+    assert_eq!(until_it_works(&store, "a token", "two"), Spending::First);
+    assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
+    assert!(store.grant(&bytes("one")).expect("readable").is_none());
+    store
         .begin_epoch(Epoch(8), &record(9, 200))
         .expect("begins");
-    let ledger = reopen(ledger, &path);
-    let epochs = ledger.epochs().expect("readable");
+    let store = reopen(store, &path);
+    let epochs = store.epochs().expect("readable");
     assert_eq!(
         epochs,
         [(EPOCH, record(7, 100)), (Epoch(8), record(9, 200))]
     );
-    assert_eq!(spend(&ledger, "a token", "two"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Again));
 }
 
 #[test]
 fn the_disk_is_tried_again_without_anybody_asking_to_write() {
-    let (_dir, _path, ledger, fate) = on_disk();
+    let (_dir, _path, store, fate) = on_disk();
     fate.full.store(true, Ordering::SeqCst);
-    assert!(spend(&ledger, "a token", "one").is_err());
-    assert!(ledger.spent_count(EPOCH).is_err(), "closed meanwhile");
+    assert!(spend(&store, "a token", "one").is_err());
+    assert!(store.spent_count(EPOCH).is_err(), "closed meanwhile");
     fate.full.store(false, Ordering::SeqCst);
     let start = Instant::now();
-    while ledger.spent_count(EPOCH).is_err() {
+    while store.spent_count(EPOCH).is_err() {
         assert!(start.elapsed() < LONG, "never again");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -158,16 +158,16 @@ fn the_disk_is_tried_again_without_anybody_asking_to_write() {
 
 #[test]
 fn nothing_is_written_any_more_to_a_disk_that_failed() {
-    let (_dir, path, ledger, fate) = on_disk();
-    assert_eq!(spend(&ledger, "before", "one"), Ok(Spending::First));
+    let (_dir, path, store, fate) = on_disk();
+    assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
     fate.broken.store(true, Ordering::SeqCst);
-    let failed = spend(&ledger, "a token", "one");
-    assert!(matches!(&failed, Err(LedgerError::Disk { path: at, .. }) if *at == path));
+    let failed = spend(&store, "a token", "one");
+    assert!(matches!(&failed, Err(StoreError::Disk { path: at, .. }) if *at == path));
     fate.broken.store(false, Ordering::SeqCst);
-    assert_eq!(spend(&ledger, "before", "one"), failed);
-    assert!(ledger.epochs().is_err());
-    let ledger = reopen(ledger, &path);
-    assert_eq!(spend(&ledger, "before", "two"), Ok(Spending::Other));
+    assert_eq!(spend(&store, "before", "one"), failed);
+    assert!(store.epochs().is_err());
+    let store = reopen(store, &path);
+    assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
 }
 
 /// Whichever write fails, what was acknowledged stays, and what was not is
@@ -176,14 +176,14 @@ fn nothing_is_written_any_more_to_a_disk_that_failed() {
 fn a_commit_that_is_cut_short_is_whole_or_not_there() {
     let (mut failed, mut marked) = (0, 0);
     for write in 1.. {
-        let (_dir, path, ledger, fate) = on_disk();
-        assert_eq!(spend(&ledger, "before", "one"), Ok(Spending::First));
+        let (_dir, path, store, fate) = on_disk();
+        assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
         fate.fail_write.store(write, Ordering::SeqCst);
-        let spent = spend(&ledger, "a token", "one");
+        let spent = spend(&store, "a token", "one");
         let survived = fate.fail_write.swap(0, Ordering::SeqCst) != 0;
-        let ledger = reopen(ledger, &path);
-        assert_eq!(spend(&ledger, "before", "two"), Ok(Spending::Other));
-        let again = spend(&ledger, "a token", "one").expect("works");
+        let store = reopen(store, &path);
+        assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
+        let again = spend(&store, "a token", "one").expect("works");
         match spent {
             Ok(spent) => assert_eq!((spent, again), (Spending::First, Spending::Again)),
             Err(_) if again == Spending::First => failed += 1,
@@ -204,39 +204,39 @@ fn a_commit_that_is_cut_short_is_whole_or_not_there() {
 
 #[test]
 fn nobody_is_told_before_the_disk_is_synced() {
-    let (_dir, _path, ledger, fate) = on_disk();
+    let (_dir, _path, store, fate) = on_disk();
     let mut syncs = fate.syncs();
     let mut synced = |what: &str| {
         let now = fate.syncs();
         assert!(now > syncs, "{what}");
         syncs = now;
     };
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
     synced("spent");
     let contract = contract(EPOCH, "a client");
-    let granted = ledger.record_grant(bytes("one"), &contract, &grant("one"));
+    let granted = store.record_grant(bytes("one"), &contract, &grant("one"));
     granted.expect("granted");
     synced("granted");
-    ledger.confirm(&contract.id(), [1; 64]).expect("confirmed");
+    store.confirm(&contract.id(), [1; 64]).expect("confirmed");
     synced("confirmed");
-    ledger
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
     synced("begun");
-    ledger.end_epochs(UnixSeconds(100)).expect("ends");
+    store.end_epochs(UnixSeconds(100)).expect("ends");
     synced("ended");
 }
 
 #[test]
 fn what_is_there_already_costs_no_sync() {
-    let (_dir, _path, ledger, fate) = on_disk();
+    let (_dir, _path, store, fate) = on_disk();
     let contract = contract(EPOCH, "a client");
     let all = |expected| {
-        assert_eq!(spend(&ledger, "a token", "one"), Ok(expected));
-        let granted = ledger.record_grant(bytes("one"), &contract, &grant("one"));
+        assert_eq!(spend(&store, "a token", "one"), Ok(expected));
+        let granted = store.record_grant(bytes("one"), &contract, &grant("one"));
         granted.expect("granted");
-        ledger.confirm(&contract.id(), [1; 64]).expect("confirmed");
-        ledger.end_epochs(UnixSeconds(99)).expect("none ends");
+        store.confirm(&contract.id(), [1; 64]).expect("confirmed");
+        store.end_epochs(UnixSeconds(99)).expect("none ends");
     };
     all(Spending::First);
     let syncs = fate.syncs();
@@ -246,18 +246,18 @@ fn what_is_there_already_costs_no_sync() {
 
 #[test]
 fn all_who_wait_share_one_sync() {
-    let (_dir, _path, ledger, fate) = on_disk();
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    let (_dir, _path, store, fate) = on_disk();
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
     let before = fate.syncs();
-    assert_eq!(spend(&ledger, "another", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "another", "one"), Ok(Spending::First));
     let of_one = fate.syncs() - before;
 
-    let (release, thread) = hold(&ledger);
+    let (release, thread) = hold(&store);
     let nonces: Vec<_> = (0..500).map(|i| bytes(&i.to_string())).collect();
     let by = request("one");
     let mut waiting: Vec<_> = nonces
         .iter()
-        .map(|nonce| Box::pin(ledger.spend(EPOCH, nonce, &by)))
+        .map(|nonce| Box::pin(store.spend(EPOCH, nonce, &by)))
         .collect();
     for one in &mut waiting {
         assert!(poll(one.as_mut()).is_pending());

@@ -1,89 +1,89 @@
 use super::*;
 
-fn damaged(ledger: &Ledger) -> PathBuf {
-    match ledger.epochs() {
-        Err(LedgerError::Damaged { path, .. }) => path,
+fn damaged(store: &Store) -> PathBuf {
+    match store.epochs() {
+        Err(StoreError::Damaged { path, .. }) => path,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
 fn epochs_and_their_secrets_are_there_after_a_restart() {
-    let (_dir, path, mut ledger) = ledger();
-    ledger
+    let (_dir, path, mut store) = store();
+    store
         .begin_epoch(Epoch(9), &record(9, 200))
         .expect("begins");
     let all = [(EPOCH, record(7, 100)), (Epoch(9), record(9, 200))];
     for _ in 0..2 {
-        assert_eq!(ledger.epochs().expect("readable"), all);
-        ledger = reopen(ledger, &path);
+        assert_eq!(store.epochs().expect("readable"), all);
+        store = reopen(store, &path);
     }
 }
 
 #[test]
 fn an_epochs_number_is_used_once_and_numbers_only_grow() {
-    let (_dir, path, ledger) = ledger();
+    let (_dir, path, store) = store();
     for old in [EPOCH, Epoch(6), Epoch(0)] {
-        let begun = ledger.begin_epoch(old, &record(1, 100));
-        assert_eq!(begun, Err(LedgerError::EpochNotNew));
+        let begun = store.begin_epoch(old, &record(1, 100));
+        assert_eq!(begun, Err(StoreError::EpochNotNew));
     }
-    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
-    let ledger = reopen(ledger, &path);
-    let begun = ledger.begin_epoch(EPOCH, &record(1, 100));
-    assert_eq!(begun, Err(LedgerError::EpochNotNew), "after it has ended");
-    ledger
+    assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    let store = reopen(store, &path);
+    let begun = store.begin_epoch(EPOCH, &record(1, 100));
+    assert_eq!(begun, Err(StoreError::EpochNotNew), "after it has ended");
+    store
         .begin_epoch(Epoch(8), &record(8, 100))
         .expect("begins");
     assert_eq!(
-        ledger.epochs().expect("readable"),
+        store.epochs().expect("readable"),
         [(Epoch(8), record(8, 100))]
     );
 }
 
 #[test]
 fn an_epoch_ends_when_it_is_no_longer_valid_and_is_forgotten() {
-    let (_dir, path, ledger) = ledger();
-    ledger
+    let (_dir, path, store) = store();
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
     for epoch in [EPOCH, Epoch(8)] {
         for name in ["confirmed", "unconfirmed"] {
             let (name, contract) = (format!("{name} {epoch:?}"), contract(epoch, name));
-            let granted = ledger.record_grant(bytes(&name), &contract, &grant(&name));
+            let granted = store.record_grant(bytes(&name), &contract, &grant(&name));
             granted.expect("granted");
             if name.starts_with("confirmed") {
-                ledger.confirm(&contract.id(), [9; 64]).expect("kept");
+                store.confirm(&contract.id(), [9; 64]).expect("kept");
             }
         }
     }
-    assert_eq!(ledger.end_epochs(UnixSeconds(99)), Ok(vec![]));
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Again));
-    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
-    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![]));
+    assert_eq!(store.end_epochs(UnixSeconds(99)), Ok(vec![]));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![]));
 
-    let ledger = reopen(ledger, &path);
-    let epochs = ledger.epochs().expect("readable");
+    let store = reopen(store, &path);
+    let epochs = store.epochs().expect("readable");
     assert_eq!(epochs, [(Epoch(8), record(8, 200))]);
     for by in ["one", "two"] {
-        let spent = spend(&ledger, "a token", by);
-        assert_eq!(spent, Err(LedgerError::UnknownEpoch), "never again");
+        let spent = spend(&store, "a token", by);
+        assert_eq!(spent, Err(StoreError::UnknownEpoch), "never again");
     }
     let proposal = |name: &str, epoch: Epoch| bytes(&format!("{name} {epoch:?}"));
     let granted = |epoch| {
-        ledger
+        store
             .grant(&proposal("confirmed", epoch))
             .expect("readable")
     };
     assert!(granted(EPOCH).is_none() && granted(Epoch(8)).is_some());
     let confirmed = contract(EPOCH, "confirmed");
-    let again = ledger.confirm(&confirmed.id(), [9; 64]);
-    assert_eq!(again, Err(LedgerError::UnknownContract));
-    let late = ledger.record_grant(bytes("late"), &contract(EPOCH, "late"), &grant("late"));
-    assert!(matches!(late, Err(LedgerError::UnknownEpoch)));
-    let counts = ledger.contract_counts().expect("readable");
+    let again = store.confirm(&confirmed.id(), [9; 64]);
+    assert_eq!(again, Err(StoreError::UnknownContract));
+    let late = store.record_grant(bytes("late"), &contract(EPOCH, "late"), &grant("late"));
+    assert!(matches!(late, Err(StoreError::UnknownEpoch)));
+    let counts = store.contract_counts().expect("readable");
     assert!(counts.iter().all(|counts| counts.epoch == Epoch(8)));
-    let mut kept: Vec<_> = ledger
+    let mut kept: Vec<_> = store
         .contracts(10)
         .expect("readable")
         .into_iter()
@@ -100,47 +100,47 @@ fn an_epoch_ends_when_it_is_no_longer_valid_and_is_forgotten() {
 /// Both are in one transaction, in either order.
 #[test]
 fn an_epoch_may_end_while_its_tokens_are_spent() {
-    let (_dir, _path, ledger) = ledger();
-    let (release, thread) = hold(&ledger);
+    let (_dir, _path, store) = store();
+    let (release, thread) = hold(&store);
     let (nonces, by) = (["one", "two"].map(bytes), request("one"));
-    let mut first = Box::pin(ledger.spend(EPOCH, &nonces[0], &by));
+    let mut first = Box::pin(store.spend(EPOCH, &nonces[0], &by));
     assert!(poll(first.as_mut()).is_pending());
     let (queued, is_queued) = mpsc::channel();
     let ending = std::thread::spawn({
-        let ledger = ledger.clone();
+        let store = store.clone();
         move || {
             queued.send(()).expect("awaited");
-            ledger.end_epochs(UnixSeconds(100))
+            store.end_epochs(UnixSeconds(100))
         }
     });
     is_queued.recv().expect("it starts");
-    let mut second = Box::pin(ledger.spend(EPOCH, &nonces[1], &by));
+    let mut second = Box::pin(store.spend(EPOCH, &nonces[1], &by));
     assert!(poll(second.as_mut()).is_pending());
     drop(release);
     thread.join().expect("no panic");
     assert_eq!(ending.join().expect("no panic"), Ok(vec![EPOCH]));
     for spent in [wait(first), wait(second)] {
-        let fine = matches!(spent, Ok(Spending::First) | Err(LedgerError::UnknownEpoch));
+        let fine = matches!(spent, Ok(Spending::First) | Err(StoreError::UnknownEpoch));
         assert!(fine, "{spent:?}");
     }
-    let spent = spend(&ledger, "three", "one");
-    assert_eq!(spent, Err(LedgerError::UnknownEpoch));
+    let spent = spend(&store, "three", "one");
+    assert_eq!(spent, Err(StoreError::UnknownEpoch));
 }
 
 /// The seed is written before the epoch is in the database.
 #[test]
 fn the_secret_of_an_epoch_that_just_begins_is_not_erased() {
-    let (dir, _path, ledger) = ledger();
+    let (dir, _path, store) = store();
     let beginning = dir.path().join("ledger.redb.seed-8");
     std::fs::write(&beginning, [1; 32]).expect("written");
-    assert_eq!(ledger.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
+    assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
     assert!(beginning.exists());
 }
 
 #[test]
 fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
-    let (dir, _path, ledger) = ledger();
-    ledger
+    let (dir, _path, store) = store();
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
     let holding = |record: &EpochRecord| -> Vec<String> {
@@ -153,7 +153,7 @@ fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
     // A second name shows what became of the bytes themselves.
     let other_name = dir.path().join("another name");
     std::fs::hard_link(dir.path().join("ledger.redb.seed-7"), &other_name).expect("linked");
-    ledger.end_epochs(UnixSeconds(100)).expect("ends");
+    store.end_epochs(UnixSeconds(100)).expect("ends");
     assert_eq!(holding(&record(7, 100)), [""; 0]);
     let left = std::fs::read(other_name).expect("there");
     assert!(left.len() > 64 && left.iter().all(|byte| *byte == 0));
@@ -163,7 +163,7 @@ fn an_ended_epochs_secret_is_nowhere_in_the_directory() {
 
 #[test]
 fn secrets_that_belong_to_no_epoch_are_erased_at_the_start() {
-    let (dir, path, ledger) = ledger();
+    let (dir, path, store) = store();
     let stray = ["ledger.redb.seed-8", "ledger.redb.seed-7.new"];
     for name in stray {
         std::fs::write(dir.path().join(name), [1; 32]).expect("written");
@@ -172,7 +172,7 @@ fn secrets_that_belong_to_no_epoch_are_erased_at_the_start() {
     for name in others {
         std::fs::write(dir.path().join(name), b"not ours").expect("written");
     }
-    let ledger = reopen(ledger, &path);
+    let store = reopen(store, &path);
     for name in stray {
         assert!(!dir.path().join(name).exists(), "{name}");
     }
@@ -180,22 +180,19 @@ fn secrets_that_belong_to_no_epoch_are_erased_at_the_start() {
         let left = std::fs::read(dir.path().join(name)).expect("there");
         assert_eq!(left, b"not ours");
     }
-    assert_eq!(
-        ledger.epochs().expect("readable"),
-        [(EPOCH, record(7, 100))]
-    );
+    assert_eq!(store.epochs().expect("readable"), [(EPOCH, record(7, 100))]);
 }
 
 #[test]
 fn a_secret_that_is_lost_or_changed_is_noticed() {
-    let (dir, _path, ledger) = ledger();
+    let (dir, _path, store) = store();
     let seed = dir.path().join("ledger.redb.seed-7");
     std::fs::write(&seed, bytes("another")).expect("written");
-    assert_eq!(damaged(&ledger), seed);
+    assert_eq!(damaged(&store), seed);
     std::fs::write(&seed, b"short").expect("written");
-    assert_eq!(damaged(&ledger), seed);
+    assert_eq!(damaged(&store), seed);
     std::fs::remove_file(&seed).expect("removed");
-    assert_eq!(damaged(&ledger), seed);
+    assert_eq!(damaged(&store), seed);
 }
 
 #[test]

@@ -11,70 +11,70 @@ const LONG: Duration = Duration::from_secs(100);
 
 #[test]
 fn a_token_is_spent_once_and_on_one_request() {
-    let (_dir, path, mut ledger) = ledger();
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    let (_dir, path, mut store) = store();
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
     for _ in 0..2 {
-        assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Again));
-        assert_eq!(spend(&ledger, "a token", "two"), Ok(Spending::Other));
-        assert_eq!(ledger.spent_count(EPOCH).expect("counts"), 1);
-        ledger = reopen(ledger, &path);
+        assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
+        assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Other));
+        assert_eq!(store.spent_count(EPOCH).expect("counts"), 1);
+        store = reopen(store, &path);
     }
-    assert_eq!(spend(&ledger, "another", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "another", "one"), Ok(Spending::First));
 }
 
 #[test]
 fn a_closed_call_cannot_come_again() {
-    let (_dir, path, mut ledger) = ledger();
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
-    ledger.close(EPOCH, &bytes("a token"));
+    let (_dir, path, mut store) = store();
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    store.close(EPOCH, &bytes("a token"));
     for _ in 0..2 {
-        assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Closed));
-        assert_eq!(spend(&ledger, "a token", "two"), Ok(Spending::Closed));
-        assert_eq!(ledger.spent_count(EPOCH).expect("counts"), 1);
-        ledger = reopen(ledger, &path);
+        assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Closed));
+        assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Closed));
+        assert_eq!(store.spent_count(EPOCH).expect("counts"), 1);
+        store = reopen(store, &path);
     }
 }
 
 #[test]
-fn what_was_closed_last_is_written_when_the_ledger_is_dropped() {
-    let (_dir, path, ledger) = ledger();
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
-    ledger.close(EPOCH, &bytes("a token"));
-    let ledger = reopen(ledger, &path);
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Closed));
+fn what_was_closed_last_is_written_when_the_store_is_dropped() {
+    let (_dir, path, store) = store();
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    store.close(EPOCH, &bytes("a token"));
+    let store = reopen(store, &path);
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Closed));
 }
 
 #[test]
 fn a_call_is_closed_among_others() {
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     for token in ["one", "two"] {
-        assert_eq!(spend(&ledger, token, "one"), Ok(Spending::First));
+        assert_eq!(spend(&store, token, "one"), Ok(Spending::First));
     }
-    let (release, thread) = hold(&ledger);
+    let (release, thread) = hold(&store);
     let (nonce, by) = (bytes("three"), request("one"));
-    ledger.close(EPOCH, &bytes("one"));
-    let mut third = Box::pin(ledger.spend(EPOCH, &nonce, &by));
+    store.close(EPOCH, &bytes("one"));
+    let mut third = Box::pin(store.spend(EPOCH, &nonce, &by));
     assert!(poll(third.as_mut()).is_pending());
-    ledger.close(EPOCH, &bytes("two"));
+    store.close(EPOCH, &bytes("two"));
     drop(release);
     thread.join().expect("no panic");
     assert_eq!(wait(third), Ok(Spending::First));
     for token in ["one", "two"] {
-        assert_eq!(spend(&ledger, token, "one"), Ok(Spending::Closed));
+        assert_eq!(spend(&store, token, "one"), Ok(Spending::Closed));
     }
 }
 
 #[test]
 fn a_closed_call_is_written_without_anybody_else() {
-    let (_dir, _path, ledger) = ledger();
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
+    let (_dir, _path, store) = store();
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
     let is_closed = || {
         let nonce = bytes("a token");
-        let look = ledger.store().read(|t| spent::is_closed(t, EPOCH, &nonce));
+        let look = store.file().read(|t| spent::is_closed(t, EPOCH, &nonce));
         look.expect("readable")
     };
     assert!(!is_closed());
-    ledger.close(EPOCH, &bytes("a token"));
+    store.close(EPOCH, &bytes("a token"));
     let start = Instant::now();
     while !is_closed() {
         assert!(start.elapsed() < LONG, "never written");
@@ -84,19 +84,19 @@ fn a_closed_call_is_written_without_anybody_else() {
 
 #[test]
 fn to_close_what_was_not_spent_does_nothing() {
-    let (_dir, _path, ledger) = ledger();
-    ledger.close(EPOCH, &bytes("a token"));
-    ledger.close(Epoch(8), &bytes("a token"));
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::First));
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Again));
+    let (_dir, _path, store) = store();
+    store.close(EPOCH, &bytes("a token"));
+    store.close(Epoch(8), &bytes("a token"));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
 }
 
 #[test]
 fn no_digest_looks_like_a_closed_call() {
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     for byte in [0, 0x7f, 0x80, 0xff] {
         let (nonce, request) = ([byte; 32], RequestDigest([byte; 32]));
-        let spend = || wait(ledger.spend(EPOCH, &nonce, &request));
+        let spend = || wait(store.spend(EPOCH, &nonce, &request));
         assert_eq!(spend(), Ok(Spending::First));
         assert_eq!(spend(), Ok(Spending::Again));
     }
@@ -104,8 +104,8 @@ fn no_digest_looks_like_a_closed_call() {
 
 #[test]
 fn tokens_that_begin_alike_are_one() {
-    let (_dir, _path, ledger) = ledger();
-    let spend = |nonce| wait(ledger.spend(EPOCH, &nonce, &request("one")));
+    let (_dir, _path, store) = store();
+    let spend = |nonce| wait(store.spend(EPOCH, &nonce, &request("one")));
     let mut nonce = bytes("a token");
     assert_eq!(spend(nonce), Ok(Spending::First));
     nonce[16] ^= 1;
@@ -116,19 +116,19 @@ fn tokens_that_begin_alike_are_one() {
 
 #[test]
 fn epochs_do_not_share_tokens() {
-    let (_dir, _path, ledger) = ledger();
-    ledger
+    let (_dir, _path, store) = store();
+    store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
     for epoch in [EPOCH, Epoch(8)] {
-        let spent = wait(ledger.spend(epoch, &bytes("a token"), &request("one")));
+        let spent = wait(store.spend(epoch, &bytes("a token"), &request("one")));
         assert_eq!(spent, Ok(Spending::First));
-        assert_eq!(ledger.spent_count(epoch).expect("counts"), 1);
+        assert_eq!(store.spent_count(epoch).expect("counts"), 1);
     }
-    let spent = wait(ledger.spend(Epoch(9), &bytes("a token"), &request("one")));
-    assert_eq!(spent, Err(LedgerError::UnknownEpoch));
-    let count = ledger.spent_count(Epoch(9));
-    assert_eq!(count, Err(LedgerError::UnknownEpoch));
+    let spent = wait(store.spend(Epoch(9), &bytes("a token"), &request("one")));
+    assert_eq!(spent, Err(StoreError::UnknownEpoch));
+    let count = store.spent_count(Epoch(9));
+    assert_eq!(count, Err(StoreError::UnknownEpoch));
 }
 
 /// Many threads spend the same tokens at once, each on the request that the
@@ -136,16 +136,16 @@ fn epochs_do_not_share_tokens() {
 fn race(by: impl Fn(usize) -> String + Sync) -> Vec<Vec<Spending>> {
     const THREADS: usize = 16;
     const TOKENS: usize = 40;
-    let (_dir, _path, ledger) = ledger();
+    let (_dir, _path, store) = store();
     let start = Barrier::new(THREADS);
     let by_thread: Vec<Vec<Spending>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
-                let (ledger, start, by) = (&ledger, &start, by(thread));
+                let (store, start, by) = (&store, &start, by(thread));
                 scope.spawn(move || {
                     let one = |token: usize| {
                         start.wait();
-                        spend(ledger, &token.to_string(), &by).expect("works")
+                        spend(store, &token.to_string(), &by).expect("works")
                     };
                     (0..TOKENS).map(one).collect()
                 })
@@ -154,7 +154,7 @@ fn race(by: impl Fn(usize) -> String + Sync) -> Vec<Vec<Spending>> {
         let results = threads.into_iter().map(|thread| thread.join());
         results.map(|result| result.expect("no panic")).collect()
     });
-    assert_eq!(ledger.spent_count(EPOCH).expect("counts"), TOKENS as u64);
+    assert_eq!(store.spent_count(EPOCH).expect("counts"), TOKENS as u64);
     (0..TOKENS)
         .map(|token| by_thread.iter().map(|results| results[token]).collect())
         .collect()
@@ -182,36 +182,36 @@ fn of_racing_requests_exactly_one_gets_the_token() {
 
 #[test]
 fn too_many_at_once_are_turned_away_and_the_others_served() {
-    let (_dir, _path, ledger) = ledger();
-    let (release, thread) = hold(&ledger);
+    let (_dir, _path, store) = store();
+    let (release, thread) = hold(&store);
     let by = request("one");
     let nonces: Vec<_> = (0..=QUEUE).map(|i| bytes(&i.to_string())).collect();
     let mut waiting: Vec<_> = nonces[..QUEUE]
         .iter()
-        .map(|nonce| Box::pin(ledger.spend(EPOCH, nonce, &by)))
+        .map(|nonce| Box::pin(store.spend(EPOCH, nonce, &by)))
         .collect();
     for one in &mut waiting {
         assert!(poll(one.as_mut()).is_pending());
     }
-    let late = pin!(ledger.spend(EPOCH, &nonces[QUEUE], &by));
-    assert_eq!(poll(late), Poll::Ready(Err(LedgerError::Busy)));
+    let late = pin!(store.spend(EPOCH, &nonces[QUEUE], &by));
+    assert_eq!(poll(late), Poll::Ready(Err(StoreError::Busy)));
     drop(release);
     for one in waiting {
         assert_eq!(wait(one), Ok(Spending::First));
     }
     thread.join().expect("no panic");
-    let late = wait(ledger.spend(EPOCH, &nonces[QUEUE], &by));
+    let late = wait(store.spend(EPOCH, &nonces[QUEUE], &by));
     assert_eq!(late, Ok(Spending::First), "was not spent");
 }
 
 #[test]
 fn whoever_goes_away_has_spent_the_token_on_his_request() {
-    let (_dir, _path, ledger) = ledger();
-    let (release, thread) = hold(&ledger);
+    let (_dir, _path, store) = store();
+    let (release, thread) = hold(&store);
     let (nonce, by) = (bytes("a token"), request("one"));
-    assert!(poll(pin!(ledger.spend(EPOCH, &nonce, &by))).is_pending());
+    assert!(poll(pin!(store.spend(EPOCH, &nonce, &by))).is_pending());
     drop(release);
     thread.join().expect("no panic");
-    assert_eq!(spend(&ledger, "a token", "two"), Ok(Spending::Other));
-    assert_eq!(spend(&ledger, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Other));
+    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
 }
