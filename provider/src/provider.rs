@@ -28,10 +28,10 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::epoch::effort::Effort;
-use crate::epoch::keyring::{self, EpochKeys, Keyring, Offer};
-use crate::session::admission::{Place, Places};
-use crate::session::issuance::ContractDesk;
-use crate::session::redemption::Desk;
+use crate::epoch::keyring::{self, AdvertTemplate, EpochKeys, Keyring};
+use crate::session::admission::{StreamLimiter, StreamPermit};
+use crate::session::issuance::IssuanceLimits;
+use crate::session::redemption::Redeemer;
 use crate::state::functions::FunctionStore;
 use crate::status::{ContractLine, ContractTotals, Counters, Ending, Queue, Snapshot, Work};
 use crate::store::{EpochRecord, Store};
@@ -70,8 +70,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     pub(crate) stop: CancellationToken,
     pub(crate) store: Arc<Store>,
-    pub(crate) desk: Desk,
-    pub(crate) contracts: ContractDesk,
+    pub(crate) desk: Redeemer,
+    pub(crate) contracts: IssuanceLimits,
     pub(crate) terms: Terms,
     effort: Mutex<Effort>,
     keyring: Mutex<Keyring>,
@@ -129,7 +129,7 @@ impl Provider {
         let listener = transport.listen().await?;
         let endpoints = Endpoints::try_from(listener.endpoints());
         let endpoints = endpoints.map_err(|error| TransportError::Local(error.into()))?;
-        let offer = Offer {
+        let offer = AdvertTemplate {
             identity,
             endpoints,
             specs: machine(),
@@ -153,9 +153,9 @@ impl Provider {
             send_budget: Budget::new(config.send_bytes),
             counters: Counters::default(),
             stop: CancellationToken::new(),
-            desk: Desk::new(Arc::clone(&store)),
+            desk: Redeemer::new(Arc::clone(&store)),
             store,
-            contracts: ContractDesk::new(),
+            contracts: IssuanceLimits::new(),
             terms: config.contracts.terms(),
             effort: Mutex::new(config.contracts.effort()),
             keyring: Mutex::new(keyring),
@@ -408,23 +408,23 @@ impl Shared {
 /// stream is closed at once, which costs us less than it costs the caller:
 /// the least proven one. Waits for nothing but the next stream.
 async fn accept(shared: &Arc<Shared>, listener: &mut dyn Listener, sessions: &TaskTracker) {
-    let places = Places::new(shared.config.max_sessions);
+    let limiter = StreamLimiter::new(shared.config.max_sessions);
     while let Some(incoming) = listener.accept().await {
-        let Some(place) = places.enter() else {
-            shared.counters.count(Ending::TurnedOut);
+        let Some(permit) = limiter.admit() else {
+            shared.counters.count(Ending::Evicted);
             continue;
         };
         let shared = Arc::clone(shared);
         sessions.spawn(async move {
             let _open = shared.counters.start_session();
-            serve_one(&shared, incoming, &place).await;
+            serve_one(&shared, incoming, &permit).await;
         });
     }
     tracing::error!("the network accepts no more callers for us");
 }
 
-async fn serve_one(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
-    Box::pin(session::serve(shared, incoming, place)).await;
+async fn serve_one(shared: &Arc<Shared>, incoming: Incoming, permit: &StreamPermit) {
+    Box::pin(session::serve(shared, incoming, permit)).await;
 }
 
 async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
@@ -435,7 +435,7 @@ async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
 
 /// The epoch that the restart interrupted, or a first one, and the tokens of those before.
 async fn start_keyring(
-    offer: Offer,
+    offer: AdvertTemplate,
     data: &DataDir,
     store: &Arc<Store>,
     now: UnixSeconds,
@@ -462,7 +462,7 @@ async fn start_keyring(
 
 /// The last epoch's keys, if it goes on.
 async fn resume_epoch(
-    offer: &Arc<Offer>,
+    offer: &Arc<AdvertTemplate>,
     last: Option<&(Epoch, EpochRecord)>,
     now: UnixSeconds,
 ) -> Result<Option<EpochKeys>, ProviderError> {
@@ -485,7 +485,7 @@ async fn resume_epoch(
 /// The keys of a new epoch: its number first on disk, then what its tokens
 /// are recognised by, and only then is it known to anybody.
 async fn begin_epoch(
-    offer: &Arc<Offer>,
+    offer: &Arc<AdvertTemplate>,
     data: &DataDir,
     store: &Arc<Store>,
     now: UnixSeconds,
@@ -513,7 +513,7 @@ async fn rotate(shared: &Shared, data: &DataDir) -> Result<(), ProviderError> {
             let mut keyring = shared.keyring();
             keyring.expire(now);
             keyring.renew_sealing(&mut os_rng())?;
-            (keyring.rotation_due(now), keyring.offer())
+            (keyring.rotation_due(now), keyring.template())
         };
         if due {
             let fresh = begin_epoch(&offer, data, &shared.store, now).await?;

@@ -36,7 +36,7 @@ const VALID_BEFORE: u64 = CLOCK_TOLERANCE + CLOCK_BLUR_SECONDS;
 const VALID_AFTER: u64 = 2 * CLOCK_BLUR_SECONDS;
 
 /// What every advert of a provider says, whatever the epoch.
-pub(crate) struct Offer {
+pub(crate) struct AdvertTemplate {
     pub(crate) identity: IdentityKey,
     pub(crate) endpoints: Endpoints,
     pub(crate) specs: Specs,
@@ -52,7 +52,7 @@ pub(crate) struct Offer {
 /// The current epoch's keys, for a while those of the one before, and the
 /// token keys of every epoch whose tokens can still be spent.
 pub(crate) struct Keyring {
-    offer: Arc<Offer>,
+    template: Arc<AdvertTemplate>,
     current: EpochKeys,
     previous: Option<EpochKeys>,
     tokens: HashMap<Epoch, TokenKeys>,
@@ -85,7 +85,7 @@ struct TokenKeys {
 
 /// What serves the calls and contracts that are sealed to one epoch's key.
 #[derive(Clone)]
-pub(crate) struct Opening {
+pub(crate) struct EpochKeysRef {
     pub(crate) secret: Arc<EpochSecret>,
     pub(crate) receipts: Arc<ReceiptKey>,
     pub(crate) advert: Arc<Advert>,
@@ -94,10 +94,10 @@ pub(crate) struct Opening {
 
 impl Keyring {
     /// Starts with a first epoch.
-    pub(crate) fn new(offer: Arc<Offer>, first: EpochKeys) -> Self {
+    pub(crate) fn new(template: Arc<AdvertTemplate>, first: EpochKeys) -> Self {
         let tokens = HashMap::from([(first.secret.epoch(), first.token_keys())]);
         Self {
-            offer,
+            template,
             current: first,
             previous: None,
             tokens,
@@ -114,7 +114,7 @@ impl Keyring {
         epoch: Epoch,
         record: &EpochRecord,
     ) -> Result<(), ProviderError> {
-        let provider = self.offer.identity.id();
+        let provider = self.template.identity.id();
         let calls = &record.secrets.calls;
         let issuers = Issuers::restore(calls, &provider, epoch, &record.plans)?;
         let keys = TokenKeys {
@@ -131,7 +131,7 @@ impl Keyring {
         self.tokens.insert(epoch, fresh.token_keys());
         let mut old = std::mem::replace(&mut self.current, fresh);
         // An epoch that ended early ends whole: its key lives one overlap longer.
-        let overlap = now.plus(self.offer.overlap.as_secs());
+        let overlap = now.plus(self.template.overlap.as_secs());
         old.opens_until = old.opens_until.min(overlap);
         self.previous = Some(old);
     }
@@ -149,8 +149,8 @@ impl Keyring {
             return Ok(());
         }
         let epoch = self.epoch();
-        let secret = EpochSecret::generate(self.offer.identity.id(), epoch, rng);
-        self.current.sealing = secret.sealing_key().sign(&self.offer.identity)?;
+        let secret = EpochSecret::generate(self.template.identity.id(), epoch, rng);
+        self.current.sealing = secret.sealing_key().sign(&self.template.identity)?;
         self.current.secret = Arc::new(secret);
         self.current.seen = HashSet::new();
         Ok(())
@@ -170,8 +170,8 @@ impl Keyring {
     }
 
     /// What every epoch is made from.
-    pub(crate) fn offer(&self) -> Arc<Offer> {
-        Arc::clone(&self.offer)
+    pub(crate) fn template(&self) -> Arc<AdvertTemplate> {
+        Arc::clone(&self.template)
     }
 
     /// The current epoch.
@@ -193,14 +193,18 @@ impl Keyring {
     /// The plan of a call.
     pub(crate) fn plan(&self, envelope: &CallEnvelope) -> Option<&Plan> {
         let name = &envelope.header.plan;
-        self.offer.plans.iter().find(|plan| plan.name == *name)
+        self.template.plans.iter().find(|plan| plan.name == *name)
     }
 
-    /// The keys for what is sealed to this epoch. Opening takes a while for a
+    /// The keys for what is sealed to this epoch. EpochKeysRef takes a while for a
     /// large call, so it happens outside the keyring.
-    pub(crate) fn opening(&mut self, epoch: Epoch, now: UnixSeconds) -> Result<Opening, Refusal> {
+    pub(crate) fn keys_ref(
+        &mut self,
+        epoch: Epoch,
+        now: UnixSeconds,
+    ) -> Result<EpochKeysRef, Refusal> {
         self.expire(now);
-        self.keys(epoch).map(|keys| Opening {
+        self.keys(epoch).map(|keys| EpochKeysRef {
             secret: Arc::clone(&keys.secret),
             receipts: Arc::clone(&keys.receipts),
             advert: Arc::clone(&keys.advert),
@@ -209,9 +213,9 @@ impl Keyring {
     }
 
     /// The keys of the current epoch.
-    pub(crate) fn current(&self) -> Opening {
+    pub(crate) fn current(&self) -> EpochKeysRef {
         let keys = &self.current;
-        Opening {
+        EpochKeysRef {
             secret: Arc::clone(&keys.secret),
             receipts: Arc::clone(&keys.receipts),
             advert: Arc::clone(&keys.advert),
@@ -276,13 +280,13 @@ impl EpochKeys {
     ///
     /// [`ProviderError`] if a key or the advert cannot be made.
     pub(crate) fn make(
-        offer: &Offer,
+        template: &AdvertTemplate,
         epoch: Epoch,
         history: Vec<PastEpoch>,
         now: UnixSeconds,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, ProviderError> {
-        let provider = offer.identity.id();
+        let provider = template.identity.id();
         let mut secrets = EpochSecrets {
             calls: Zeroizing::new([0; 32]),
             receipts: Zeroizing::new([0; 32]),
@@ -290,15 +294,15 @@ impl EpochKeys {
         };
         rng.fill_bytes(&mut *secrets.calls);
         rng.fill_bytes(&mut *secrets.receipts);
-        let plans = offer.paid_plans();
+        let plans = template.paid_plans();
         let issuers = Issuers::generate(&secrets.calls, &provider, epoch, &plans, rng)?;
         if let Some(ratings) = &issuers.ratings {
             secrets.ratings = ratings.secret()?;
         }
         let receipts = ReceiptKey::from_seed(&secrets.receipts).id();
-        let advert = offer.advert(epoch, receipts, &issuers, history, now);
-        let signed = advert.sign(&offer.identity)?;
-        let keys = Self::assemble(offer, advert, signed, issuers, secrets, rng)?;
+        let advert = template.advert(epoch, receipts, &issuers, history, now);
+        let signed = advert.sign(&template.identity)?;
+        let keys = Self::assemble(template, advert, signed, issuers, secrets, rng)?;
         let greeting = Greeting {
             advert: keys.signed.clone(),
             sealing: keys.sealing.clone(),
@@ -311,14 +315,14 @@ impl EpochKeys {
     }
 
     /// The keys of an epoch that goes on after a restart, under the same advert
-    /// and a fresh sealing key; `None` if the epoch is over, or the offer is
+    /// and a fresh sealing key; `None` if the epoch is over, or the template is
     /// no longer the one in its advert.
     ///
     /// # Errors
     ///
     /// [`ProviderError`] if its keys cannot be made again.
     pub(crate) fn resume(
-        offer: &Offer,
+        template: &AdvertTemplate,
         epoch: Epoch,
         record: &EpochRecord,
         now: UnixSeconds,
@@ -331,22 +335,22 @@ impl EpochKeys {
         if is_over(made, advert.period.until, now) {
             return Ok(None);
         }
-        let provider = offer.identity.id();
+        let provider = template.identity.id();
         let mut issuers = Issuers::restore(&secrets.calls, &provider, epoch, &record.plans)?;
         if !secrets.ratings.is_empty() {
             issuers = issuers.with_ratings(&secrets.ratings)?;
         }
         let receipts = ReceiptKey::from_seed(&secrets.receipts).id();
         let history = advert.history.clone();
-        if offer.advert(epoch, receipts, &issuers, history, made) != advert {
+        if template.advert(epoch, receipts, &issuers, history, made) != advert {
             return Ok(None);
         }
         let signed = record.advert.clone();
-        Self::assemble(offer, advert, signed, issuers, secrets, rng).map(Some)
+        Self::assemble(template, advert, signed, issuers, secrets, rng).map(Some)
     }
 
     fn assemble(
-        offer: &Offer,
+        template: &AdvertTemplate,
         advert: Advert,
         signed: SignedAdvert,
         issuers: Issuers,
@@ -356,7 +360,7 @@ impl EpochKeys {
         let secret = EpochSecret::generate(advert.provider, advert.epoch, rng);
         let advertised_until = advert.period.until;
         Ok(Self {
-            sealing: secret.sealing_key().sign(&offer.identity)?,
+            sealing: secret.sealing_key().sign(&template.identity)?,
             secret: Arc::new(secret),
             receipts: Arc::new(ReceiptKey::from_seed(&secrets.receipts)),
             signed,
@@ -364,7 +368,7 @@ impl EpochKeys {
             secrets,
             made: advert.period.from,
             advertised_until,
-            opens_until: advertised_until.plus(offer.overlap.as_secs()),
+            opens_until: advertised_until.plus(template.overlap.as_secs()),
             advert: Arc::new(advert),
             seen: HashSet::new(),
         })
@@ -406,7 +410,7 @@ pub(crate) fn history(earlier: &[(Epoch, EpochRecord)], now: UnixSeconds) -> Vec
     history
 }
 
-impl Offer {
+impl AdvertTemplate {
     fn paid_plans(&self) -> Vec<PlanName> {
         let paid = self.plans.iter().filter(|plan| plan.needs_token);
         paid.map(|plan| plan.name.clone()).collect()

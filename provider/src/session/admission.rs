@@ -1,9 +1,9 @@
-//! Who is served when more come than there is room for: the least proven leaves first.
+//! Admission control: which streams are served when more come than there is room for.
 //!
-//! A stream costs its opener next to nothing, so the number of streams says nothing. When all places are taken, a
-//! newcomer takes the place of a stream that has shown less than others: one that is over, then one that has sent
-//! nothing, then the one whose frame has not moved for longest. A stream whose token was taken keeps its place until its
-//! answer is on the way.
+//! A stream costs its opener next to nothing, so the number of streams says nothing. When all
+//! permits are out, a newcomer takes the permit of the stream that has shown least: one that is
+//! finished, then one that has sent nothing, then the one whose frame has not moved for longest.
+//! A stream whose token was accepted keeps its permit until its reply is on the way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,133 +11,133 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How far a stream has come. In this order they lose their places.
+/// How far a stream has come. Streams are evicted in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
-    /// It has its answer or refusal; what is left is to close it.
-    Over,
+pub(crate) enum StreamState {
+    /// It has its reply or refusal; what is left is to close it.
+    Finished,
     /// It has sent nothing.
-    Silent,
-    /// A frame of it is on its way, in either direction.
-    Moving,
-    /// A whole request is here, which nobody has paid for.
-    Asked,
-    /// It has paid.
+    Idle,
+    /// A frame of it is being transferred, in either direction.
+    Transferring,
+    /// A whole request is here, which is not paid for.
+    Unpaid,
+    /// Its token was accepted.
     Paid,
 }
 
-/// All places.
+/// Hands out permits for streams.
 #[derive(Clone, Debug)]
-pub(crate) struct Places(Arc<Mutex<Table>>);
+pub(crate) struct StreamLimiter(Arc<Mutex<Table>>);
 
-/// The place of one stream, given back when dropped.
+/// The permit of one stream, given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct StreamPermit {
     id: u64,
     table: Arc<Mutex<Table>>,
-    lost: CancellationToken,
+    evicted: CancellationToken,
 }
 
-/// Knows no clock.
+/// Sans-I/O: the caller passes the time.
 #[derive(Debug)]
 struct Table {
-    most: usize,
+    max: usize,
     next: u64,
-    taken: HashMap<u64, Taken>,
+    slots: HashMap<u64, Slot>,
 }
 
 #[derive(Debug)]
-struct Taken {
-    standing: Standing,
-    /// When it came to this standing, or last moved.
+struct Slot {
+    state: StreamState,
+    /// When it entered this state, or last made progress.
     since: Instant,
-    lost: CancellationToken,
+    evicted: CancellationToken,
 }
 
-impl Places {
-    pub(crate) fn new(most: usize) -> Self {
+impl StreamLimiter {
+    pub(crate) fn new(max: usize) -> Self {
         Self(Arc::new(Mutex::new(Table {
-            most,
+            max,
             next: 0,
-            taken: HashMap::new(),
+            slots: HashMap::new(),
         })))
     }
 
-    /// A place for a new stream; `None` if all others have more right to theirs.
-    pub(crate) fn enter(&self) -> Option<Place> {
-        let lost = CancellationToken::new();
-        let id = lock(&self.0).enter(Instant::now(), lost.clone())?;
-        Some(Place {
+    /// A permit for a new stream; `None` if no other may be evicted for it.
+    pub(crate) fn admit(&self) -> Option<StreamPermit> {
+        let evicted = CancellationToken::new();
+        let id = lock(&self.0).admit(Instant::now(), evicted.clone())?;
+        Some(StreamPermit {
             id,
             table: Arc::clone(&self.0),
-            lost,
+            evicted,
         })
     }
 }
 
-impl Place {
-    /// The stream has come to this standing, now. Says whether it may: requests that nobody has paid for get three
-    /// quarters of the places, so that those who can pay find one.
-    pub(crate) fn comes_to(&self, standing: Standing) -> bool {
-        lock(&self.table).comes_to(self.id, standing, Instant::now())
+impl StreamPermit {
+    /// Enters a state, unless this returns false: unpaid requests get three quarters of the
+    /// permits, so that paid ones find room.
+    pub(crate) fn enter(&self, state: StreamState) -> bool {
+        lock(&self.table).enter(self.id, state, Instant::now())
     }
 
-    /// A part of a frame has moved.
-    pub(crate) fn moves(&self) {
-        // There are always enough places for this.
-        let _ = self.comes_to(Standing::Moving);
+    /// A part of a frame was transferred.
+    pub(crate) fn progressed(&self) {
+        // Refused for `StreamState::Unpaid` only.
+        let _ = self.enter(StreamState::Transferring);
     }
 
-    /// Returns when another stream has got the place.
-    pub(crate) async fn lost(&self) {
-        self.lost.cancelled().await;
+    /// Returns when the permit was given to another stream.
+    pub(crate) async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        lock(&self.table).taken.remove(&self.id);
+        lock(&self.table).slots.remove(&self.id);
     }
 }
 
 impl Table {
-    fn enter(&mut self, now: Instant, lost: CancellationToken) -> Option<u64> {
-        if self.taken.len() >= self.most {
+    fn admit(&mut self, now: Instant, evicted: CancellationToken) -> Option<u64> {
+        if self.slots.len() >= self.max {
             let victim = self.victim()?;
-            let taken = self.taken.remove(&victim)?;
-            taken.lost.cancel();
+            let slot = self.slots.remove(&victim)?;
+            slot.evicted.cancel();
         }
         let id = self.next;
         self.next += 1;
-        let taken = Taken {
-            standing: Standing::Silent,
+        let slot = Slot {
+            state: StreamState::Idle,
             since: now,
-            lost,
+            evicted,
         };
-        self.taken.insert(id, taken);
+        self.slots.insert(id, slot);
         Some(id)
     }
 
-    fn comes_to(&mut self, id: u64, standing: Standing, now: Instant) -> bool {
+    fn enter(&mut self, id: u64, state: StreamState, now: Instant) -> bool {
         let unpaid = self
-            .taken
+            .slots
             .iter()
-            .filter(|(other, taken)| **other != id && taken.standing == Standing::Asked);
-        let allowed = standing != Standing::Asked || unpaid.count() < self.most.div_ceil(4) * 3;
-        if allowed && let Some(taken) = self.taken.get_mut(&id) {
-            taken.standing = standing;
-            taken.since = now;
+            .filter(|(other, slot)| **other != id && slot.state == StreamState::Unpaid);
+        let allowed = state != StreamState::Unpaid || unpaid.count() < self.max.div_ceil(4) * 3;
+        if allowed && let Some(slot) = self.slots.get_mut(&id) {
+            slot.state = state;
+            slot.since = now;
         }
         allowed
     }
 
-    /// Who has least right to a place, and has not moved for the longest time.
+    /// The stream to evict: in the lowest state, and without progress for longest.
     fn victim(&self) -> Option<u64> {
         let may_go = self
-            .taken
+            .slots
             .iter()
-            .filter(|(_, taken)| taken.standing <= Standing::Moving);
-        let least = may_go.min_by_key(|(id, taken)| (taken.standing, taken.since, **id));
+            .filter(|(_, slot)| slot.state <= StreamState::Transferring);
+        let least = may_go.min_by_key(|(id, slot)| (slot.state, slot.since, **id));
         least.map(|(id, _)| *id)
     }
 }
@@ -155,72 +155,72 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Standing; 5] = [
-        Standing::Over,
-        Standing::Silent,
-        Standing::Moving,
-        Standing::Asked,
-        Standing::Paid,
+    const ALL: [StreamState; 5] = [
+        StreamState::Finished,
+        StreamState::Idle,
+        StreamState::Transferring,
+        StreamState::Unpaid,
+        StreamState::Paid,
     ];
 
-    fn lost(place: &Place) -> bool {
-        place.lost.is_cancelled()
+    fn evicted(permit: &StreamPermit) -> bool {
+        permit.evicted.is_cancelled()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_least_proven_leaves_first_and_the_oldest_of_them() {
-        let places = Places::new(4);
-        let [paid, moving, silent, younger] = [(); 4].map(|()| places.enter().unwrap());
-        assert!(paid.comes_to(Standing::Paid));
-        moving.moves();
+    async fn the_stream_that_has_shown_least_is_evicted_first() {
+        let limiter = StreamLimiter::new(4);
+        let [paid, moving, silent, younger] = [(); 4].map(|()| limiter.admit().unwrap());
+        assert!(paid.enter(StreamState::Paid));
+        moving.progressed();
         tokio::time::advance(Duration::from_secs(1)).await;
-        let _fifth = places.enter().unwrap();
-        assert!(lost(&silent) && !lost(&younger));
-        assert!(younger.comes_to(Standing::Over));
-        let _sixth = places.enter().unwrap();
-        assert!(lost(&younger), "what is over goes before what is new");
-        assert!(!lost(&moving) && !lost(&paid));
+        let _fifth = limiter.admit().unwrap();
+        assert!(evicted(&silent) && !evicted(&younger));
+        assert!(younger.enter(StreamState::Finished));
+        let _sixth = limiter.admit().unwrap();
+        assert!(evicted(&younger), "a finished stream goes before a new one");
+        assert!(!evicted(&moving) && !evicted(&paid));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_has_not_moved_for_longest_leaves_and_who_has_asked_stays() {
-        let places = Places::new(2);
-        let [stalled, moving] = [(); 2].map(|()| places.enter().unwrap());
-        stalled.moves();
+    async fn a_stalled_stream_is_evicted_and_a_whole_request_is_not() {
+        let limiter = StreamLimiter::new(2);
+        let [stalled, moving] = [(); 2].map(|()| limiter.admit().unwrap());
+        stalled.progressed();
         tokio::time::advance(Duration::from_secs(1)).await;
-        moving.moves();
-        let newcomer = places.enter().unwrap();
-        assert!(lost(&stalled) && !lost(&moving));
-        assert!(newcomer.comes_to(Standing::Paid) && moving.comes_to(Standing::Asked));
-        assert!(places.enter().is_none(), "both have more right to it");
+        moving.progressed();
+        let newcomer = limiter.admit().unwrap();
+        assert!(evicted(&stalled) && !evicted(&moving));
+        assert!(newcomer.enter(StreamState::Paid) && moving.enter(StreamState::Unpaid));
+        assert!(limiter.admit().is_none(), "neither may be evicted");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_that_nobody_paid_for_leave_room_for_others() {
-        let places = Places::new(8);
-        let all: Vec<_> = (0..8).map(|_| places.enter().unwrap()).collect();
-        let asked = all.iter().filter(|it| it.comes_to(Standing::Asked));
+    async fn unpaid_requests_leave_room_for_others() {
+        let limiter = StreamLimiter::new(8);
+        let all: Vec<_> = (0..8).map(|_| limiter.admit().unwrap()).collect();
+        let asked = all.iter().filter(|it| it.enter(StreamState::Unpaid));
         assert_eq!(asked.count(), 6);
-        assert!(places.enter().is_some());
-        assert!(all[7].comes_to(Standing::Paid));
+        assert!(limiter.admit().is_some());
+        assert!(all[7].enter(StreamState::Paid));
     }
 
     proptest! {
-        /// Whatever others do, who has paid is never turned out, and places never exceed their number.
+        /// Whatever others do, a paid stream is never evicted, and permits never exceed their number.
         #[test]
-        fn who_has_paid_stays(events in prop::collection::vec((0..12_usize, 0..6_usize), 0..200)) {
-            let mut table = Table { most: 4, next: 0, taken: HashMap::new() };
+        fn a_paid_stream_is_never_evicted(events in prop::collection::vec((0..12_usize, 0..6_usize), 0..200)) {
+            let mut table = Table { max: 4, next: 0, slots: HashMap::new() };
             let mut now = Instant::now();
-            let paid = table.enter(now, CancellationToken::new()).unwrap();
-            prop_assert!(table.comes_to(paid, Standing::Paid, now));
+            let paid = table.admit(now, CancellationToken::new()).unwrap();
+            prop_assert!(table.enter(paid, StreamState::Paid, now));
             for (who, what) in events {
                 now += Duration::from_secs(1);
                 match ALL.get(what) {
-                    Some(standing) if who > 0 => { table.comes_to(who as u64, *standing, now); }
-                    _ => { table.enter(now, CancellationToken::new()); }
+                    Some(state) if who > 0 => { table.enter(who as u64, *state, now); }
+                    _ => { table.admit(now, CancellationToken::new()); }
                 }
-                prop_assert!(table.taken.contains_key(&paid));
-                prop_assert!(table.taken.len() <= 4);
+                prop_assert!(table.slots.contains_key(&paid));
+                prop_assert!(table.slots.len() <= 4);
             }
         }
     }

@@ -14,10 +14,10 @@ use dlambda_proto::{
 };
 use tokio::time::timeout;
 
-use crate::epoch::keyring::Opening;
+use crate::epoch::keyring::EpochKeysRef;
 use crate::provider::Shared;
-use crate::session::admission::{Place, Standing};
-use crate::session::redemption::{NotNow, Turn};
+use crate::session::admission::{StreamPermit, StreamState};
+use crate::session::redemption::{RedeemError, Redemption};
 
 /// Steps of the time after which a caller that found us busy should try again, in seconds.
 const RETRY_STEP: u64 = 5;
@@ -39,9 +39,9 @@ pub(crate) async fn run(
     shared: &Arc<Shared>,
     request: Request,
     plan: &Plan,
-    keys: &Opening,
+    keys: &EpochKeysRef,
     arrived: Instant,
-    place: &Place,
+    permit: &StreamPermit,
 ) -> Reply {
     let mut usage = Usage::default();
     let checked = match pays(shared, &request, plan) {
@@ -52,23 +52,23 @@ pub(crate) async fn run(
         Ok(checked) => checked,
         Err(completion) => return reply(completion, usage),
     };
-    let mut turn = match take_token(shared, &request, &asked, plan).await {
-        Ok(turn) => turn,
+    let mut redemption = match take_token(shared, &request, &asked, plan).await {
+        Ok(redemption) => redemption,
         Err(completion) => return reply(completion, usage),
     };
-    // Not before it is this token's turn: copies of one call must not hold a place each.
-    if turn.is_some() {
-        let _ = place.comes_to(Standing::Paid);
+    // Not before it is this token's redemption: copies of one call must not hold a place each.
+    if redemption.is_some() {
+        let _ = permit.enter(StreamState::Paid);
     }
-    let kept = turn.as_ref().and_then(Turn::answer);
+    let kept = redemption.as_ref().and_then(Redemption::answer);
     let mut answer = if let Some(kept) = kept {
         Reply::clone(&kept)
     } else {
-        let served = serve(shared, request, plan, &mut turn, arrived, &mut usage);
+        let served = serve(shared, request, plan, &mut redemption, arrived, &mut usage);
         let completion = served.await.unwrap_or_else(|completion| completion);
         let fresh = reply(completion, usage);
-        if let Some(turn) = &mut turn {
-            shared.desk.keep(turn, &fresh);
+        if let Some(redemption) = &mut redemption {
+            shared.desk.keep(redemption, &fresh);
         }
         fresh
     };
@@ -77,7 +77,12 @@ pub(crate) async fn run(
 }
 
 impl Asked {
-    fn receipt(&self, answer: &Reply, plan: &Plan, keys: &Opening) -> Option<proto::SignedReceipt> {
+    fn receipt(
+        &self,
+        answer: &Reply,
+        plan: &Plan,
+        keys: &EpochKeysRef,
+    ) -> Option<proto::SignedReceipt> {
         let receipt = Receipt::of(
             answer,
             keys.advert.provider,
@@ -148,32 +153,32 @@ fn pays(shared: &Shared, request: &Request, plan: &Plan) -> Result<(), TokenProb
     }
 }
 
-/// A turn for the call's token, which [`pays`]. Nothing is spent yet.
+/// A redemption for the call's token, which [`pays`]. Nothing is spent yet.
 async fn take_token(
     shared: &Arc<Shared>,
     request: &Request,
     asked: &Asked,
     plan: &Plan,
-) -> Result<Option<Turn>, Completion> {
+) -> Result<Option<Redemption>, Completion> {
     let Some(token) = request.token.filter(|_| plan.needs_token) else {
         return Ok(None);
     };
-    let turn = shared.desk.receive(token, asked.digest).await;
-    turn.map(Some).map_err(not_now)
+    let redemption = shared.desk.receive(token, asked.digest).await;
+    redemption.map(Some).map_err(unredeemed)
 }
 
 async fn serve(
     shared: &Arc<Shared>,
     request: Request,
     plan: &Plan,
-    turn: &mut Option<Turn>,
+    redemption: &mut Option<Redemption>,
     arrived: Instant,
     usage: &mut Usage,
 ) -> Result<Completion, Completion> {
     let (source, invocation) = protocol::invocation(request);
     let prepared = timeout(
         shared.config.deadlines.prepare,
-        prepare(shared, source, turn),
+        prepare(shared, source, redemption),
     );
     let prepared = prepared.await.unwrap_or_else(|_| Err(busy()));
     usage.queue_us = micros(arrived.elapsed());
@@ -192,22 +197,22 @@ async fn serve(
 async fn prepare(
     shared: &Arc<Shared>,
     source: FunctionSource,
-    turn: &mut Option<Turn>,
+    redemption: &mut Option<Redemption>,
 ) -> Result<(Function, Start), Completion> {
     match source {
         FunctionSource::Known(id) => {
             if let Some(found) = shared.executor.find(id.digest()).await {
-                spend(shared, turn).await?;
+                spend(shared, redemption).await?;
                 return Ok(found);
             }
             let store = Arc::clone(shared);
             let wasm = blocking(move || store.functions.get(&id)).await?;
             let wasm = wasm.ok_or(Completion::FunctionMissing)?;
-            spend(shared, turn).await?;
+            spend(shared, redemption).await?;
             shared.executor.prepare(wasm).await.map_err(unusable)
         }
         FunctionSource::Attached(wasm) => {
-            spend(shared, turn).await?;
+            spend(shared, redemption).await?;
             let wasm = Bytes::from(wasm);
             let prepared = shared.executor.prepare(wasm.clone()).await;
             let prepared = prepared.map_err(unusable)?;
@@ -218,18 +223,18 @@ async fn prepare(
     }
 }
 
-async fn spend(shared: &Shared, turn: &mut Option<Turn>) -> Result<(), Completion> {
-    match turn {
-        Some(turn) => shared.desk.spend(turn).await.map_err(not_now),
+async fn spend(shared: &Shared, redemption: &mut Option<Redemption>) -> Result<(), Completion> {
+    match redemption {
+        Some(redemption) => shared.desk.spend(redemption).await.map_err(unredeemed),
         None => Ok(()),
     }
 }
 
-fn not_now(reason: NotNow) -> Completion {
+fn unredeemed(reason: RedeemError) -> Completion {
     match reason {
-        NotNow::Unpaid(problem) => Completion::Unpaid(problem),
-        NotNow::Busy => busy(),
-        NotNow::Fault => Completion::ProviderFault,
+        RedeemError::Unpaid(problem) => Completion::Unpaid(problem),
+        RedeemError::Busy => busy(),
+        RedeemError::Fault => Completion::ProviderFault,
     }
 }
 

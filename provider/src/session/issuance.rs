@@ -20,10 +20,10 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::epoch::keyring::Opening;
+use crate::epoch::keyring::EpochKeysRef;
 use crate::provider::Shared;
-use crate::session::admission::{Place, Standing};
-use crate::session::record::Tee;
+use crate::session::admission::{StreamPermit, StreamState};
+use crate::session::record::RecordingStream;
 use crate::status::Ending;
 use crate::store::StoreError;
 
@@ -40,12 +40,12 @@ const MAX_CONTRACTS: u64 = 1 << 17;
 const NEXT: Duration = Duration::from_secs(60);
 
 /// The desk where contracts are made.
-pub(crate) struct ContractDesk {
+pub(crate) struct IssuanceLimits {
     waiting: Semaphore,
     issuing: Arc<Semaphore>,
 }
 
-impl ContractDesk {
+impl IssuanceLimits {
     pub(crate) fn new() -> Self {
         Self {
             waiting: Semaphore::new(MAX_WAITING),
@@ -55,7 +55,7 @@ impl ContractDesk {
 }
 
 /// What a stream has come to. One work pays for one contract.
-struct Visit {
+struct Issuance {
     /// Work that the next request must show.
     effort: Option<u8>,
     /// The proposal that was granted.
@@ -70,29 +70,29 @@ struct Visit {
 /// The refusal to send instead of an answer.
 pub(crate) async fn serve(
     shared: &Arc<Shared>,
-    tee: &mut Tee,
+    tee: &mut RecordingStream,
     frame: Frame,
     effort: u8,
-    place: &Place,
+    permit: &StreamPermit,
 ) -> Result<Ending, Refusal> {
     let mut frame = frame;
-    let mut visit = Visit {
+    let mut issuance = Issuance {
         effort: Some(effort),
         granted: None,
     };
     for _ in 0..MAX_REQUESTS {
-        let answer = answer(shared, tee, frame, &mut visit).await?;
+        let answer = answer(shared, tee, frame, &mut issuance).await?;
         let deadlines = &shared.config.deadlines;
         // It keeps its place while it goes on.
-        place.moves();
+        permit.progressed();
         if write_frame(tee, &answer, deadlines.reply).await.is_err() {
-            return Ok(Ending::Vanished);
+            return Ok(Ending::Disconnected);
         }
         let expected = [FrameKind::Contract, FrameKind::Ack];
         let next = read_frame(tee, &expected, NEXT, &shared.receive_budget).await;
         frame = match next {
             Ok((next, _))
-                if next.kind() == FrameKind::Contract && place.comes_to(Standing::Asked) =>
+                if next.kind() == FrameKind::Contract && permit.enter(StreamState::Unpaid) =>
             {
                 next
             }
@@ -106,13 +106,13 @@ pub(crate) async fn serve(
 
 async fn answer(
     shared: &Arc<Shared>,
-    tee: &mut Tee,
+    tee: &mut RecordingStream,
     frame: Frame,
-    visit: &mut Visit,
+    issuance: &mut Issuance,
 ) -> Result<Frame, Refusal> {
     let envelope: ContractEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
     let now = shared.clock.now();
-    let opening = shared.keyring().opening(envelope.epoch, now)?;
+    let opening = shared.keyring().keys_ref(envelope.epoch, now)?;
     let place = shared.contracts.waiting.try_acquire();
     let _waiting = place.map_err(|_| Refusal::Busy)?;
     let turn = timeout(MAX_WAIT, shared.contracts.issuing.acquire()).await;
@@ -124,7 +124,7 @@ async fn answer(
         record.begin_request();
         record.encapsulated_key = Some(envelope.encapsulated_key);
     }
-    let opened = open(shared, opening.clone(), envelope, visit.effort.take()).await?;
+    let opened = open(shared, opening.clone(), envelope, issuance.effort.take()).await?;
     if let Some(record) = &mut tee.record {
         record.request = Some(encode(&opened.request));
         record.reply_secret = Some(opened.answerer.dangerously_reveal());
@@ -135,7 +135,8 @@ async fn answer(
         ContractRequest::Propose(proposal) => Some(proposal.digest()),
         _ => None,
     };
-    let is_another = proposed.is_some() && visit.granted.is_some() && proposed != visit.granted;
+    let is_another =
+        proposed.is_some() && issuance.granted.is_some() && proposed != issuance.granted;
     if is_another {
         return Err(Refusal::Malformed);
     }
@@ -144,7 +145,7 @@ async fn answer(
     shared.spent_on_contracts(started.elapsed());
     let decided = decided?;
     match &decided {
-        ContractAnswer::Granted(_) => visit.granted = proposed,
+        ContractAnswer::Granted(_) => issuance.granted = proposed,
         ContractAnswer::Confirmed => {}
         _ => shared.counters.count_not_granted(),
     }
@@ -157,7 +158,7 @@ async fn answer(
 /// Checks the work, and opens what is worth opening.
 async fn open(
     shared: &Arc<Shared>,
-    opening: Opening,
+    opening: EpochKeysRef,
     envelope: ContractEnvelope,
     effort: Option<u8>,
 ) -> Result<OpenedContractRequest, Refusal> {
@@ -177,7 +178,7 @@ async fn open(
 /// Work is done once and good once: whoever sends it again has done none.
 fn check_work(
     shared: &Shared,
-    opening: &Opening,
+    opening: &EpochKeysRef,
     envelope: &ContractEnvelope,
     effort: u8,
 ) -> Result<(), Refusal> {
@@ -195,7 +196,7 @@ fn check_work(
 /// Blocks, on processor and disk.
 fn decide(
     shared: &Shared,
-    opening: &Opening,
+    opening: &EpochKeysRef,
     request: ContractRequest,
 ) -> Result<ContractAnswer, Refusal> {
     match request {
@@ -210,7 +211,7 @@ fn decide(
 
 fn propose(
     shared: &Shared,
-    opening: &Opening,
+    opening: &EpochKeysRef,
     proposal: &Proposal,
 ) -> Result<ContractAnswer, Refusal> {
     let digest = proposal.digest();
@@ -224,7 +225,7 @@ fn propose(
     if shared.store.granted_in(epoch).map_err(fault)? >= MAX_CONTRACTS {
         return Ok(ContractAnswer::Refused(ContractRefusal::Exhausted));
     }
-    let offer = shared.keyring().offer();
+    let offer = shared.keyring().template();
     let granted = match grant(proposal, &offer.identity, &opening.issuers) {
         Ok(granted) => granted,
         Err(reason) => return Ok(ContractAnswer::Refused(reason)),

@@ -22,11 +22,11 @@ use dlambda_proto::{
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::epoch::keyring::Opening;
+use crate::epoch::keyring::EpochKeysRef;
 use crate::provider::Shared;
-use crate::session::admission::{Place, Standing};
+use crate::session::admission::{StreamPermit, StreamState};
 use crate::session::execution::{busy, run};
-use crate::session::record::{SessionRecord, Tee};
+use crate::session::record::{RecordingStream, SessionRecord};
 use crate::status::Ending;
 
 /// A frame of the size that the mixnet carries takes no longer to leave.
@@ -44,18 +44,18 @@ const UNCOUNTED: usize = 128 << 10;
 /// # Cancel safety
 ///
 /// Cancel safe: a running function is ended, the stream closed.
-pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, place: &Place) {
+pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, permit: &StreamPermit) {
     let observer = shared.observer();
-    let mut tee = Tee {
+    let mut tee = RecordingStream {
         stream: incoming.stream,
         record: observer
             .is_some()
             .then(|| SessionRecord::new(incoming.circuit)),
     };
     let ending = tokio::select! {
-        ending = converse(shared, &mut tee, incoming.largest_frame, place) => ending,
+        ending = converse(shared, &mut tee, incoming.largest_frame, permit) => ending,
         // Nothing is said to it: a refusal could be waited for.
-        () = place.lost() => Ending::TurnedOut,
+        () = permit.evicted() => Ending::Evicted,
     };
     shared.counters.count(ending);
     if let (Some(observer), Some(mut record)) = (observer, tee.record) {
@@ -66,7 +66,12 @@ pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, place: &Plac
 
 /// The whole conversation. What the caller did wrong is answered with a
 /// refusal where that makes sense; a caller that vanished is let go.
-async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &Place) -> Ending {
+async fn converse(
+    shared: &Arc<Shared>,
+    tee: &mut RecordingStream,
+    largest: usize,
+    permit: &StreamPermit,
+) -> Ending {
     let deadlines = shared.config.deadlines;
     let effort = shared.effort();
     let greeted = Instant::now();
@@ -75,19 +80,19 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &P
         return Ending::Fault;
     };
     if write_frame(tee, &greeting, deadlines.advert).await.is_err() {
-        return Ending::Vanished;
+        return Ending::Disconnected;
     }
     let budget = &shared.receive_budget;
     let expected = [FrameKind::Call, FrameKind::Contract];
-    let moved = || place.moves();
+    let moved = || permit.progressed();
     let first = read_frame_watched(tee, &expected, deadlines.call, budget, moved);
     let received = tokio::select! {
         received = first => received,
         // Only calls that are here already are finished when we stop.
-        () = shared.stop.cancelled() => return Ending::Vanished,
+        () = shared.stop.cancelled() => return Ending::Disconnected,
     };
     let served = match received {
-        Ok((frame, _lease)) if !place.comes_to(Standing::Asked) => {
+        Ok((frame, _lease)) if !permit.enter(StreamState::Unpaid) => {
             drop(frame);
             Err(Refusal::Busy)
         }
@@ -96,13 +101,13 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &P
                 recent if recent <= EFFORT_HOLDS => effort,
                 _ => effort.max(shared.effort()),
             };
-            Box::pin(issuance::serve(shared, tee, frame, effort, place)).await
+            Box::pin(issuance::serve(shared, tee, frame, effort, permit)).await
         }
-        Ok(received) => Box::pin(call(shared, tee, received, largest, place)).await,
-        Err(WireError::Lost(_)) => return Ending::Vanished,
+        Ok(received) => Box::pin(call(shared, tee, received, largest, permit)).await,
+        Err(WireError::Lost(_)) => return Ending::Disconnected,
         Err(error) => Err(refusal_for(&error)),
     };
-    let _ = place.comes_to(Standing::Over);
+    let _ = permit.enter(StreamState::Finished);
     match served {
         Ok(ending) => ending,
         Err(refusal) => refuse(shared, tee, refusal).await,
@@ -112,10 +117,10 @@ async fn converse(shared: &Arc<Shared>, tee: &mut Tee, largest: usize, place: &P
 /// Serves a call, whose frame is here. The transport carries frames of `largest` bytes.
 async fn call(
     shared: &Arc<Shared>,
-    tee: &mut Tee,
+    tee: &mut RecordingStream,
     (frame, lease): (Frame, Lease),
     largest: usize,
-    place: &Place,
+    permit: &StreamPermit,
 ) -> Result<Ending, Refusal> {
     let deadlines = &shared.config.deadlines;
     let _running = shared.counters.start_call();
@@ -130,8 +135,8 @@ async fn call(
     // On a plan for everybody nobody has looked at it.
     let token = request.token.filter(|_| opened.plan.needs_token);
     let mut answer = tokio::select! {
-        reply = run(shared, request, &opened.plan, &opened.keys, arrived, place) => reply,
-        () = hang_up(tee) => return Ok(Ending::Vanished),
+        reply = run(shared, request, &opened.plan, &opened.keys, arrived, permit) => reply,
+        () = hang_up(tee) => return Ok(Ending::Disconnected),
     };
     // The request is gone; its memory must not wait for the answer to be taken.
     drop(lease);
@@ -154,13 +159,13 @@ async fn call(
         return Err(Refusal::AnswerTooLarge);
     }
     let leaving = leaving(&frame);
-    let moved = || place.moves();
+    let moved = || permit.progressed();
     let sent = write_frame_watched(tee, &frame, deadlines.reply, &sending, moved).await;
     if sent.is_err() {
-        return Ok(Ending::Vanished);
+        return Ok(Ending::Disconnected);
     }
     drop(sending);
-    let _ = place.comes_to(Standing::Over);
+    let _ = permit.enter(StreamState::Finished);
     // The acknowledgement closes the call; without one, time does.
     let budget = &shared.receive_budget;
     let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack + leaving, budget).await;
@@ -207,7 +212,7 @@ struct Opened {
     call: OpenedCall,
     encapsulated_key: [u8; 32],
     plan: Plan,
-    keys: Opening,
+    keys: EpochKeysRef,
 }
 
 /// Opens a call on a blocking thread: a large one takes a while.
@@ -228,7 +233,7 @@ fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
     let plan = shared.keyring().plan(&envelope).cloned();
     let plan = plan.ok_or(Refusal::UnknownPlan)?;
     let now = shared.clock.now();
-    let keys = shared.keyring().opening(envelope.header.epoch, now)?;
+    let keys = shared.keyring().keys_ref(envelope.header.epoch, now)?;
     let call = keys.secret.open(&envelope).map_err(|error| match error {
         SealError::Open | SealError::BadKey => Refusal::CannotOpen,
         _ => Refusal::Malformed,
@@ -256,7 +261,7 @@ fn refusal_for(error: &WireError) -> Refusal {
 }
 
 /// Tells the caller why, and lets go.
-async fn refuse(shared: &Shared, tee: &mut Tee, refusal: Refusal) -> Ending {
+async fn refuse(shared: &Shared, tee: &mut RecordingStream, refusal: Refusal) -> Ending {
     tracing::debug!(?refusal, "call refused");
     if let Ok(frame) = Frame::new(FrameKind::Refusal, encode(&refusal)) {
         let _ = write_frame(tee, &frame, shared.config.deadlines.ack).await;
@@ -267,7 +272,7 @@ async fn refuse(shared: &Shared, tee: &mut Tee, refusal: Refusal) -> Ending {
 
 /// Closing at once while the caller still sends would destroy the refusal on
 /// its way; so a bounded rest is read and thrown away.
-async fn linger(tee: &mut Tee) {
+async fn linger(tee: &mut RecordingStream) {
     let mut sink = [0; 4096];
     let drain = async {
         for _ in 0..256 {
@@ -281,6 +286,6 @@ async fn linger(tee: &mut Tee) {
 
 /// Returns when the caller closes the stream, or sends what it has no business
 /// sending while its function runs.
-async fn hang_up(tee: &mut Tee) {
+async fn hang_up(tee: &mut RecordingStream) {
     let _ = tee.read_u8().await;
 }

@@ -92,12 +92,12 @@ impl SessionRecord {
 }
 
 /// A stream that copies what passes into a record, if there is one.
-pub(crate) struct Tee {
+pub(crate) struct RecordingStream {
     pub(crate) stream: BoxStream,
     pub(crate) record: Option<SessionRecord>,
 }
 
-impl AsyncRead for Tee {
+impl AsyncRead for RecordingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -112,7 +112,7 @@ impl AsyncRead for Tee {
     }
 }
 
-impl AsyncWrite for Tee {
+impl AsyncWrite for RecordingStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

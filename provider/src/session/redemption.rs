@@ -1,4 +1,4 @@
-//! The desk where tokens are taken: each pays for one call, which may come
+//! The redeemer where tokens are taken: each pays for one call, which may come
 //! again until it is closed.
 //!
 //! A token is spent on the *request* it came with, durably, before anything
@@ -16,7 +16,7 @@ use dlambda_proto::{
 };
 use tokio::sync::OwnedMutexGuard;
 
-use crate::store::{Spending, Store, StoreError};
+use crate::store::{SpendOutcome, Store, StoreError};
 
 /// How long an answer waits for its acknowledgement, from the last time that
 /// it was given.
@@ -24,42 +24,42 @@ const KEEP: Duration = Duration::from_secs(ANSWER_KEPT_SECONDS);
 /// How long a request that ran, and was never answered, may come again.
 const KEEP_UNANSWERED: Duration = Duration::from_secs(3600);
 /// Largest answer that is kept; what is larger is run again when asked for again.
-const KEEP_ONE: usize = 256 << 10;
+const MAX_CACHED_BYTES: usize = 256 << 10;
 /// Answers kept; beyond, none are until some are fetched or forgotten: 64 MiB
 /// if all are of the largest.
-const KEEP_COUNT: usize = 256;
+const MAX_CACHED: usize = 256;
 /// How often one request runs for one token: a caller that hangs up and comes
 /// again must not get work for nothing.
 const MAX_RUNS: u8 = 3;
 /// Requests that are known at a time.
-const MAX_TICKETS: usize = 1 << 16;
+const MAX_ENTRIES: usize = 1 << 16;
 /// How often forgotten requests are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// Takes tokens.
-pub(crate) struct Desk {
+pub(crate) struct Redeemer {
     store: Arc<Store>,
     kept: Arc<AtomicUsize>,
-    tickets: Arc<Mutex<Tickets>>,
+    entries: Arc<Mutex<Entries>>,
 }
 
 /// A request with its token, being served. Others with the same token wait
 /// until it is dropped; a token that was not spent by then is forgotten.
-pub(crate) struct Turn {
-    // Given back before the claim, which looks at it.
-    serving: OwnedMutexGuard<Serving>,
-    claim: Claim,
+pub(crate) struct Redemption {
+    // Given back before the entry_ref, which looks at it.
+    state: OwnedMutexGuard<EntryState>,
+    entry_ref: EntryRef,
 }
 
-/// Someone's interest in a ticket.
-struct Claim {
-    ticket: Arc<Ticket>,
-    among: Arc<Mutex<Tickets>>,
+/// Someone's interest in a entry.
+struct EntryRef {
+    entry: Arc<Entry>,
+    among: Arc<Mutex<Entries>>,
 }
 
 /// Why a token does not pay now.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NotNow {
+pub(crate) enum RedeemError {
     /// It never will.
     Unpaid(TokenProblem),
     /// Too many come at once.
@@ -69,18 +69,18 @@ pub(crate) enum NotNow {
 }
 
 #[derive(Default)]
-struct Tickets {
-    by_nonce: HashMap<[u8; 32], Arc<Ticket>>,
+struct Entries {
+    by_nonce: HashMap<[u8; 32], Arc<Entry>>,
     swept: Option<Instant>,
 }
 
-struct Ticket {
+struct Entry {
     token: CallToken,
     request: RequestDigest,
-    serving: Arc<tokio::sync::Mutex<Serving>>,
+    state: Arc<tokio::sync::Mutex<EntryState>>,
 }
 
-struct Serving {
+struct EntryState {
     spent: bool,
     closed: bool,
     runs: u8,
@@ -88,27 +88,27 @@ struct Serving {
     answered: bool,
     /// When it was last of interest.
     last: Instant,
-    answer: Option<(Arc<Reply>, Kept)>,
+    answer: Option<(Arc<Reply>, CachePermit)>,
 }
 
 /// A place among the answers that are kept.
-struct Kept(Arc<AtomicUsize>);
+struct CachePermit(Arc<AtomicUsize>);
 
-impl Desk {
+impl Redeemer {
     pub(crate) fn new(store: Arc<Store>) -> Self {
         Self {
             store,
             kept: Arc::default(),
-            tickets: Arc::default(),
+            entries: Arc::default(),
         }
     }
 
-    /// A turn for a request whose token is good; nothing is spent yet. Of
-    /// several copies of a request one has its turn and the others wait.
+    /// A redemption for a request whose token is good; nothing is spent yet. Of
+    /// several copies of a request one has its redemption and the others wait.
     ///
     /// # Errors
     ///
-    /// [`NotNow`] if the token was seen with another request.
+    /// [`RedeemError`] if the token was seen with another request.
     ///
     /// # Cancel safety
     ///
@@ -117,113 +117,113 @@ impl Desk {
         &self,
         token: CallToken,
         request: RequestDigest,
-    ) -> Result<Turn, NotNow> {
-        let claim = Claim {
-            ticket: self.ticket(token, request)?,
-            among: Arc::clone(&self.tickets),
+    ) -> Result<Redemption, RedeemError> {
+        let entry_ref = EntryRef {
+            entry: self.entry(token, request)?,
+            among: Arc::clone(&self.entries),
         };
-        if claim.ticket.request != request {
-            return Err(NotNow::Unpaid(TokenProblem::Spent));
+        if entry_ref.entry.request != request {
+            return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
-        let mut serving = Arc::clone(&claim.ticket.serving).lock_owned().await;
-        if serving.closed {
-            return Err(NotNow::Unpaid(TokenProblem::Spent));
+        let mut state = Arc::clone(&entry_ref.entry.state).lock_owned().await;
+        if state.closed {
+            return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
-        serving.last = Instant::now();
-        Ok(Turn { serving, claim })
+        state.last = Instant::now();
+        Ok(Redemption { state, entry_ref })
     }
 
     /// Spends the token: durably, before this returns. Before anything costly.
     ///
     /// # Errors
     ///
-    /// [`NotNow`] if it was spent on something else, or too often on this.
+    /// [`RedeemError`] if it was spent on something else, or too often on this.
     ///
     /// # Cancel safety
     ///
     /// The token may then be spent or not; the same request can come again.
-    pub(crate) async fn spend(&self, turn: &mut Turn) -> Result<(), NotNow> {
-        let Turn { serving, claim } = turn;
-        if serving.runs >= MAX_RUNS {
-            return Err(NotNow::Unpaid(TokenProblem::Spent));
+    pub(crate) async fn spend(&self, redemption: &mut Redemption) -> Result<(), RedeemError> {
+        let Redemption { state, entry_ref } = redemption;
+        if state.runs >= MAX_RUNS {
+            return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
-        if !serving.spent {
-            let Ticket { token, request, .. } = &*claim.ticket;
+        if !state.spent {
+            let Entry { token, request, .. } = &*entry_ref.entry;
             match self.store.spend(token.epoch, &token.nonce, request).await {
-                Ok(Spending::First | Spending::Again) => serving.spent = true,
-                Ok(Spending::Other | Spending::Closed) => {
-                    return Err(NotNow::Unpaid(TokenProblem::Spent));
+                Ok(SpendOutcome::First | SpendOutcome::Again) => state.spent = true,
+                Ok(SpendOutcome::Other | SpendOutcome::Closed) => {
+                    return Err(RedeemError::Unpaid(TokenProblem::Spent));
                 }
-                Err(StoreError::Busy) => return Err(NotNow::Busy),
+                Err(StoreError::Busy) => return Err(RedeemError::Busy),
                 Err(StoreError::UnknownEpoch) => {
-                    return Err(NotNow::Unpaid(TokenProblem::Expired));
+                    return Err(RedeemError::Unpaid(TokenProblem::Expired));
                 }
                 Err(error) => {
                     tracing::error!(%error, "a spent token could not be written down");
-                    return Err(NotNow::Fault);
+                    return Err(RedeemError::Fault);
                 }
             }
         }
-        serving.runs += 1;
+        state.runs += 1;
         Ok(())
     }
 
     /// Keeps the answer for the same request, if it is one that is final.
-    pub(crate) fn keep(&self, turn: &mut Turn, answer: &Reply) {
+    pub(crate) fn keep(&self, redemption: &mut Redemption, answer: &Reply) {
         let is_final = matches!(
             answer.completion,
             Completion::Exited { .. }
                 | Completion::Stopped { .. }
                 | Completion::FunctionUnusable { .. }
         );
-        let Turn { serving, .. } = turn;
-        serving.last = Instant::now();
-        serving.answered |= is_final;
+        let Redemption { state, .. } = redemption;
+        state.last = Instant::now();
+        state.answered |= is_final;
         if matches!(answer.completion, Completion::Busy { .. }) {
             // It did not run.
-            serving.runs = serving.runs.saturating_sub(1);
-        } else if is_final && size(answer) <= KEEP_ONE {
-            let place = Kept::one_more(&self.kept);
-            serving.answer = place.map(|place| (Arc::new(answer.clone()), place));
+            state.runs = state.runs.saturating_sub(1);
+        } else if is_final && size(answer) <= MAX_CACHED_BYTES {
+            let permit = CachePermit::acquire(&self.kept);
+            state.answer = permit.map(|permit| (Arc::new(answer.clone()), permit));
         }
     }
 
     /// The caller has its answer: the token is closed for good.
     pub(crate) async fn close(&self, token: &CallToken) {
-        // Before the ticket goes: whoever comes then asks the store.
+        // Before the entry goes: whoever comes then asks the store.
         self.store.close(token.epoch, &token.nonce);
-        let known = Tickets::lock(&self.tickets)
+        let known = Entries::lock(&self.entries)
             .by_nonce
             .get(&token.nonce)
             .cloned();
-        if let Some(ticket) = known {
+        if let Some(entry) = known {
             // Who still waits with this very request comes too late.
-            let mut serving = ticket.serving.lock().await;
-            serving.closed = true;
-            Tickets::lock(&self.tickets).by_nonce.remove(&token.nonce);
+            let mut state = entry.state.lock().await;
+            state.closed = true;
+            Entries::lock(&self.entries).by_nonce.remove(&token.nonce);
         }
     }
 
-    fn ticket(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Ticket>, NotNow> {
-        let mut tickets = Tickets::lock(&self.tickets);
-        tickets.sweep(&self.store, Instant::now());
-        if let Some(ticket) = tickets.by_nonce.get(&token.nonce) {
-            return Ok(Arc::clone(ticket));
+    fn entry(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Entry>, RedeemError> {
+        let mut entries = Entries::lock(&self.entries);
+        entries.sweep(&self.store, Instant::now());
+        if let Some(entry) = entries.by_nonce.get(&token.nonce) {
+            return Ok(Arc::clone(entry));
         }
-        if tickets.by_nonce.len() >= MAX_TICKETS {
-            return Err(NotNow::Busy);
+        if entries.by_nonce.len() >= MAX_ENTRIES {
+            return Err(RedeemError::Busy);
         }
-        let ticket = Arc::new(Ticket {
+        let entry = Arc::new(Entry {
             token,
             request,
-            serving: Arc::default(),
+            state: Arc::default(),
         });
-        tickets.by_nonce.insert(token.nonce, Arc::clone(&ticket));
-        Ok(ticket)
+        entries.by_nonce.insert(token.nonce, Arc::clone(&entry));
+        Ok(entry)
     }
 }
 
-impl Default for Serving {
+impl Default for EntryState {
     fn default() -> Self {
         Self {
             spent: false,
@@ -236,30 +236,30 @@ impl Default for Serving {
     }
 }
 
-impl Turn {
+impl Redemption {
     /// The answer that was given before.
     pub(crate) fn answer(&self) -> Option<Arc<Reply>> {
-        let (answer, _) = self.serving.answer.as_ref()?;
+        let (answer, _) = self.state.answer.as_ref()?;
         Some(Arc::clone(answer))
     }
 }
 
-impl Drop for Claim {
+impl Drop for EntryRef {
     fn drop(&mut self) {
-        let mut tickets = Tickets::lock(&self.among);
+        let mut entries = Entries::lock(&self.among);
         // Beside the list's own and ours.
-        let is_last = Arc::strong_count(&self.ticket) == 2;
-        let unspent = self.ticket.serving.try_lock().is_ok_and(|it| !it.spent);
+        let is_last = Arc::strong_count(&self.entry) == 2;
+        let unspent = self.entry.state.try_lock().is_ok_and(|it| !it.spent);
         if is_last && unspent {
-            tickets.by_nonce.remove(&self.ticket.token.nonce);
+            entries.by_nonce.remove(&self.entry.token.nonce);
         }
     }
 }
 
-impl Tickets {
-    fn lock(tickets: &Mutex<Self>) -> MutexGuard<'_, Self> {
+impl Entries {
+    fn lock(entries: &Mutex<Self>) -> MutexGuard<'_, Self> {
         // Whole between any two operations on it.
-        tickets.lock().unwrap_or_else(PoisonError::into_inner)
+        entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets requests whose answers nobody fetched, and closes them.
@@ -268,14 +268,14 @@ impl Tickets {
             return;
         }
         self.swept = Some(now);
-        self.by_nonce.retain(|_, ticket| {
-            let Ok(mut serving) = ticket.serving.try_lock() else {
+        self.by_nonce.retain(|_, entry| {
+            let Ok(mut state) = entry.state.try_lock() else {
                 return true;
             };
-            let idle = now.saturating_duration_since(serving.last);
+            let idle = now.saturating_duration_since(state.last);
             // What never ran may come as late as it likes: the store knows it.
-            let has_run = serving.runs > 0;
-            let limit = if has_run && !serving.answered {
+            let has_run = state.runs > 0;
+            let limit = if has_run && !state.answered {
                 KEEP_UNANSWERED
             } else {
                 KEEP
@@ -284,23 +284,23 @@ impl Tickets {
                 return true;
             }
             if has_run {
-                serving.closed = true;
-                store.close(ticket.token.epoch, &ticket.token.nonce);
+                state.closed = true;
+                store.close(entry.token.epoch, &entry.token.nonce);
             }
             false
         });
     }
 }
 
-impl Kept {
-    fn one_more(kept: &Arc<AtomicUsize>) -> Option<Self> {
+impl CachePermit {
+    fn acquire(kept: &Arc<AtomicUsize>) -> Option<Self> {
         let before = kept.fetch_add(1, Ordering::Relaxed);
         let place = Self(Arc::clone(kept));
-        (before < KEEP_COUNT).then_some(place)
+        (before < MAX_CACHED).then_some(place)
     }
 }
 
-impl Drop for Kept {
+impl Drop for CachePermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -47,10 +47,10 @@ pub struct Snapshot {
     pub failed: u64,
     /// Calls that were turned away, or named a function that is not here.
     pub refused: u64,
-    /// Streams that ended without an answer to give.
-    pub vanished: u64,
-    /// Streams that lost their place, or got none, since too many came at once.
-    pub turned_out: u64,
+    /// Streams whose caller left before there was a reply to send.
+    pub disconnected: u64,
+    /// Streams that were evicted, or not admitted, since too many came at once.
+    pub evicted: u64,
     /// Calls that the provider itself failed.
     pub faults: u64,
     /// Contracts that were granted, since the start.
@@ -114,8 +114,8 @@ pub(crate) enum Ending {
     Negotiated,
     Refused,
     Succeeded,
-    TurnedOut,
-    Vanished,
+    Evicted,
+    Disconnected,
 }
 
 #[derive(Default)]
@@ -125,8 +125,8 @@ pub(crate) struct Counters {
     succeeded: AtomicU64,
     failed: AtomicU64,
     refused: AtomicU64,
-    vanished: AtomicU64,
-    turned_out: AtomicU64,
+    disconnected: AtomicU64,
+    evicted: AtomicU64,
     faults: AtomicU64,
     granted: AtomicU64,
     not_granted: AtomicU64,
@@ -155,8 +155,8 @@ impl Counters {
             Ending::Negotiated => return,
             Ending::Refused => &self.refused,
             Ending::Succeeded => &self.succeeded,
-            Ending::TurnedOut => &self.turned_out,
-            Ending::Vanished => &self.vanished,
+            Ending::Evicted => &self.evicted,
+            Ending::Disconnected => &self.disconnected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -185,8 +185,8 @@ impl Counters {
             &self.succeeded,
             &self.failed,
             &self.refused,
-            &self.vanished,
-            &self.turned_out,
+            &self.disconnected,
+            &self.evicted,
             &self.faults,
         ] {
             counter.store(0, Ordering::Relaxed);
@@ -206,8 +206,8 @@ impl Counters {
             succeeded: read(&self.succeeded),
             failed: read(&self.failed),
             refused: read(&self.refused),
-            vanished: read(&self.vanished),
-            turned_out: read(&self.turned_out),
+            disconnected: read(&self.disconnected),
+            evicted: read(&self.evicted),
             faults: read(&self.faults),
             contracts_granted: read(&self.granted),
             contracts_refused: read(&self.not_granted),

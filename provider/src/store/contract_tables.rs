@@ -9,7 +9,7 @@ use redb::{
 use super::contracts::{ContractCounts, ContractSummary, StoredGrant};
 use super::epochs;
 use super::error::{Fault, StoreError};
-use super::transaction::Outcome;
+use super::transaction::TxOutcome;
 
 /// By epoch and contract id.
 const CONTRACTS: TableDefinition<'_, ContractKey, &[u8]> = TableDefinition::new("contracts");
@@ -160,19 +160,19 @@ pub(super) fn record_grant(
     transaction: &WriteTransaction,
     proposal: &[u8; 32],
     fresh: StoredGrant,
-) -> Result<Outcome<StoredGrant>, Fault> {
+) -> Result<TxOutcome<StoredGrant>, Fault> {
     let StoredGrant { contract, grant } = &fresh;
     let (epoch, id) = (contract.epoch, contract.id());
     if !epochs::known_to_writer(transaction)?.contains(&epoch) {
-        return Ok(Outcome::Refused(StoreError::UnknownEpoch));
+        return Ok(TxOutcome::Refused(StoreError::UnknownEpoch));
     }
     let mut grants = transaction.open_table(grant_table(&grant_table_name(epoch)))?;
     let mut contracts = transaction.open_table(CONTRACTS)?;
     if let Some(stored) = find_grant(&grants, &contracts, epoch, proposal)? {
-        return Ok(Outcome::Same(stored));
+        return Ok(TxOutcome::Same(stored));
     }
     if contracts.get((epoch.0, &id.0))?.is_some() {
-        return Ok(Outcome::Refused(StoreError::ContractTaken));
+        return Ok(TxOutcome::Refused(StoreError::ContractTaken));
     }
     let record = encode(&GrantRecord {
         contract: id,
@@ -191,7 +191,7 @@ pub(super) fn record_grant(
         counts.2 += u64::from(calls);
         counts.3 += u64::from(ratings);
     })?;
-    Ok(Outcome::Changed(fresh))
+    Ok(TxOutcome::Changed(fresh))
 }
 
 /// Keeps the first signature.
@@ -199,19 +199,19 @@ pub(super) fn confirm(
     transaction: &WriteTransaction,
     id: &ContractId,
     signature: [u8; 64],
-) -> Result<Outcome<()>, Fault> {
+) -> Result<TxOutcome<()>, Fault> {
     let known = epochs::known_to_writer(transaction)?;
     let mut contracts = transaction.open_table(CONTRACTS)?;
     let Some((epoch, mut stored)) = find_contract(&contracts, &known, id)? else {
-        return Ok(Outcome::Refused(StoreError::UnknownContract));
+        return Ok(TxOutcome::Refused(StoreError::UnknownContract));
     };
     if stored.client_signature.is_some() {
-        return Ok(Outcome::Same(()));
+        return Ok(TxOutcome::Same(()));
     }
     stored.client_signature = Some(signature);
     contracts.insert((epoch.0, &id.0), encode(&stored).as_slice())?;
     count(transaction, &stored.contract, |counts| counts.1 += 1)?;
-    Ok(Outcome::Changed(()))
+    Ok(TxOutcome::Changed(()))
 }
 
 fn count(

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::error::{Fault, StoreError};
 use super::file::{last_epoch, meta};
-use super::transaction::Outcome;
+use super::transaction::TxOutcome;
 use super::{Store, contract_tables, seeds, spent};
 
 const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");
@@ -78,19 +78,19 @@ impl Store {
         self.writer().change(move |transaction| {
             let mut meta = transaction.open_table(meta())?;
             if last_epoch(&meta)?.is_some_and(|last| epoch <= last) {
-                return Ok(Outcome::Refused(StoreError::EpochNotNew));
+                return Ok(TxOutcome::Refused(StoreError::EpochNotNew));
             }
             // The seed first: without a record it is nothing, and erased at
             // the next start; a record without its seed would be damage.
             if let Err(error) = seeds::write(&path, epoch, &seed) {
-                return Ok(Outcome::Refused(error));
+                return Ok(TxOutcome::Refused(error));
             }
             meta.insert("last epoch", epoch.0)?;
             let mut epochs = transaction.open_table(EPOCHS)?;
             epochs.insert(epoch.0, stored.as_slice())?;
             spent::create_table(transaction, epoch)?;
             contract_tables::create_epoch(transaction, epoch)?;
-            Ok(Outcome::Changed(()))
+            Ok(TxOutcome::Changed(()))
         })
     }
 
@@ -210,13 +210,13 @@ fn read_all_in(
 fn end_epochs(
     transaction: &WriteTransaction,
     now: UnixSeconds,
-) -> Result<Outcome<Vec<Epoch>>, Fault> {
+) -> Result<TxOutcome<Vec<Epoch>>, Fault> {
     let mut epochs = transaction.open_table(EPOCHS)?;
     let (ended, live): (Vec<_>, Vec<_>) = read_all_in(&epochs)?
         .into_iter()
         .partition(|(_, stored)| stored.validity.until <= now);
     if ended.is_empty() {
-        return Ok(Outcome::Same(Vec::new()));
+        return Ok(TxOutcome::Same(Vec::new()));
     }
     let ended: Vec<Epoch> = ended.into_iter().map(|(epoch, _)| epoch).collect();
     for epoch in &ended {
@@ -226,7 +226,7 @@ fn end_epochs(
     }
     let oldest_live = live.first().map(|(epoch, _)| *epoch);
     contract_tables::forget_oldest(transaction, oldest_live, Store::MAX_ENDED_CONTRACTS)?;
-    Ok(Outcome::Changed(ended))
+    Ok(TxOutcome::Changed(ended))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(crate) use self::contracts::{ContractCounts, StoredGrant};
 pub(crate) use self::epochs::{EpochRecord, EpochSecrets};
 pub(crate) use self::error::StoreError;
 use self::file::{Opener, StoreFile};
-pub(crate) use self::spent::Spending;
+pub(crate) use self::spent::SpendOutcome;
 use self::writer::Writer;
 
 /// The store, open. Clones share it.
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// Spends a token on a request. Of several copies, exactly one is told
-    /// [`Spending::First`], and only when the token is spent on disk. That the
+    /// [`SpendOutcome::First`], and only when the token is spent on disk. That the
     /// token is good, and of an epoch still valid, is for the caller to check,
     /// before.
     ///
@@ -96,12 +96,12 @@ impl Store {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> Result<Spending, StoreError> {
+    ) -> Result<SpendOutcome, StoreError> {
         self.writer().spend(epoch, nonce, request).await
     }
 
     /// Closes the call that a token has paid for: from now on the token is
-    /// [`Spending::Closed`], for the same request too. What the token was
+    /// [`SpendOutcome::Closed`], for the same request too. What the token was
     /// spent on is forgotten.
     ///
     /// Does not block, and is written with the next commit, or after about a

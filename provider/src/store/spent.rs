@@ -22,7 +22,7 @@ use super::error::{Fault, StoreError};
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Spending {
+pub(crate) enum SpendOutcome {
     /// It was good, and is spent now. One of several copies is told so.
     First,
     /// This very request has spent it and is not closed: it may be answered
@@ -94,7 +94,7 @@ impl<'txn> SpentTables<'txn> {
         &mut self,
         token: Token,
         mark: Mark,
-    ) -> Result<Result<Spending, StoreError>, Fault> {
+    ) -> Result<Result<SpendOutcome, StoreError>, Fault> {
         let Some(table) = self.table(token.epoch)? else {
             return Ok(Err(StoreError::UnknownEpoch));
         };
@@ -103,11 +103,11 @@ impl<'txn> SpentTables<'txn> {
             None => {
                 table.insert(&token.key, &mark.0)?;
                 self.changed = true;
-                Spending::First
+                SpendOutcome::First
             }
-            Some(Mark::CLOSED) => Spending::Closed,
-            Some(found) if found == mark => Spending::Again,
-            Some(_) => Spending::Other,
+            Some(Mark::CLOSED) => SpendOutcome::Closed,
+            Some(found) if found == mark => SpendOutcome::Again,
+            Some(_) => SpendOutcome::Other,
         }))
     }
 

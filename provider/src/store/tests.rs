@@ -20,8 +20,8 @@ use dlambda_proto::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::transaction::Outcome;
-use super::{EpochRecord, Spending, Store, StoreError};
+use super::transaction::TxOutcome;
+use super::{EpochRecord, SpendOutcome, Store, StoreError};
 
 const EPOCH: Epoch = Epoch(7);
 
@@ -92,7 +92,7 @@ fn plan() -> PlanName {
 }
 
 /// Spends and waits, without a runtime.
-fn spend(store: &Store, nonce: &str, by: &str) -> Result<Spending, StoreError> {
+fn spend(store: &Store, nonce: &str, by: &str) -> Result<SpendOutcome, StoreError> {
     let (nonce, by) = (bytes(nonce), request(by));
     wait(store.spend(EPOCH, &nonce, &by))
 }
@@ -113,7 +113,7 @@ fn hold(store: &Store) -> (mpsc::Sender<()>, std::thread::JoinHandle<()>) {
         let held = store.writer().change(move |_| {
             begin.send(()).expect("awaited");
             let _ = released.recv();
-            Ok(Outcome::Same(()))
+            Ok(TxOutcome::Same(()))
         });
         held.expect("nothing went wrong");
     });

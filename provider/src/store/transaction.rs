@@ -9,10 +9,10 @@ use tokio::sync::oneshot;
 
 use super::error::{Fault, StoreError};
 use super::file::StoreFile;
-use super::spent::{Mark, Spending, SpentTables, Token};
+use super::spent::{Mark, SpendOutcome, SpentTables, Token};
 
 /// What a change came to. One that is refused must not have written anything.
-pub(super) enum Outcome<T> {
+pub(super) enum TxOutcome<T> {
     /// It is to be committed.
     Changed(T),
     /// It was so already.
@@ -31,8 +31,8 @@ pub(super) enum Job {
 pub(super) struct Spend {
     token: Token,
     mark: Mark,
-    result: Result<Spending, StoreError>,
-    answer: oneshot::Sender<Result<Spending, StoreError>>,
+    result: Result<SpendOutcome, StoreError>,
+    answer: oneshot::Sender<Result<SpendOutcome, StoreError>>,
 }
 
 pub(super) trait Change: Send {
@@ -42,7 +42,7 @@ pub(super) trait Change: Send {
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
-struct Asked<F, T> {
+struct Transaction<F, T> {
     change: Option<F>,
     result: Result<T, StoreError>,
     answer: SyncSender<Result<T, StoreError>>,
@@ -83,7 +83,7 @@ impl Job {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> (Self, oneshot::Receiver<Result<Spending, StoreError>>) {
+    ) -> (Self, oneshot::Receiver<Result<SpendOutcome, StoreError>>) {
         let (answer, answered) = oneshot::channel();
         let spend = Spend {
             token: Token::new(epoch, nonce),
@@ -99,15 +99,15 @@ impl Job {
     }
 
     pub(super) fn change<T: Send + 'static>(
-        change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
+        change: impl FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send + 'static,
     ) -> (Self, Receiver<Result<T, StoreError>>) {
         let (answer, answered) = sync_channel(1);
-        let asked = Asked {
+        let transaction = Transaction {
             change: Some(change),
             result: Err(StoreError::Stopped),
             answer,
         };
-        (Self::Change(Box::new(asked)), answered)
+        (Self::Change(Box::new(transaction)), answered)
     }
 
     /// Whether somebody waits for it.
@@ -128,9 +128,9 @@ impl Job {
     }
 }
 
-impl<F, T> Change for Asked<F, T>
+impl<F, T> Change for Transaction<F, T>
 where
-    F: FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send,
+    F: FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send,
     T: Send,
 {
     fn apply(&mut self, transaction: &WriteTransaction, file: &StoreFile) -> Result<bool, Fault> {
@@ -138,9 +138,9 @@ where
             return Ok(false);
         };
         let (result, changed) = match change(transaction) {
-            Ok(Outcome::Changed(value)) => (Ok(value), true),
-            Ok(Outcome::Same(value)) => (Ok(value), false),
-            Ok(Outcome::Refused(error)) => (Err(error), false),
+            Ok(TxOutcome::Changed(value)) => (Ok(value), true),
+            Ok(TxOutcome::Same(value)) => (Ok(value), false),
+            Ok(TxOutcome::Refused(error)) => (Err(error), false),
             // A record that cannot be read is found before anything is
             // written, and is nobody else's trouble.
             Err(fault @ Fault::Damaged(_)) => (Err(fault.at(file.path())), false),

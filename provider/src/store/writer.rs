@@ -14,8 +14,8 @@ use redb::WriteTransaction;
 
 use super::error::{Fault, StoreError};
 use super::file::StoreFile;
-use super::spent::Spending;
-use super::transaction::{Job, Outcome, write};
+use super::spent::SpendOutcome;
+use super::transaction::{Job, TxOutcome, write};
 
 /// Jobs that may wait. Beyond, the provider has more to do than it can.
 pub(super) const QUEUE: usize = 4096;
@@ -76,7 +76,7 @@ impl Writer {
         epoch: Epoch,
         nonce: &[u8; 32],
         request: &RequestDigest,
-    ) -> Result<Spending, StoreError> {
+    ) -> Result<SpendOutcome, StoreError> {
         let (job, answered) = Job::spend(epoch, nonce, request);
         self.try_send(job)?;
         answered.await.unwrap_or(Err(StoreError::Stopped))
@@ -90,7 +90,7 @@ impl Writer {
     /// commit. Blocks.
     pub(super) fn change<T: Send + 'static>(
         &self,
-        change: impl FnOnce(&WriteTransaction) -> Result<Outcome<T>, Fault> + Send + 'static,
+        change: impl FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (job, answered) = Job::change(change);
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;

@@ -82,7 +82,7 @@ async fn idle_streams_keep_nobody_out() {
     let market = Market::with(small_provider()).await;
     let _idle = idle(&market, 200).await;
     assert_served(&market).await;
-    assert!(market.status().await.turned_out >= 168);
+    assert!(market.status().await.evicted >= 168);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,8 +68,8 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         succeeded,
         failed,
         refused,
-        vanished,
-        turned_out,
+        disconnected,
+        evicted,
         faults,
         contracts_granted,
         contracts_refused,
@@ -114,7 +114,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          calls:      {succeeded} succeeded, {failed} failed, {refused} refused, {faults} my own fault\n\
          contracts:  {contracts_granted} granted since the start, {contracts_refused} refused\n\
          tokens:     {tokens_redeemed} redeemed\n\
-         callers:    {vanished} left before an answer, {turned_out} lost their place to others\n\
+         callers:    {disconnected} left before a reply, {evicted} evicted for others\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
          {plans}{functions}\

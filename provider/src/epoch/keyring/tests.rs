@@ -14,8 +14,8 @@ fn here() -> Endpoint {
     Endpoint::Onion(OnionAddress::from_public_key([1; 32]))
 }
 
-fn offer() -> Offer {
-    Offer {
+fn template() -> AdvertTemplate {
+    AdvertTemplate {
         identity: IdentityKey::from_seed(&[1; 32]),
         endpoints: vec![here()].try_into().expect("one"),
         specs: Specs {
@@ -40,12 +40,12 @@ fn offer() -> Offer {
 }
 
 fn keys(epoch: u64, now: UnixSeconds) -> EpochKeys {
-    let made = EpochKeys::make(&offer(), Epoch(epoch), vec![], now, &mut os_rng());
-    made.expect("a good offer")
+    let made = EpochKeys::make(&template(), Epoch(epoch), vec![], now, &mut os_rng());
+    made.expect("a good template")
 }
 
 fn keyring() -> Keyring {
-    Keyring::new(Arc::new(offer()), keys(1, START))
+    Keyring::new(Arc::new(template()), keys(1, START))
 }
 
 fn greeting(keyring: &Keyring) -> Greeting {
@@ -80,8 +80,8 @@ fn call(keyring: &Keyring, now: UnixSeconds) -> CallEnvelope {
 }
 
 fn accept(keyring: &mut Keyring, envelope: &CallEnvelope, now: UnixSeconds) -> Result<(), Refusal> {
-    let opening = keyring.opening(envelope.header.epoch, now)?;
-    opening
+    let keys_ref = keyring.keys_ref(envelope.header.epoch, now)?;
+    keys_ref
         .secret
         .open(envelope)
         .map_err(|_| Refusal::CannotOpen)?;
@@ -128,7 +128,7 @@ fn tokens_outlive_the_key_that_calls_are_sealed_to_and_a_restart() {
     let (mut keyring, first) = {
         let first = keys(1, START);
         let record = first.record();
-        (Keyring::new(Arc::new(offer()), first), record)
+        (Keyring::new(Arc::new(template()), first), record)
     };
     let key = |issuers: &Issuers| issuers.calls[&Plan::standard_menu()[0].name].key();
     let known = |keyring: &mut Keyring, now| {
@@ -138,17 +138,21 @@ fn tokens_outlive_the_key_that_calls_are_sealed_to_and_a_restart() {
     let before = known(&mut keyring, 0).expect("known");
     let later = START.plus(LENGTH);
     keyring.rotate(keys(2, later), later);
-    assert!(keyring.opening(Epoch(1), START.plus(LENGTH + 500)).is_err());
+    assert!(
+        keyring
+            .keys_ref(Epoch(1), START.plus(LENGTH + 500))
+            .is_err()
+    );
     assert_eq!(known(&mut keyring, 2 * LENGTH - 1).as_ref(), Some(&before));
-    let mut restarted = Keyring::new(Arc::new(offer()), keys(3, later));
+    let mut restarted = Keyring::new(Arc::new(template()), keys(3, later));
     restarted.restore(Epoch(1), &first).expect("restores");
     assert_eq!(known(&mut restarted, 2 * LENGTH - 1), Some(before));
     let over = known(&mut restarted, 2 * LENGTH);
     assert_eq!(over, None, "and then it is over");
 }
 
-fn resume(offer: &Offer, record: &EpochRecord, now: UnixSeconds) -> Option<EpochKeys> {
-    let resumed = EpochKeys::resume(offer, Epoch(1), record, now, &mut os_rng());
+fn resume(template: &AdvertTemplate, record: &EpochRecord, now: UnixSeconds) -> Option<EpochKeys> {
+    let resumed = EpochKeys::resume(template, Epoch(1), record, now, &mut os_rng());
     resumed.expect("good keys")
 }
 
@@ -156,12 +160,12 @@ fn resume(offer: &Offer, record: &EpochRecord, now: UnixSeconds) -> Option<Epoch
 fn an_epoch_goes_on_after_a_restart_under_the_same_advert_and_a_fresh_sealing_key() {
     let first = keys(1, START);
     let record = first.record();
-    let mut before = Keyring::new(Arc::new(offer()), first);
+    let mut before = Keyring::new(Arc::new(template()), first);
     let old_call = call(&before, START);
     let later = START.plus(LENGTH - 1);
-    let resumed = resume(&offer(), &record, later).expect("it goes on");
+    let resumed = resume(&template(), &record, later).expect("it goes on");
     assert!(resumed.record() == record, "and after the next restart");
-    let mut after = Keyring::new(Arc::new(offer()), resumed);
+    let mut after = Keyring::new(Arc::new(template()), resumed);
     assert_eq!(after.epoch(), Epoch(1));
     assert!(greeting(&before).advert == greeting(&after).advert);
     assert_ne!(sealing(&before, START), sealing(&after, START));
@@ -181,19 +185,19 @@ fn an_epoch_goes_on_after_a_restart_under_the_same_advert_and_a_fresh_sealing_ke
 #[test]
 fn an_epoch_that_is_over_or_whose_offer_has_changed_does_not_go_on() {
     let record = keys(1, START).record();
-    assert!(resume(&offer(), &record, START.plus(LENGTH)).is_none());
+    assert!(resume(&template(), &record, START.plus(LENGTH)).is_none());
     assert!(
         resume(
-            &offer(),
+            &template(),
             &record,
             UnixSeconds(START.0 - CLOCK_TOLERANCE - 1)
         )
         .is_none()
     );
-    let mut changed = offer();
+    let mut changed = template();
     changed.max_function_bytes += 1;
     assert!(resume(&changed, &record, START).is_none());
-    let mut another = offer();
+    let mut another = template();
     another.identity = IdentityKey::from_seed(&[2; 32]);
     assert!(resume(&another, &record, START).is_none());
 }
@@ -214,7 +218,7 @@ fn an_advert_lists_the_epochs_whose_tokens_are_good() {
         [Epoch(3)],
         "tokens are good for the epoch after theirs"
     );
-    let next = EpochKeys::make(&offer(), Epoch(4), listed, now, &mut os_rng());
+    let next = EpochKeys::make(&template(), Epoch(4), listed, now, &mut os_rng());
     let next = Sighting::new(next.expect("made").signed).expect("authentic");
     assert_eq!(next.advert().early_ends(), 0);
     let [first, third] = [0, 2].map(|i: usize| Sighting::new(earlier[i].1.advert.clone()));

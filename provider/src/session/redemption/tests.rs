@@ -5,13 +5,13 @@ use crate::store::EpochRecord;
 
 const EPOCH: Epoch = Epoch(1);
 
-fn desk(dir: &std::path::Path) -> Desk {
+fn redeemer(dir: &std::path::Path) -> Redeemer {
     let store = Store::open(&dir.join("ledger.redb")).expect("opens");
     let plans = vec!["small".parse().expect("a name")];
     let record = EpochRecord::for_tests([1; 32], 10, plans);
     // On the second start it is there already.
     let _ = store.begin_epoch(EPOCH, &record);
-    Desk::new(Arc::new(store))
+    Redeemer::new(Arc::new(store))
 }
 
 fn token(nonce: u8) -> CallToken {
@@ -40,148 +40,148 @@ fn answer(stdout: usize) -> Reply {
     }
 }
 
-async fn serve(desk: &Desk, nonce: u8, number: u8) -> Result<Turn, NotNow> {
-    let mut turn = desk.receive(token(nonce), request(number)).await?;
-    desk.spend(&mut turn).await.map(|()| turn)
+async fn serve(redeemer: &Redeemer, nonce: u8, number: u8) -> Result<Redemption, RedeemError> {
+    let mut redemption = redeemer.receive(token(nonce), request(number)).await?;
+    redeemer.spend(&mut redemption).await.map(|()| redemption)
 }
 
-const SPENT: Option<NotNow> = Some(NotNow::Unpaid(TokenProblem::Spent));
+const SPENT: Option<RedeemError> = Some(RedeemError::Unpaid(TokenProblem::Spent));
 
 #[tokio::test]
 async fn a_request_is_answered_again_until_it_is_closed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
-    let mut turn = serve(&desk, 1, 1).await.expect("pays");
-    desk.keep(&mut turn, &answer(5));
-    drop(turn);
-    let again = desk.receive(token(1), request(1)).await.expect("pays");
+    let redeemer = redeemer(dir.path());
+    let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
+    redeemer.keep(&mut redemption, &answer(5));
+    drop(redemption);
+    let again = redeemer.receive(token(1), request(1)).await.expect("pays");
     assert!(again.answer().is_some_and(|kept| *kept == answer(5)));
     drop(again);
-    assert_eq!(serve(&desk, 1, 2).await.err(), SPENT, "another request");
-    desk.close(&token(1)).await;
-    assert_eq!(serve(&desk, 1, 1).await.err(), SPENT, "it is closed");
+    assert_eq!(serve(&redeemer, 1, 2).await.err(), SPENT, "another request");
+    redeemer.close(&token(1)).await;
+    assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT, "it is closed");
 }
 
 #[tokio::test]
 async fn a_lost_answer_is_run_again_but_not_for_ever() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
+    let redeemer = redeemer(dir.path());
     for _ in 0..MAX_RUNS {
-        let turn = serve(&desk, 1, 1).await.expect("runs");
-        assert!(turn.answer().is_none());
-        drop(turn);
+        let redemption = serve(&redeemer, 1, 1).await.expect("runs");
+        assert!(redemption.answer().is_none());
+        drop(redemption);
     }
-    assert_eq!(serve(&desk, 1, 1).await.err(), SPENT);
+    assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT);
 }
 
 #[tokio::test]
 async fn a_busy_provider_uses_up_no_run() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
+    let redeemer = redeemer(dir.path());
     let busy = Reply {
         completion: Completion::Busy { retry_seconds: 5 },
         ..answer(0)
     };
     for _ in 0..10 {
-        let mut turn = serve(&desk, 1, 1).await.expect("pays");
-        desk.keep(&mut turn, &busy);
-        drop(turn);
+        let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
+        redeemer.keep(&mut redemption, &busy);
+        drop(redemption);
     }
 }
 
-fn later(desk: &Desk, later: Duration) {
-    let mut tickets = Tickets::lock(&desk.tickets);
-    tickets.swept = None;
-    tickets.sweep(&desk.store, Instant::now() + later);
+fn later(redeemer: &Redeemer, later: Duration) {
+    let mut entries = Entries::lock(&redeemer.entries);
+    entries.swept = None;
+    entries.sweep(&redeemer.store, Instant::now() + later);
 }
 
 #[tokio::test]
 async fn what_never_ran_may_come_as_late_as_it_likes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
+    let redeemer = redeemer(dir.path());
     let busy = Reply {
         completion: Completion::Busy { retry_seconds: 300 },
         ..answer(0)
     };
-    let mut turn = serve(&desk, 1, 1).await.expect("pays");
-    desk.keep(&mut turn, &busy);
-    drop(turn);
-    later(&desk, 10 * KEEP_UNANSWERED);
-    assert!(Tickets::lock(&desk.tickets).by_nonce.is_empty());
-    assert_eq!(serve(&desk, 1, 2).await.err(), SPENT, "another request");
-    assert!(serve(&desk, 1, 1).await.is_ok(), "the same");
+    let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
+    redeemer.keep(&mut redemption, &busy);
+    drop(redemption);
+    later(&redeemer, 10 * KEEP_UNANSWERED);
+    assert!(Entries::lock(&redeemer.entries).by_nonce.is_empty());
+    assert_eq!(serve(&redeemer, 1, 2).await.err(), SPENT, "another request");
+    assert!(serve(&redeemer, 1, 1).await.is_ok(), "the same");
 }
 
 #[tokio::test]
 async fn what_ran_without_an_answer_may_come_for_an_hour_and_not_run_for_ever() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
+    let redeemer = redeemer(dir.path());
     for _ in 0..MAX_RUNS {
         // Its caller hangs up.
-        drop(serve(&desk, 1, 1).await.expect("runs"));
-        later(&desk, 2 * KEEP);
+        drop(serve(&redeemer, 1, 1).await.expect("runs"));
+        later(&redeemer, 2 * KEEP);
     }
-    assert_eq!(serve(&desk, 1, 1).await.err(), SPENT, "too often");
-    drop(serve(&desk, 2, 1).await.expect("runs"));
-    later(&desk, 2 * KEEP_UNANSWERED);
-    assert_eq!(serve(&desk, 2, 1).await.err(), SPENT, "too late");
+    assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT, "too often");
+    drop(serve(&redeemer, 2, 1).await.expect("runs"));
+    later(&redeemer, 2 * KEEP_UNANSWERED);
+    assert_eq!(serve(&redeemer, 2, 1).await.err(), SPENT, "too late");
 }
 
 #[tokio::test]
 async fn an_answer_waits_for_five_minutes_from_when_it_was_last_given() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
-    let mut turn = serve(&desk, 1, 1).await.expect("pays");
-    desk.keep(&mut turn, &answer(KEEP_ONE + 1));
-    drop(turn);
-    later(&desk, KEEP / 2);
+    let redeemer = redeemer(dir.path());
+    let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
+    redeemer.keep(&mut redemption, &answer(MAX_CACHED_BYTES + 1));
+    drop(redemption);
+    later(&redeemer, KEEP / 2);
     assert!(
-        serve(&desk, 1, 1).await.is_ok(),
+        serve(&redeemer, 1, 1).await.is_ok(),
         "too large to keep, it runs again"
     );
-    later(&desk, KEEP + Duration::from_secs(1));
-    assert_eq!(serve(&desk, 1, 1).await.err(), SPENT);
+    later(&redeemer, KEEP + Duration::from_secs(1));
+    assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT);
 }
 
 #[tokio::test]
 async fn a_token_that_was_not_spent_pays_for_another_request() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
-    let turn = desk.receive(token(1), request(1)).await.expect("pays");
-    let waiting = desk.receive(token(1), request(1));
+    let redeemer = redeemer(dir.path());
+    let redemption = redeemer.receive(token(1), request(1)).await.expect("pays");
+    let waiting = redeemer.receive(token(1), request(1));
     let waited = tokio::time::timeout(Duration::from_millis(20), waiting).await;
     assert!(waited.is_err(), "one at a time");
-    drop(turn);
-    assert!(serve(&desk, 1, 2).await.is_ok());
+    drop(redemption);
+    assert!(serve(&redeemer, 1, 2).await.is_ok());
 }
 
 #[tokio::test]
 async fn what_is_spent_stays_spent_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = {
-        let first = desk(dir.path());
+    let redeemer = {
+        let first = redeemer(dir.path());
         drop(serve(&first, 1, 1).await.expect("pays"));
         drop(first);
-        desk(dir.path())
+        redeemer(dir.path())
     };
-    assert_eq!(serve(&desk, 1, 2).await.err(), SPENT);
-    assert!(serve(&desk, 1, 1).await.is_ok(), "the same request may");
+    assert_eq!(serve(&redeemer, 1, 2).await.err(), SPENT);
+    assert!(serve(&redeemer, 1, 1).await.is_ok(), "the same request may");
 }
 
 #[tokio::test]
 async fn of_copies_that_race_one_runs_and_the_others_get_its_answer() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = Arc::new(desk(dir.path()));
+    let redeemer = Arc::new(redeemer(dir.path()));
     let copies = (0..20).map(|_| {
-        let desk = Arc::clone(&desk);
+        let redeemer = Arc::clone(&redeemer);
         tokio::spawn(async move {
-            let mut turn = desk.receive(token(1), request(1)).await.expect("pays");
-            if turn.answer().is_some() {
+            let mut redemption = redeemer.receive(token(1), request(1)).await.expect("pays");
+            if redemption.answer().is_some() {
                 return 0;
             }
-            desk.spend(&mut turn).await.expect("pays");
-            desk.keep(&mut turn, &answer(1));
-            drop(turn);
+            redeemer.spend(&mut redemption).await.expect("pays");
+            redeemer.keep(&mut redemption, &answer(1));
+            drop(redemption);
             1
         })
     });
@@ -195,13 +195,13 @@ async fn of_copies_that_race_one_runs_and_the_others_get_its_answer() {
 #[tokio::test]
 async fn large_answers_are_not_kept_and_places_are_given_back() {
     let dir = tempfile::tempdir().expect("a directory");
-    let desk = desk(dir.path());
-    let mut turn = serve(&desk, 1, 1).await.expect("pays");
-    desk.keep(&mut turn, &answer(KEEP_ONE + 1));
-    assert!(turn.answer().is_none());
-    desk.keep(&mut turn, &answer(1));
-    drop(turn);
-    assert_eq!(desk.kept.load(Ordering::Relaxed), 1);
-    desk.close(&token(1)).await;
-    assert_eq!(desk.kept.load(Ordering::Relaxed), 0);
+    let redeemer = redeemer(dir.path());
+    let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
+    redeemer.keep(&mut redemption, &answer(MAX_CACHED_BYTES + 1));
+    assert!(redemption.answer().is_none());
+    redeemer.keep(&mut redemption, &answer(1));
+    drop(redemption);
+    assert_eq!(redeemer.kept.load(Ordering::Relaxed), 1);
+    redeemer.close(&token(1)).await;
+    assert_eq!(redeemer.kept.load(Ordering::Relaxed), 0);
 }

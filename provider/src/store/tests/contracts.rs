@@ -175,7 +175,7 @@ fn of_past_epochs_the_oldest_contracts_are_forgotten() {
     let forget = |live, keep| {
         let forget = store.writer().change(move |transaction| {
             forget_oldest(transaction, live, keep)?;
-            Ok(Outcome::Changed(()))
+            Ok(TxOutcome::Changed(()))
         });
         forget.expect("works");
         let left = store.contracts(10).expect("readable");

@@ -62,8 +62,16 @@ impl Acknowledged {
     fn check(&self, store: &Store, epochs: &[(Epoch, EpochRecord)]) {
         match self {
             Self::Spent(token) => {
-                assert_eq!(spend(store, token, "other"), Ok(Spending::Other), "{token}");
-                assert_eq!(spend(store, token, token), Ok(Spending::Again), "{token}");
+                assert_eq!(
+                    spend(store, token, "other"),
+                    Ok(SpendOutcome::Other),
+                    "{token}"
+                );
+                assert_eq!(
+                    spend(store, token, token),
+                    Ok(SpendOutcome::Again),
+                    "{token}"
+                );
             }
             Self::Granted(name) => {
                 let found = store.grant(&bytes(name)).expect("readable");
@@ -159,10 +167,10 @@ fn be_killed(path: &Path, round: u64) {
                 loop {
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     let token = format!("token-{round}-{i}");
-                    assert_eq!(spend(store, &token, &token), Ok(Spending::First));
+                    assert_eq!(spend(store, &token, &token), Ok(SpendOutcome::First));
                     Acknowledged::Spent(token).say();
                     let old = format!("token-{round}-{}", i / 2);
-                    assert_ne!(spend(store, &old, "other"), Ok(Spending::First));
+                    assert_ne!(spend(store, &old, "other"), Ok(SpendOutcome::First));
                 }
             });
         }

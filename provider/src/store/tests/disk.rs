@@ -101,7 +101,7 @@ fn on_disk() -> (tempfile::TempDir, PathBuf, Store, Arc<Fate>) {
 }
 
 /// Asks until the disk is used again.
-fn until_it_works(store: &Store, token: &str, by: &str) -> Spending {
+fn until_it_works(store: &Store, token: &str, by: &str) -> SpendOutcome {
     let start = Instant::now();
     loop {
         match spend(store, token, by) {
@@ -117,7 +117,7 @@ fn until_it_works(store: &Store, token: &str, by: &str) -> Spending {
 #[test]
 fn a_full_disk_marks_nothing_and_works_again_when_there_is_room() {
     let (_dir, path, store, fate) = on_disk();
-    assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "before", "one"), Ok(SpendOutcome::First));
     fate.full.store(true, Ordering::SeqCst);
     let full = StoreError::DiskFull(path.clone());
     for _ in 0..3 {
@@ -127,8 +127,11 @@ fn a_full_disk_marks_nothing_and_works_again_when_there_is_room() {
     assert!(matches!(granted, Err(error) if error == full));
     assert_eq!(store.begin_epoch(Epoch(8), &record(8, 200)), Err(full));
     fate.full.store(false, Ordering::SeqCst);
-    assert_eq!(until_it_works(&store, "a token", "two"), Spending::First);
-    assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
+    assert_eq!(
+        until_it_works(&store, "a token", "two"),
+        SpendOutcome::First
+    );
+    assert_eq!(spend(&store, "before", "two"), Ok(SpendOutcome::Other));
     assert!(store.grant(&bytes("one")).expect("readable").is_none());
     store
         .begin_epoch(Epoch(8), &record(9, 200))
@@ -139,7 +142,7 @@ fn a_full_disk_marks_nothing_and_works_again_when_there_is_room() {
         epochs,
         [(EPOCH, record(7, 100)), (Epoch(8), record(9, 200))]
     );
-    assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "two"), Ok(SpendOutcome::Again));
 }
 
 #[test]
@@ -159,7 +162,7 @@ fn the_disk_is_tried_again_without_anybody_asking_to_write() {
 #[test]
 fn nothing_is_written_any_more_to_a_disk_that_failed() {
     let (_dir, path, store, fate) = on_disk();
-    assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "before", "one"), Ok(SpendOutcome::First));
     fate.broken.store(true, Ordering::SeqCst);
     let failed = spend(&store, "a token", "one");
     assert!(matches!(&failed, Err(StoreError::Disk { path: at, .. }) if *at == path));
@@ -167,7 +170,7 @@ fn nothing_is_written_any_more_to_a_disk_that_failed() {
     assert_eq!(spend(&store, "before", "one"), failed);
     assert!(store.epochs().is_err());
     let store = reopen(store, &path);
-    assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
+    assert_eq!(spend(&store, "before", "two"), Ok(SpendOutcome::Other));
 }
 
 /// Whichever write fails, what was acknowledged stays, and what was not is
@@ -177,18 +180,18 @@ fn a_commit_that_is_cut_short_is_whole_or_not_there() {
     let (mut failed, mut marked) = (0, 0);
     for write in 1.. {
         let (_dir, path, store, fate) = on_disk();
-        assert_eq!(spend(&store, "before", "one"), Ok(Spending::First));
+        assert_eq!(spend(&store, "before", "one"), Ok(SpendOutcome::First));
         fate.fail_write.store(write, Ordering::SeqCst);
         let spent = spend(&store, "a token", "one");
         let survived = fate.fail_write.swap(0, Ordering::SeqCst) != 0;
         let store = reopen(store, &path);
-        assert_eq!(spend(&store, "before", "two"), Ok(Spending::Other));
+        assert_eq!(spend(&store, "before", "two"), Ok(SpendOutcome::Other));
         let again = spend(&store, "a token", "one").expect("works");
         match spent {
-            Ok(spent) => assert_eq!((spent, again), (Spending::First, Spending::Again)),
-            Err(_) if again == Spending::First => failed += 1,
+            Ok(spent) => assert_eq!((spent, again), (SpendOutcome::First, SpendOutcome::Again)),
+            Err(_) if again == SpendOutcome::First => failed += 1,
             Err(_) => {
-                assert_eq!(again, Spending::Again);
+                assert_eq!(again, SpendOutcome::Again);
                 marked += 1;
             }
         }
@@ -211,7 +214,7 @@ fn nobody_is_told_before_the_disk_is_synced() {
         assert!(now > syncs, "{what}");
         syncs = now;
     };
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     synced("spent");
     let contract = contract(EPOCH, "a client");
     let granted = store.record_grant(bytes("one"), &contract, &grant("one"));
@@ -238,18 +241,18 @@ fn what_is_there_already_costs_no_sync() {
         store.confirm(&contract.id(), [1; 64]).expect("confirmed");
         store.end_epochs(UnixSeconds(99)).expect("none ends");
     };
-    all(Spending::First);
+    all(SpendOutcome::First);
     let syncs = fate.syncs();
-    all(Spending::Again);
+    all(SpendOutcome::Again);
     assert_eq!(fate.syncs(), syncs);
 }
 
 #[test]
 fn all_who_wait_share_one_sync() {
     let (_dir, _path, store, fate) = on_disk();
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     let before = fate.syncs();
-    assert_eq!(spend(&store, "another", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "another", "one"), Ok(SpendOutcome::First));
     let of_one = fate.syncs() - before;
 
     let (release, thread) = hold(&store);
@@ -265,7 +268,7 @@ fn all_who_wait_share_one_sync() {
     let before = fate.syncs();
     drop(release);
     for one in waiting {
-        assert_eq!(wait(one), Ok(Spending::First));
+        assert_eq!(wait(one), Ok(SpendOutcome::First));
     }
     thread.join().expect("no panic");
     // One more where the file had to grow.

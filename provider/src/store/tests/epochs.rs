@@ -46,7 +46,7 @@ fn an_epoch_ends_when_it_is_no_longer_valid_and_is_forgotten() {
     store
         .begin_epoch(Epoch(8), &record(8, 200))
         .expect("begins");
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     for epoch in [EPOCH, Epoch(8)] {
         for name in ["confirmed", "unconfirmed"] {
             let (name, contract) = (format!("{name} {epoch:?}"), contract(epoch, name));
@@ -58,7 +58,7 @@ fn an_epoch_ends_when_it_is_no_longer_valid_and_is_forgotten() {
         }
     }
     assert_eq!(store.end_epochs(UnixSeconds(99)), Ok(vec![]));
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Again));
     assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![EPOCH]));
     assert_eq!(store.end_epochs(UnixSeconds(100)), Ok(vec![]));
 
@@ -120,7 +120,10 @@ fn an_epoch_may_end_while_its_tokens_are_spent() {
     thread.join().expect("no panic");
     assert_eq!(ending.join().expect("no panic"), Ok(vec![EPOCH]));
     for spent in [wait(first), wait(second)] {
-        let fine = matches!(spent, Ok(Spending::First) | Err(StoreError::UnknownEpoch));
+        let fine = matches!(
+            spent,
+            Ok(SpendOutcome::First) | Err(StoreError::UnknownEpoch)
+        );
         assert!(fine, "{spent:?}");
     }
     let spent = spend(&store, "three", "one");

@@ -110,7 +110,7 @@ fn damage_is_an_error_and_never_a_panic() {
     let (_dir, path, store) = store();
     for token in 0..50 {
         let spent = spend(&store, &token.to_string(), "one");
-        assert_eq!(spent, Ok(Spending::First));
+        assert_eq!(spent, Ok(SpendOutcome::First));
     }
     drop(store);
     let good = std::fs::read(&path).expect("there");
@@ -124,7 +124,7 @@ fn damage_is_an_error_and_never_a_panic() {
             Ok(store) => {
                 for token in 0..50 {
                     let spent = spend(&store, &token.to_string(), "one");
-                    assert_eq!(spent, Ok(Spending::Again), "byte {at}");
+                    assert_eq!(spent, Ok(SpendOutcome::Again), "byte {at}");
                 }
                 assert_eq!(store.epochs().expect("readable").len(), 1, "byte {at}");
             }
@@ -157,7 +157,7 @@ fn the_space_of_past_epochs_is_given_back_at_the_start() {
         for i in 0..6000 {
             grants.insert(&bytes(&i.to_string()), [1; 3000].as_slice())?;
         }
-        Ok(Outcome::Changed(()))
+        Ok(TxOutcome::Changed(()))
     });
     fill.expect("writes");
     let (nonces, by) = ((0..1000).map(|i| bytes(&i.to_string())), request("one"));
@@ -170,12 +170,12 @@ fn the_space_of_past_epochs_is_given_back_at_the_start() {
         }
         assert!(all.into_iter().all(|one| wait(one) == Ok(expected)));
     };
-    spend_all(&store, Spending::First);
+    spend_all(&store, SpendOutcome::First);
     store.end_epochs(UnixSeconds(100)).expect("ends");
     drop(store);
     let size = || path.metadata().expect("there").len();
     let before = size();
     let store = Store::open(&path).expect("opens");
     assert!(size() < before / 10, "{} bytes, {before} before", size());
-    spend_all(&store, Spending::Again);
+    spend_all(&store, SpendOutcome::Again);
 }

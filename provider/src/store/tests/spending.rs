@@ -12,24 +12,24 @@ const LONG: Duration = Duration::from_secs(100);
 #[test]
 fn a_token_is_spent_once_and_on_one_request() {
     let (_dir, path, mut store) = store();
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     for _ in 0..2 {
-        assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
-        assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Other));
+        assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Again));
+        assert_eq!(spend(&store, "a token", "two"), Ok(SpendOutcome::Other));
         assert_eq!(store.spent_count(EPOCH).expect("counts"), 1);
         store = reopen(store, &path);
     }
-    assert_eq!(spend(&store, "another", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "another", "one"), Ok(SpendOutcome::First));
 }
 
 #[test]
 fn a_closed_call_cannot_come_again() {
     let (_dir, path, mut store) = store();
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     store.close(EPOCH, &bytes("a token"));
     for _ in 0..2 {
-        assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Closed));
-        assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Closed));
+        assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Closed));
+        assert_eq!(spend(&store, "a token", "two"), Ok(SpendOutcome::Closed));
         assert_eq!(store.spent_count(EPOCH).expect("counts"), 1);
         store = reopen(store, &path);
     }
@@ -38,17 +38,17 @@ fn a_closed_call_cannot_come_again() {
 #[test]
 fn what_was_closed_last_is_written_when_the_store_is_dropped() {
     let (_dir, path, store) = store();
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     store.close(EPOCH, &bytes("a token"));
     let store = reopen(store, &path);
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Closed));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Closed));
 }
 
 #[test]
 fn a_call_is_closed_among_others() {
     let (_dir, _path, store) = store();
     for token in ["one", "two"] {
-        assert_eq!(spend(&store, token, "one"), Ok(Spending::First));
+        assert_eq!(spend(&store, token, "one"), Ok(SpendOutcome::First));
     }
     let (release, thread) = hold(&store);
     let (nonce, by) = (bytes("three"), request("one"));
@@ -58,16 +58,16 @@ fn a_call_is_closed_among_others() {
     store.close(EPOCH, &bytes("two"));
     drop(release);
     thread.join().expect("no panic");
-    assert_eq!(wait(third), Ok(Spending::First));
+    assert_eq!(wait(third), Ok(SpendOutcome::First));
     for token in ["one", "two"] {
-        assert_eq!(spend(&store, token, "one"), Ok(Spending::Closed));
+        assert_eq!(spend(&store, token, "one"), Ok(SpendOutcome::Closed));
     }
 }
 
 #[test]
 fn a_closed_call_is_written_without_anybody_else() {
     let (_dir, _path, store) = store();
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     let is_closed = || {
         let nonce = bytes("a token");
         let look = store.file().read(|t| spent::is_closed(t, EPOCH, &nonce));
@@ -87,8 +87,8 @@ fn to_close_what_was_not_spent_does_nothing() {
     let (_dir, _path, store) = store();
     store.close(EPOCH, &bytes("a token"));
     store.close(Epoch(8), &bytes("a token"));
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::First));
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Again));
 }
 
 #[test]
@@ -97,8 +97,8 @@ fn no_digest_looks_like_a_closed_call() {
     for byte in [0, 0x7f, 0x80, 0xff] {
         let (nonce, request) = ([byte; 32], RequestDigest([byte; 32]));
         let spend = || wait(store.spend(EPOCH, &nonce, &request));
-        assert_eq!(spend(), Ok(Spending::First));
-        assert_eq!(spend(), Ok(Spending::Again));
+        assert_eq!(spend(), Ok(SpendOutcome::First));
+        assert_eq!(spend(), Ok(SpendOutcome::Again));
     }
 }
 
@@ -107,11 +107,11 @@ fn tokens_that_begin_alike_are_one() {
     let (_dir, _path, store) = store();
     let spend = |nonce| wait(store.spend(EPOCH, &nonce, &request("one")));
     let mut nonce = bytes("a token");
-    assert_eq!(spend(nonce), Ok(Spending::First));
+    assert_eq!(spend(nonce), Ok(SpendOutcome::First));
     nonce[16] ^= 1;
-    assert_eq!(spend(nonce), Ok(Spending::Again));
+    assert_eq!(spend(nonce), Ok(SpendOutcome::Again));
     nonce[15] ^= 1;
-    assert_eq!(spend(nonce), Ok(Spending::First));
+    assert_eq!(spend(nonce), Ok(SpendOutcome::First));
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn epochs_do_not_share_tokens() {
         .expect("begins");
     for epoch in [EPOCH, Epoch(8)] {
         let spent = wait(store.spend(epoch, &bytes("a token"), &request("one")));
-        assert_eq!(spent, Ok(Spending::First));
+        assert_eq!(spent, Ok(SpendOutcome::First));
         assert_eq!(store.spent_count(epoch).expect("counts"), 1);
     }
     let spent = wait(store.spend(Epoch(9), &bytes("a token"), &request("one")));
@@ -133,12 +133,12 @@ fn epochs_do_not_share_tokens() {
 
 /// Many threads spend the same tokens at once, each on the request that the
 /// function says.
-fn race(by: impl Fn(usize) -> String + Sync) -> Vec<Vec<Spending>> {
+fn race(by: impl Fn(usize) -> String + Sync) -> Vec<Vec<SpendOutcome>> {
     const THREADS: usize = 16;
     const TOKENS: usize = 40;
     let (_dir, _path, store) = store();
     let start = Barrier::new(THREADS);
-    let by_thread: Vec<Vec<Spending>> = std::thread::scope(|scope| {
+    let by_thread: Vec<Vec<SpendOutcome>> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|thread| {
                 let (store, start, by) = (&store, &start, by(thread));
@@ -160,23 +160,23 @@ fn race(by: impl Fn(usize) -> String + Sync) -> Vec<Vec<Spending>> {
         .collect()
 }
 
-fn count(results: &[Spending], wanted: Spending) -> usize {
+fn count(results: &[SpendOutcome], wanted: SpendOutcome) -> usize {
     results.iter().filter(|result| **result == wanted).count()
 }
 
 #[test]
 fn of_racing_copies_exactly_one_is_first() {
     for results in race(|_| "one".to_owned()) {
-        assert_eq!(count(&results, Spending::First), 1, "{results:?}");
-        assert_eq!(count(&results, Spending::Again), results.len() - 1);
+        assert_eq!(count(&results, SpendOutcome::First), 1, "{results:?}");
+        assert_eq!(count(&results, SpendOutcome::Again), results.len() - 1);
     }
 }
 
 #[test]
 fn of_racing_requests_exactly_one_gets_the_token() {
     for results in race(|thread| thread.to_string()) {
-        assert_eq!(count(&results, Spending::First), 1, "{results:?}");
-        assert_eq!(count(&results, Spending::Other), results.len() - 1);
+        assert_eq!(count(&results, SpendOutcome::First), 1, "{results:?}");
+        assert_eq!(count(&results, SpendOutcome::Other), results.len() - 1);
     }
 }
 
@@ -197,11 +197,11 @@ fn too_many_at_once_are_turned_away_and_the_others_served() {
     assert_eq!(poll(late), Poll::Ready(Err(StoreError::Busy)));
     drop(release);
     for one in waiting {
-        assert_eq!(wait(one), Ok(Spending::First));
+        assert_eq!(wait(one), Ok(SpendOutcome::First));
     }
     thread.join().expect("no panic");
     let late = wait(store.spend(EPOCH, &nonces[QUEUE], &by));
-    assert_eq!(late, Ok(Spending::First), "was not spent");
+    assert_eq!(late, Ok(SpendOutcome::First), "was not spent");
 }
 
 #[test]
@@ -212,6 +212,6 @@ fn whoever_goes_away_has_spent_the_token_on_his_request() {
     assert!(poll(pin!(store.spend(EPOCH, &nonce, &by))).is_pending());
     drop(release);
     thread.join().expect("no panic");
-    assert_eq!(spend(&store, "a token", "two"), Ok(Spending::Other));
-    assert_eq!(spend(&store, "a token", "one"), Ok(Spending::Again));
+    assert_eq!(spend(&store, "a token", "two"), Ok(SpendOutcome::Other));
+    assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::Again));
 }
