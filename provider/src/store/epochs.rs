@@ -4,16 +4,14 @@ use std::fmt;
 
 use dlambda_proto::{Epoch, PlanName, SignedAdvert, UnixSeconds, Validity, decode, encode};
 use minicbor::{CborLen, Decode, Encode};
-use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use super::error::{Fault, StoreError};
-use super::file::{last_epoch, meta};
+use super::schema::{self, EPOCHS, META};
 use super::transaction::TxOutcome;
-use super::{Store, contract_tables, seeds, spent};
-
-const EPOCHS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("epochs");
+use super::{Store, contracts, seeds};
 
 /// What the store keeps of an epoch.
 #[derive(Clone, PartialEq, Eq)]
@@ -76,8 +74,8 @@ impl Store {
         });
         let path = self.file().path().to_owned();
         self.writer().change(move |transaction| {
-            let mut meta = transaction.open_table(meta())?;
-            if last_epoch(&meta)?.is_some_and(|last| epoch <= last) {
+            let mut meta = transaction.open_table(META)?;
+            if schema::last_epoch(&meta)?.is_some_and(|last| epoch <= last) {
                 return Ok(TxOutcome::Refused(StoreError::EpochNotNew));
             }
             // The seed first: without a record it is nothing, and erased at
@@ -85,11 +83,10 @@ impl Store {
             if let Err(error) = seeds::write(&path, epoch, &seed) {
                 return Ok(TxOutcome::Refused(error));
             }
-            meta.insert("last epoch", epoch.0)?;
+            meta.insert(schema::LAST_EPOCH, epoch.0)?;
             let mut epochs = transaction.open_table(EPOCHS)?;
             epochs.insert(epoch.0, stored.as_slice())?;
-            spent::create_table(transaction, epoch)?;
-            contract_tables::create_epoch(transaction, epoch)?;
+            schema::create_epoch(transaction, epoch)?;
             Ok(TxOutcome::Changed(()))
         })
     }
@@ -109,7 +106,7 @@ impl Store {
             let seed = match seeds::read(path, epoch)? {
                 Some(seed) if seed_hash(&seed) == stored.seed_hash => seed,
                 // It may have ended since we looked.
-                _ if !self.file().read(known)?.contains(&epoch) => continue,
+                _ if !self.file().read(schema::epochs)?.contains(&epoch) => continue,
                 found => {
                     let reason = found.map_or("the seed is missing", |_| "not the epoch's seed");
                     return Err(StoreError::damaged(&seeds::path(path, epoch), reason));
@@ -158,37 +155,14 @@ impl Store {
             .writer()
             .change(move |transaction| end_epochs(transaction, now))?;
         let (known, last) = self.file().read(|transaction| {
-            let last = last_epoch(&transaction.open_table(meta())?)?;
-            Ok((known(transaction)?, last))
+            let last = schema::last_epoch(&transaction.open_table(META)?)?;
+            Ok((schema::epochs(transaction)?, last))
         })?;
         if let Some(last) = last {
             seeds::erase_ended(self.file().path(), &known, last)?;
         }
         Ok(ended)
     }
-}
-
-/// The epochs that are there, the oldest first.
-pub(super) fn known(transaction: &ReadTransaction) -> Result<Vec<Epoch>, Fault> {
-    known_in(&transaction.open_table(EPOCHS)?)
-}
-
-/// The epochs that are there in a transaction that writes, the oldest first.
-pub(super) fn known_to_writer(transaction: &WriteTransaction) -> Result<Vec<Epoch>, Fault> {
-    known_in(&transaction.open_table(EPOCHS)?)
-}
-
-pub(super) fn create_table(transaction: &WriteTransaction) -> Result<(), Fault> {
-    transaction.open_table(EPOCHS)?;
-    Ok(())
-}
-
-fn known_in(table: &impl ReadableTable<u64, &'static [u8]>) -> Result<Vec<Epoch>, Fault> {
-    let mut known = Vec::new();
-    for entry in table.iter()? {
-        known.push(Epoch(entry?.0.value()));
-    }
-    Ok(known)
 }
 
 fn read_all(transaction: &ReadTransaction) -> Result<Vec<(Epoch, StoredEpoch)>, Fault> {
@@ -220,12 +194,12 @@ fn end_epochs(
     }
     let ended: Vec<Epoch> = ended.into_iter().map(|(epoch, _)| epoch).collect();
     for epoch in &ended {
-        contract_tables::end_epoch(transaction, *epoch)?;
-        spent::drop_table(transaction, *epoch)?;
+        contracts::end_epoch(transaction, *epoch)?;
+        schema::drop_epoch(transaction, *epoch)?;
         epochs.remove(epoch.0)?;
     }
     let oldest_live = live.first().map(|(epoch, _)| *epoch);
-    contract_tables::forget_oldest(transaction, oldest_live, Store::MAX_ENDED_CONTRACTS)?;
+    contracts::forget_oldest(transaction, oldest_live, Store::MAX_ENDED_CONTRACTS)?;
     Ok(TxOutcome::Changed(ended))
 }
 

@@ -21,25 +21,17 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
-use dlambda_proto::Epoch;
 use redb::backends::FileBackend;
-use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, TableDefinition,
-};
+use redb::{Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _};
 
 use super::error::{Fault, StoreError};
-use super::{contract_tables, epochs, seeds};
+use super::{schema, seeds};
 
 /// redb's cache. What is not in it is mostly in the kernel's.
 const CACHE_BYTES: usize = 32 << 20;
 
 /// A file smaller than this is not worth compacting.
 const COMPACT_FROM_BYTES: u64 = 16 << 20;
-
-const FORMAT: u64 = 1;
-
-/// `"format"`: of this file. `"last epoch"`: the highest number ever begun.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// Opens the file that is there. Tests put a failing disk in between.
 pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send + Sync>;
@@ -70,7 +62,7 @@ impl StoreFile {
             opener,
             state: RwLock::new(State::Open(database)),
         };
-        let known = store.read(epochs::known)?;
+        let known = store.read(schema::epochs)?;
         seeds::erase_all_but(path, &known)?;
         Ok(store)
     }
@@ -135,17 +127,6 @@ pub(super) fn builder() -> Builder {
     builder
 }
 
-/// The highest epoch that was ever begun.
-pub(super) fn last_epoch(
-    table: &impl redb::ReadableTable<&'static str, u64>,
-) -> Result<Option<Epoch>, Fault> {
-    Ok(table.get("last epoch")?.map(|last| Epoch(last.value())))
-}
-
-pub(super) const fn meta() -> TableDefinition<'static, &'static str, u64> {
-    META
-}
-
 /// Makes an empty store: whole under its name, or not there at all.
 fn create(path: &Path) -> Result<(), StoreError> {
     let mut temporary = path.as_os_str().to_owned();
@@ -175,9 +156,7 @@ fn create(path: &Path) -> Result<(), StoreError> {
 fn initialize(file: File) -> Result<(), Fault> {
     let database = builder().create_with_backend(FileBackend::new(file)?)?;
     let transaction = database.begin_write()?;
-    transaction.open_table(META)?.insert("format", FORMAT)?;
-    epochs::create_table(&transaction)?;
-    contract_tables::create_tables(&transaction)?;
+    schema::create(&transaction)?;
     transaction.commit()?;
     Ok(database.close()?)
 }
@@ -185,9 +164,9 @@ fn initialize(file: File) -> Result<(), Fault> {
 fn open_file(path: &Path, opener: &Opener) -> Result<Database, StoreError> {
     let opened = opener(path).map_err(Fault::from).and_then(|database| {
         let transaction = database.begin_read()?;
-        let format = transaction.open_table(META)?.get("format")?;
+        let format = transaction.open_table(schema::META)?.get("format")?;
         match format.map(|format| format.value()) {
-            Some(FORMAT) => Ok(database),
+            Some(schema::FORMAT) => Ok(database),
             _ => Err(Fault::Damaged("made by another version")),
         }
     });

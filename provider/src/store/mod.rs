@@ -14,11 +14,11 @@
 //! No networking and no cryptography: signatures, proofs and tokens are
 //! checked by whoever calls.
 
-mod contract_tables;
 mod contracts;
 mod epochs;
 mod error;
 mod file;
+mod schema;
 mod seeds;
 mod spent;
 mod transaction;
@@ -123,7 +123,7 @@ impl Store {
     /// those of the disk.
     pub(crate) fn spent_count(&self, epoch: Epoch) -> Result<u64, StoreError> {
         let count = self.file().read(|transaction| {
-            if !epochs::known(transaction)?.contains(&epoch) {
+            if !schema::epochs(transaction)?.contains(&epoch) {
                 return Ok(None);
             }
             spent::count(transaction, epoch).map(Some)

@@ -13,12 +13,11 @@ use std::collections::btree_map::Entry;
 
 use dlambda_proto::{Epoch, RequestDigest};
 use redb::{
-    ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, Table, TableDefinition,
-    WriteTransaction,
+    ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, Table, WriteTransaction,
 };
 
-use super::epochs;
 use super::error::{Fault, StoreError};
+use super::schema::{self, EpochTable};
 
 /// What became of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +78,7 @@ impl<'txn> SpentTables<'txn> {
     pub(super) fn open(transaction: &'txn WriteTransaction) -> Result<Self, Fault> {
         Ok(Self {
             transaction,
-            known: epochs::known_to_writer(transaction)?,
+            known: schema::epochs_to_writer(transaction)?,
             tables: BTreeMap::new(),
             changed: false,
         })
@@ -131,16 +130,19 @@ impl<'txn> SpentTables<'txn> {
         }
         Ok(Some(match self.tables.entry(epoch) {
             Entry::Occupied(table) => table.into_mut(),
-            Entry::Vacant(entry) => {
-                entry.insert(self.transaction.open_table(definition(&name(epoch)))?)
-            }
+            Entry::Vacant(entry) => entry.insert(
+                self.transaction
+                    .open_table(EpochTable::spent(epoch).as_spent())?,
+            ),
         }))
     }
 }
 
 /// How many tokens of an epoch are spent.
 pub(super) fn count(transaction: &ReadTransaction, epoch: Epoch) -> Result<u64, Fault> {
-    Ok(transaction.open_table(definition(&name(epoch)))?.len()?)
+    Ok(transaction
+        .open_table(EpochTable::spent(epoch).as_spent())?
+        .len()?)
 }
 
 /// Whether a token's call is closed, and on disk so.
@@ -150,27 +152,9 @@ pub(super) fn is_closed(
     epoch: Epoch,
     nonce: &[u8; 32],
 ) -> Result<bool, Fault> {
-    let table = transaction.open_table(definition(&name(epoch)))?;
+    let table = transaction.open_table(EpochTable::spent(epoch).as_spent())?;
     let found = table.get(&first_half(nonce))?;
     Ok(found.is_some_and(|found| *found.value() == Mark::CLOSED.0))
-}
-
-pub(super) fn create_table(transaction: &WriteTransaction, epoch: Epoch) -> Result<(), Fault> {
-    transaction.open_table(definition(&name(epoch)))?;
-    Ok(())
-}
-
-pub(super) fn drop_table(transaction: &WriteTransaction, epoch: Epoch) -> Result<(), Fault> {
-    transaction.delete_table(definition(&name(epoch)))?;
-    Ok(())
-}
-
-fn name(epoch: Epoch) -> String {
-    format!("spent/{}", epoch.0)
-}
-
-fn definition(name: &str) -> TableDefinition<'_, &'static [u8; 16], &'static [u8; 16]> {
-    TableDefinition::new(name)
 }
 
 fn first_half(bytes: &[u8; 32]) -> [u8; 16] {

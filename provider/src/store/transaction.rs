@@ -1,6 +1,7 @@
-//! What the store's thread is asked to do, and how it is done: all in one
+//! What the writer is asked to do, and how it is done: all in one
 //! transaction, or nothing.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use dlambda_proto::{Epoch, RequestDigest};
@@ -8,10 +9,9 @@ use redb::{Database, Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
 use super::error::{Fault, StoreError};
-use super::file::StoreFile;
 use super::spent::{Mark, SpendOutcome, SpentTables, Token};
 
-/// What a change came to. One that is refused must not have written anything.
+/// The result of a change. One that is refused must not have written anything.
 pub(super) enum TxOutcome<T> {
     /// It is to be committed.
     Changed(T),
@@ -25,7 +25,7 @@ pub(super) enum TxOutcome<T> {
 pub(super) enum Job {
     Spend(Spend),
     Close(Token),
-    Change(Box<dyn Change>),
+    Change(Transaction),
 }
 
 pub(super) struct Spend {
@@ -35,28 +35,30 @@ pub(super) struct Spend {
     answer: oneshot::Sender<Result<SpendOutcome, StoreError>>,
 }
 
-pub(super) trait Change: Send {
-    /// Returns whether there is anything to commit. A fault is the whole
-    /// transaction's.
-    fn apply(&mut self, transaction: &WriteTransaction, file: &StoreFile) -> Result<bool, Fault>;
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+/// A change of any tables. Its result goes to a [`Pending`].
+pub(super) struct Transaction {
+    apply: Option<Box<Apply>>,
+    committed: SyncSender<Result<(), StoreError>>,
 }
 
-struct Transaction<F, T> {
-    change: Option<F>,
-    result: Result<T, StoreError>,
-    answer: SyncSender<Result<T, StoreError>>,
+/// Says whether there is anything to commit. A fault ends the whole transaction.
+type Apply = dyn FnOnce(&WriteTransaction, &Path) -> Result<bool, Fault> + Send;
+
+/// The result of a [`Transaction`] to come.
+pub(super) struct Pending<T> {
+    committed: Receiver<Result<(), StoreError>>,
+    result: Receiver<Result<T, StoreError>>,
 }
 
-/// One transaction.
-pub(super) fn write(database: &Database, file: &StoreFile, batch: &mut [Job]) -> Result<(), Fault> {
+/// Writes a batch as one transaction. `path` is the file's, for errors.
+pub(super) fn write(database: &Database, path: &Path, batch: &mut [Job]) -> Result<(), Fault> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     let mut changed = false;
     // Changes first: they may drop tables that must not be open then.
     for job in batch.iter_mut() {
         if let Job::Change(change) = job {
-            changed |= change.apply(&transaction, file)?;
+            changed |= change.apply(&transaction, path)?;
         }
     }
     let mut tables = SpentTables::open(&transaction)?;
@@ -100,14 +102,9 @@ impl Job {
 
     pub(super) fn change<T: Send + 'static>(
         change: impl FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send + 'static,
-    ) -> (Self, Receiver<Result<T, StoreError>>) {
-        let (answer, answered) = sync_channel(1);
-        let transaction = Transaction {
-            change: Some(change),
-            result: Err(StoreError::Stopped),
-            answer,
-        };
-        (Self::Change(Box::new(transaction)), answered)
+    ) -> (Self, Pending<T>) {
+        let (transaction, pending) = Transaction::new(change);
+        (Self::Change(transaction), pending)
     }
 
     /// Whether somebody waits for it.
@@ -123,35 +120,56 @@ impl Job {
                 let _ = spend.answer.send(result);
             }
             Self::Close(_) => {}
-            Self::Change(change) => change.answer(committed.clone()),
+            Self::Change(change) => {
+                // The same.
+                let _ = change.committed.send(committed.clone());
+            }
         }
     }
 }
 
-impl<F, T> Change for Transaction<F, T>
-where
-    F: FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send,
-    T: Send,
-{
-    fn apply(&mut self, transaction: &WriteTransaction, file: &StoreFile) -> Result<bool, Fault> {
-        let Some(change) = self.change.take() else {
-            return Ok(false);
+impl Transaction {
+    fn new<T: Send + 'static>(
+        change: impl FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send + 'static,
+    ) -> (Self, Pending<T>) {
+        // Room for the one message, so that the writer never waits.
+        let (sender, result) = sync_channel(1);
+        let apply = move |transaction: &WriteTransaction, path: &Path| {
+            let (result, changed) = match change(transaction) {
+                Ok(TxOutcome::Changed(value)) => (Ok(value), true),
+                Ok(TxOutcome::Same(value)) => (Ok(value), false),
+                Ok(TxOutcome::Refused(error)) => (Err(error), false),
+                // A record that cannot be read is found before anything is
+                // written, and concerns no other job of the batch.
+                Err(fault @ Fault::Damaged(_)) => (Err(fault.at(path)), false),
+                Err(fault) => return Err(fault),
+            };
+            // Whoever asked may have gone.
+            let _ = sender.send(result);
+            Ok(changed)
         };
-        let (result, changed) = match change(transaction) {
-            Ok(TxOutcome::Changed(value)) => (Ok(value), true),
-            Ok(TxOutcome::Same(value)) => (Ok(value), false),
-            Ok(TxOutcome::Refused(error)) => (Err(error), false),
-            // A record that cannot be read is found before anything is
-            // written, and is nobody else's trouble.
-            Err(fault @ Fault::Damaged(_)) => (Err(fault.at(file.path())), false),
-            Err(fault) => return Err(fault),
+        let (committed, is_committed) = sync_channel(1);
+        let transaction = Self {
+            apply: Some(Box::new(apply)),
+            committed,
         };
-        self.result = result;
-        Ok(changed)
+        let pending = Pending {
+            committed: is_committed,
+            result,
+        };
+        (transaction, pending)
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let result = committed.and(self.result);
-        let _ = self.answer.send(result);
+    fn apply(&mut self, transaction: &WriteTransaction, path: &Path) -> Result<bool, Fault> {
+        let apply = self.apply.take();
+        apply.map_or(Ok(false), |apply| apply(transaction, path))
+    }
+}
+
+impl<T> Pending<T> {
+    /// Waits for the commit. Blocks.
+    pub(super) fn wait(self) -> Result<T, StoreError> {
+        self.committed.recv().unwrap_or(Err(StoreError::Stopped))?;
+        self.result.recv().unwrap_or(Err(StoreError::Stopped))
     }
 }

@@ -92,10 +92,10 @@ impl Writer {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<TxOutcome<T>, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (job, answered) = Job::change(change);
+        let (job, pending) = Job::change(change);
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         queue.send(job).map_err(|_| StoreError::Stopped)?;
-        answered.recv().unwrap_or(Err(StoreError::Stopped))
+        pending.wait()
     }
 
     fn try_send(&self, job: Job) -> Result<(), StoreError> {
@@ -162,7 +162,7 @@ impl Thread {
             tracing::info!("the store can be written again");
         }
         let file = &self.file;
-        let written = file.with_database(|database| write(database, file, batch));
+        let written = file.with_database(|database| write(database, file.path(), batch));
         if let Err(error) = &written
             && matches!(self.disk, Disk::Works)
         {

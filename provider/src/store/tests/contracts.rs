@@ -1,7 +1,7 @@
 use std::sync::Barrier;
 
 use super::*;
-use crate::store::contract_tables::forget_oldest;
+use crate::store::contracts::forget_oldest;
 use crate::store::{ContractCounts, StoredGrant};
 
 fn record_grant(store: &Store, proposal: &str, of: &str) -> Result<StoredGrant, StoreError> {
