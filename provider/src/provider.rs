@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
+use crate::epoch::advert::{self, AdvertTemplate};
 use crate::epoch::effort::Effort;
-use crate::epoch::keyring::{self, AdvertTemplate, EpochKeys, Keyring};
+use crate::epoch::keyring::Keyring;
+use crate::epoch::keys::EpochKeys;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::issuance::IssuanceLimits;
 use crate::session::redemption::Redeemer;
@@ -493,7 +495,7 @@ async fn begin_epoch(
     let epoch = data.next_epoch()?;
     let (offer, store) = (Arc::clone(offer), Arc::clone(store));
     let making = spawn_blocking(move || {
-        let history = keyring::history(&store.epochs()?, now);
+        let history = advert::history(&store.epochs()?, now);
         let keys = EpochKeys::make(&offer, epoch, history, now, &mut os_rng())?;
         store.begin_epoch(epoch, &keys.record())?;
         if keys.early_ends() > 1 {

@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::epoch::keyring::EpochKeysRef;
+use crate::epoch::keys::EpochKeysRef;
 use crate::provider::Shared;
 use crate::session::admission::{StreamPermit, StreamState};
 use crate::session::record::RecordingStream;

@@ -22,7 +22,7 @@ use dlambda_proto::{
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 
-use crate::epoch::keyring::EpochKeysRef;
+use crate::epoch::keys::EpochKeysRef;
 use crate::provider::Shared;
 use crate::session::admission::{StreamPermit, StreamState};
 use crate::session::execution::{busy, run};

@@ -1,10 +1,15 @@
+use std::time::Duration;
+
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    Cpu, Endpoint, FunctionId, FunctionSource, OnionAddress, Request, SealingKey, Verified, decode,
+    Admission, Advert, Cpu, Endpoint, FunctionId, FunctionSource, Greeting, IdentityKey,
+    OnionAddress, Request, SealingKey, ServiceTerms, Sighting, Specs, Verified, decode,
 };
 
 use super::*;
+use crate::epoch::advert::{CLOCK_TOLERANCE, history};
+use crate::epoch::replay::MAX_REMEMBERED;
 
 const START: UnixSeconds = UnixSeconds(100_000);
 const EPOCH: Duration = Duration::from_secs(Advert::MIN_EPOCH_SECONDS);
@@ -183,7 +188,7 @@ fn an_epoch_goes_on_after_a_restart_under_the_same_advert_and_a_fresh_sealing_ke
 }
 
 #[test]
-fn an_epoch_that_is_over_or_whose_offer_has_changed_does_not_go_on() {
+fn an_epoch_that_is_over_or_whose_template_has_changed_does_not_go_on() {
     let record = keys(1, START).record();
     assert!(resume(&template(), &record, START.plus(LENGTH)).is_none());
     assert!(
@@ -236,10 +241,10 @@ fn a_busy_epoch_gets_another_sealing_key_and_does_not_end() {
     keyring.renew_sealing(&mut os_rng()).expect("nothing to do");
     assert!(before == greeting(&keyring));
     assert_eq!(accept(&mut keyring, &call, START), Ok(()));
-    for number in 0..MAX_SEEN as u64 {
+    for number in 0..MAX_REMEMBERED as u64 {
         let mut mark = [0; 16];
         mark[..8].copy_from_slice(&number.to_be_bytes());
-        keyring.current.seen.insert(mark);
+        keyring.current.replay.marks.insert(mark);
     }
     assert!(!keyring.rotation_due(START));
     keyring.renew_sealing(&mut os_rng()).expect("a key");
