@@ -1,5 +1,6 @@
 //! What a provider offers and what it puts up with.
 
+mod error;
 mod file;
 
 use std::collections::HashMap;
@@ -16,7 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::epoch::effort::Effort;
 
-pub use file::{ConfigError, EXAMPLE};
+pub use self::error::ConfigError;
+pub use self::file::EXAMPLE;
 
 /// Everything that an operator may set. [`Default`] is a sensible small machine.
 #[derive(Clone, Debug)]
