@@ -29,6 +29,6 @@ pub use provider::{Provider, Stop};
 pub use session::record::{Observer, OpenedRecord, SessionRecord};
 pub use state::directory::DataDir;
 pub use status::{
-    AbsentWall, ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError,
+    AbsentWall, ContractTotals, ExecutionStatus, FunctionUsage, Queue, Snapshot, StatusError,
     query_status,
 };

@@ -2,6 +2,7 @@
 
 mod error;
 mod file;
+mod machine;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use crate::epoch::effort::Effort;
 
 pub use self::error::ConfigError;
 pub use self::file::EXAMPLE;
+pub(crate) use self::machine::machine;
 
 /// Everything that an operator may set. [`Default`] is a sensible small machine.
 #[derive(Clone, Debug)]

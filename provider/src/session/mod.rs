@@ -1,7 +1,8 @@
 //! One session: one stream, and on it one call or one negotiation.
 
 pub(crate) mod admission;
-pub(crate) mod execution;
+pub(crate) mod call;
+pub(crate) mod io;
 pub(crate) mod issuance;
 pub(crate) mod record;
 pub(crate) mod redemption;
@@ -9,245 +10,241 @@ pub(crate) mod redemption;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dlambda_crypto::seal::OpenedCall;
-use dlambda_crypto::{SealError, padding};
+use dlambda_crypto::padding;
+use dlambda_crypto::seal::{OpenedCall, ReplySealer};
 use dlambda_privacy::WireError;
 use dlambda_privacy::transport::Incoming;
 use dlambda_privacy::wire::{
     Lease, read_frame, read_frame_watched, write_frame, write_frame_watched,
 };
-use dlambda_proto::{
-    CallEnvelope, Completion, Frame, FrameError, FrameKind, Plan, Refusal, Reply, decode, encode,
-};
+use dlambda_proto::{CallToken, Completion, Frame, FrameError, FrameKind, Refusal, Reply, encode};
 use tokio::io::AsyncReadExt as _;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use crate::epoch::keys::EpochKeysRef;
-use crate::provider::Shared;
-use crate::session::admission::{StreamPermit, StreamState};
-use crate::session::execution::{busy, run};
-use crate::session::record::{RecordingStream, SessionRecord};
-use crate::status::Ending;
+use crate::epoch::Epochs;
+use crate::status::{Counters, Ending};
 
-/// A frame of the size that the mixnet carries takes no longer to leave.
-const MOST_LEAVING: Duration = Duration::from_secs(150);
+use self::admission::{StreamPermit, StreamState};
+use self::call::{CallHandler, Opened, busy};
+use self::io::SessionIo;
+use self::issuance::IssuanceHandler;
+use self::record::{Recorder, RecordingStream};
+use self::redemption::closes_token;
 
-/// How long the work that a greeting asks for is enough. Streams that are opened while little is asked, and kept, do
-/// not pay less later.
+/// Longest time that a frame of the size that Nym carries may need to drain there.
+const MAX_DRAIN: Duration = Duration::from_secs(150);
+
+/// How long the work that a greeting asks for is enough. Streams that are opened while little is
+/// asked, and kept, do not pay less later.
 const EFFORT_HOLDS: Duration = Duration::from_secs(60);
 
 /// Bytes that every stream may hold without their being counted; the number of streams bounds them.
 const UNCOUNTED: usize = 128 << 10;
 
-/// Serves one stream to its end.
-///
-/// # Cancel safety
-///
-/// Cancel safe: a running function is ended, the stream closed.
-pub(crate) async fn serve(shared: &Arc<Shared>, incoming: Incoming, permit: &StreamPermit) {
-    let observer = shared.observer();
-    let mut tee = RecordingStream {
-        stream: incoming.stream,
-        record: observer
-            .is_some()
-            .then(|| SessionRecord::new(incoming.circuit)),
-    };
-    let ending = tokio::select! {
-        ending = converse(shared, &mut tee, incoming.largest_frame, permit) => ending,
-        // Nothing is said to it: a refusal could be waited for.
-        () = permit.evicted() => Ending::Evicted,
-    };
-    shared.counters.count(ending);
-    if let (Some(observer), Some(mut record)) = (observer, tee.record) {
-        record.ended = std::time::SystemTime::now();
-        observer.session_ended(record);
-    }
+/// Serves streams. All share it.
+pub(crate) struct Session {
+    pub(crate) calls: CallHandler,
+    pub(crate) contracts: Arc<IssuanceHandler>,
+    pub(crate) epochs: Arc<Epochs>,
+    pub(crate) io: Arc<SessionIo>,
+    pub(crate) recorder: Recorder,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: CancellationToken,
 }
 
-/// The whole conversation. What the caller did wrong is answered with a
-/// refusal where that makes sense; a caller that vanished is let go.
-async fn converse(
-    shared: &Arc<Shared>,
-    tee: &mut RecordingStream,
-    largest: usize,
-    permit: &StreamPermit,
-) -> Ending {
-    let deadlines = shared.config.deadlines;
-    let effort = shared.effort();
-    let greeted = Instant::now();
-    let greeting = shared.keyring().greeting(effort);
-    let Some(greeting) = greeting else {
-        return Ending::Fault;
-    };
-    if write_frame(tee, &greeting, deadlines.advert).await.is_err() {
-        return Ending::Disconnected;
+/// One stream.
+struct Caller<'a> {
+    stream: RecordingStream,
+    /// Bytes of the largest frame body that the transport carries.
+    max_frame: usize,
+    permit: &'a StreamPermit,
+}
+
+impl Session {
+    /// Serves one stream to its end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a running function is ended, the stream closed.
+    pub(crate) async fn serve(&self, incoming: Incoming, permit: &StreamPermit) {
+        let _open = self.counters.start_session();
+        let mut caller = Caller {
+            stream: self.recorder.record(incoming.stream, incoming.circuit),
+            max_frame: incoming.largest_frame,
+            permit,
+        };
+        let ending = tokio::select! {
+            ending = self.converse(&mut caller) => ending,
+            // Nothing is said to it: a refusal could be waited for.
+            () = permit.evicted() => Ending::Evicted,
+        };
+        self.counters.count(ending);
+        caller.stream.finish();
     }
-    let budget = &shared.receive_budget;
-    let expected = [FrameKind::Call, FrameKind::Contract];
-    let moved = || permit.progressed();
-    let first = read_frame_watched(tee, &expected, deadlines.call, budget, moved);
-    let received = tokio::select! {
-        received = first => received,
-        // Only calls that are here already are finished when we stop.
-        () = shared.stop.cancelled() => return Ending::Disconnected,
-    };
-    let served = match received {
-        Ok((frame, _lease)) if !permit.enter(StreamState::Unpaid) => {
-            drop(frame);
-            Err(Refusal::Busy)
+
+    /// The whole conversation. What the caller did wrong is answered with a
+    /// refusal where that makes sense; one that disconnected is let go.
+    async fn converse(&self, caller: &mut Caller<'_>) -> Ending {
+        let (deadlines, permit) = (&self.io.deadlines, caller.permit);
+        let effort = self.contracts.effort();
+        let greeted = Instant::now();
+        let Some(greeting) = self.epochs.greeting(effort) else {
+            return Ending::Fault;
+        };
+        let stream = &mut caller.stream;
+        let greeting = write_frame(stream, &greeting, deadlines.advert).await;
+        if greeting.is_err() {
+            return Ending::Disconnected;
         }
-        Ok((frame, _lease)) if frame.kind() == FrameKind::Contract => {
-            let effort = match greeted.elapsed() {
-                recent if recent <= EFFORT_HOLDS => effort,
-                _ => effort.max(shared.effort()),
-            };
-            Box::pin(issuance::serve(shared, tee, frame, effort, permit)).await
+        let budget = &self.io.receive_budget;
+        let expected = [FrameKind::Call, FrameKind::Contract];
+        let progressed = || permit.progressed();
+        let first = read_frame_watched(stream, &expected, deadlines.call, budget, progressed);
+        let received = tokio::select! {
+            received = first => received,
+            // Only calls that are here already are finished when we stop.
+            () = self.stop.cancelled() => return Ending::Disconnected,
+        };
+        let served = match received {
+            Ok((frame, _lease)) if !permit.enter(StreamState::Unpaid) => {
+                drop(frame);
+                Err(Refusal::Busy)
+            }
+            Ok((frame, _lease)) if frame.kind() == FrameKind::Contract => {
+                let effort = match greeted.elapsed() {
+                    recent if recent <= EFFORT_HOLDS => effort,
+                    _ => effort.max(self.contracts.effort()),
+                };
+                Box::pin(self.contracts.serve(stream, frame, effort, permit)).await
+            }
+            Ok(received) => Box::pin(self.call(caller, received)).await,
+            Err(WireError::Lost(_)) => return Ending::Disconnected,
+            Err(error) => Err(refusal_for(&error)),
+        };
+        let _ = permit.enter(StreamState::Finished);
+        match served {
+            Ok(ending) => ending,
+            Err(refusal) => self.refuse(&mut caller.stream, refusal).await,
         }
-        Ok(received) => Box::pin(call(shared, tee, received, largest, permit)).await,
-        Err(WireError::Lost(_)) => return Ending::Disconnected,
-        Err(error) => Err(refusal_for(&error)),
-    };
-    let _ = permit.enter(StreamState::Finished);
-    match served {
-        Ok(ending) => ending,
-        Err(refusal) => refuse(shared, tee, refusal).await,
+    }
+
+    /// Serves a call, whose frame is here.
+    async fn call(
+        &self,
+        caller: &mut Caller<'_>,
+        (frame, lease): (Frame, Lease),
+    ) -> Result<Ending, Refusal> {
+        let _running = self.counters.start_call();
+        let arrived = Instant::now();
+        let opened = self.open(frame).await?;
+        let stream = &mut caller.stream;
+        stream.request_received(opened.encapsulated_key);
+        stream.request_opened(|| {
+            let secret = opened.call.replier.dangerously_reveal();
+            (encode(&opened.call.request), secret)
+        });
+        let OpenedCall { request, replier } = opened.call;
+        // On a plan that needs no token nobody has looked at it.
+        let token = request.token.filter(|_| opened.plan.needs_token);
+        let (plan, keys) = (&opened.plan, &opened.keys);
+        let running = self.calls.run(request, plan, keys, arrived, caller.permit);
+        let reply = tokio::select! {
+            reply = running => reply,
+            () = hang_up(stream) => return Ok(Ending::Disconnected),
+        };
+        // The request is gone; its memory must not wait for the reply to be taken.
+        drop(lease);
+        self.deliver(caller, reply, replier, token).await
+    }
+
+    /// Seals and sends a reply, and waits for its acknowledgement, which closes the token.
+    async fn deliver(
+        &self,
+        caller: &mut Caller<'_>,
+        mut reply: Reply,
+        replier: ReplySealer,
+        token: Option<CallToken>,
+    ) -> Result<Ending, Refusal> {
+        let (deadlines, permit) = (&self.io.deadlines, caller.permit);
+        // Many callers who take their time to take large replies must not fill
+        // our memory: what is over the budget becomes a short "busy".
+        let sending = self.reserve_reply(&mut reply).await;
+        let stream = &mut caller.stream;
+        stream.replying(|| encode(&reply));
+        let ending = Ending::of(&reply);
+        let closes = closes_token(&reply.completion);
+        let sealing = spawn_blocking(move || {
+            let body = replier.seal(&reply).ok()?;
+            Frame::new(FrameKind::Reply, body).ok()
+        });
+        let Ok(Some(frame)) = sealing.await else {
+            return Ok(Ending::Fault);
+        };
+        if frame.body().len() > caller.max_frame {
+            return Err(Refusal::AnswerTooLarge);
+        }
+        let drain = drain_time(&frame);
+        let progressed = || permit.progressed();
+        let sent = write_frame_watched(stream, &frame, deadlines.reply, &sending, progressed).await;
+        if sent.is_err() {
+            return Ok(Ending::Disconnected);
+        }
+        drop(sending);
+        let _ = permit.enter(StreamState::Finished);
+        let budget = &self.io.receive_budget;
+        let ack = read_frame(stream, &[FrameKind::Ack], deadlines.ack + drain, budget).await;
+        if let (Ok(_), Some(token), true) = (ack, token, closes) {
+            self.calls.redeemer.acknowledge(&token).await;
+        }
+        Ok(ending)
+    }
+
+    /// Opens a call, if there is memory for it.
+    async fn open(&self, frame: Frame) -> Result<Opened, Refusal> {
+        // While it is opened it is here four times: sealed, padded, taken apart,
+        // and encoded again to see that there was no other way. One is counted.
+        let more = 3 * frame.body().len();
+        let counted = if more > UNCOUNTED { more } else { 0 };
+        let more = self.io.receive_budget.reserve_to_work(counted).await;
+        let _more = more.map_err(|_| Refusal::Busy)?;
+        self.calls.open(frame).await
+    }
+
+    async fn reserve_reply(&self, reply: &mut Reply) -> Lease {
+        let weight = match &reply.completion {
+            Completion::Exited { stdout, stderr, .. } => stdout.len() + stderr.len() + 1024,
+            _ => 0,
+        };
+        // The reply and its sealed copy, as large as its bucket. A small one never waits behind
+        // large ones.
+        let needed = weight + padding::bucket(weight).unwrap_or(weight);
+        let counted = if needed > UNCOUNTED { needed } else { 0 };
+        if let Ok(lease) = self.io.send_budget.reserve(counted).await {
+            return lease;
+        }
+        reply.completion = busy();
+        reply.receipt = None;
+        self.io.send_budget.nothing()
+    }
+
+    /// Tells the caller why, and lets go.
+    async fn refuse(&self, stream: &mut RecordingStream, refusal: Refusal) -> Ending {
+        tracing::debug!(?refusal, "call refused");
+        if let Ok(frame) = Frame::new(FrameKind::Refusal, encode(&refusal)) {
+            let _ = write_frame(stream, &frame, self.io.deadlines.ack).await;
+            linger(stream).await;
+        }
+        Ending::Refused
     }
 }
 
-/// Serves a call, whose frame is here. The transport carries frames of `largest` bytes.
-async fn call(
-    shared: &Arc<Shared>,
-    tee: &mut RecordingStream,
-    (frame, lease): (Frame, Lease),
-    largest: usize,
-    permit: &StreamPermit,
-) -> Result<Ending, Refusal> {
-    let deadlines = &shared.config.deadlines;
-    let _running = shared.counters.start_call();
-    let arrived = Instant::now();
-    let opened = open(shared, frame).await?;
-    if let Some(record) = &mut tee.record {
-        record.reply_secret = Some(opened.call.replier.dangerously_reveal());
-        record.encapsulated_key = Some(opened.encapsulated_key);
-        record.request = Some(encode(&opened.call.request));
-    }
-    let OpenedCall { request, replier } = opened.call;
-    // On a plan for everybody nobody has looked at it.
-    let token = request.token.filter(|_| opened.plan.needs_token);
-    let mut answer = tokio::select! {
-        reply = run(shared, request, &opened.plan, &opened.keys, arrived, permit) => reply,
-        () = hang_up(tee) => return Ok(Ending::Disconnected),
-    };
-    // The request is gone; its memory must not wait for the answer to be taken.
-    drop(lease);
-    // Many callers who take their time to take large replies must not fill
-    // our memory: what is over the budget becomes a short "busy".
-    let sending = reserve_reply(shared, &mut answer).await;
-    if let Some(record) = &mut tee.record {
-        record.reply = Some(encode(&answer));
-    }
-    let ending = Ending::of(&answer);
-    let over = is_over(&answer.completion);
-    let sealing = tokio::task::spawn_blocking(move || {
-        let body = replier.seal(&answer).ok()?;
-        Frame::new(FrameKind::Reply, body).ok()
-    });
-    let Ok(Some(frame)) = sealing.await else {
-        return Ok(Ending::Fault);
-    };
-    if frame.body().len() > largest {
-        return Err(Refusal::AnswerTooLarge);
-    }
-    let leaving = leaving(&frame);
-    let moved = || permit.progressed();
-    let sent = write_frame_watched(tee, &frame, deadlines.reply, &sending, moved).await;
-    if sent.is_err() {
-        return Ok(Ending::Disconnected);
-    }
-    drop(sending);
-    let _ = permit.enter(StreamState::Finished);
-    // The acknowledgement closes the call; without one, time does.
-    let budget = &shared.receive_budget;
-    let ack = read_frame(tee, &[FrameKind::Ack], deadlines.ack + leaving, budget).await;
-    if let (Ok(_), Some(token), true) = (ack, token, over) {
-        shared.desk.close(&token).await;
-    }
-    Ok(ending)
-}
-
-/// How long a frame may take to leave after it was written: over the mixnet it
-/// leaves at the pace of cover traffic, 32 KiB a second when others have answers, too.
-fn leaving(frame: &Frame) -> Duration {
+/// How long a frame may take to drain after it was written: over the mixnet it
+/// leaves at the pace of cover traffic, 32 KiB a second when others have replies, too.
+fn drain_time(frame: &Frame) -> Duration {
     let seconds = frame.body().len() >> 15;
-    Duration::from_secs(seconds as u64).min(MOST_LEAVING)
-}
-
-/// Whether there is nothing more to be had for the token.
-fn is_over(completion: &Completion) -> bool {
-    matches!(
-        completion,
-        Completion::Exited { .. }
-            | Completion::Stopped { .. }
-            | Completion::FunctionUnusable { .. }
-    )
-}
-
-async fn reserve_reply(shared: &Shared, answer: &mut Reply) -> Lease {
-    let weight = match &answer.completion {
-        Completion::Exited { stdout, stderr, .. } => stdout.len() + stderr.len() + 1024,
-        _ => 0,
-    };
-    // The answer and its sealed copy, as large as its bucket. A small one never waits behind large ones.
-    let needed = weight + padding::bucket(weight).unwrap_or(weight);
-    let counted = if needed > UNCOUNTED { needed } else { 0 };
-    if let Ok(lease) = shared.send_budget.reserve(counted).await {
-        return lease;
-    }
-    answer.completion = busy();
-    answer.receipt = None;
-    shared.send_budget.nothing()
-}
-
-struct Opened {
-    call: OpenedCall,
-    encapsulated_key: [u8; 32],
-    plan: Plan,
-    keys: EpochKeysRef,
-}
-
-/// Opens a call on a blocking thread: a large one takes a while.
-async fn open(shared: &Arc<Shared>, frame: Frame) -> Result<Opened, Refusal> {
-    // While it is opened it is here four times: sealed, padded, taken apart,
-    // and encoded again to see that there was no other way. One is counted.
-    let more = 3 * frame.body().len();
-    let counted = if more > UNCOUNTED { more } else { 0 };
-    let more = shared.receive_budget.reserve_to_work(counted).await;
-    let _more = more.map_err(|_| Refusal::Busy)?;
-    let shared = Arc::clone(shared);
-    let opening = tokio::task::spawn_blocking(move || open_blocking(&shared, frame));
-    opening.await.unwrap_or(Err(Refusal::Busy))
-}
-
-fn open_blocking(shared: &Shared, frame: Frame) -> Result<Opened, Refusal> {
-    let envelope: CallEnvelope = decode(&frame.into_body()).map_err(|_| Refusal::Malformed)?;
-    let plan = shared.keyring().plan(&envelope).cloned();
-    let plan = plan.ok_or(Refusal::UnknownPlan)?;
-    let now = shared.clock.now();
-    let keys = shared.keyring().keys_ref(envelope.header.epoch, now)?;
-    let call = keys.secret.open(&envelope).map_err(|error| match error {
-        SealError::Open | SealError::BadKey => Refusal::CannotOpen,
-        _ => Refusal::Malformed,
-    })?;
-    if !plan.needs_token {
-        let (epoch, one_time) = (envelope.header.epoch, &envelope.encapsulated_key);
-        shared.keyring().remember(epoch, one_time)?;
-    }
-    Ok(Opened {
-        call,
-        encapsulated_key: envelope.encapsulated_key,
-        plan,
-        keys,
-    })
+    Duration::from_secs(seconds as u64).min(MAX_DRAIN)
 }
 
 fn refusal_for(error: &WireError) -> Refusal {
@@ -260,23 +257,13 @@ fn refusal_for(error: &WireError) -> Refusal {
     }
 }
 
-/// Tells the caller why, and lets go.
-async fn refuse(shared: &Shared, tee: &mut RecordingStream, refusal: Refusal) -> Ending {
-    tracing::debug!(?refusal, "call refused");
-    if let Ok(frame) = Frame::new(FrameKind::Refusal, encode(&refusal)) {
-        let _ = write_frame(tee, &frame, shared.config.deadlines.ack).await;
-        linger(tee).await;
-    }
-    Ending::Refused
-}
-
 /// Closing at once while the caller still sends would destroy the refusal on
 /// its way; so a bounded rest is read and thrown away.
-async fn linger(tee: &mut RecordingStream) {
+async fn linger(stream: &mut RecordingStream) {
     let mut sink = [0; 4096];
     let drain = async {
         for _ in 0..256 {
-            if !matches!(tee.read(&mut sink).await, Ok(1..)) {
+            if !matches!(stream.read(&mut sink).await, Ok(1..)) {
                 return;
             }
         }
@@ -286,6 +273,6 @@ async fn linger(tee: &mut RecordingStream) {
 
 /// Returns when the caller closes the stream, or sends what it has no business
 /// sending while its function runs.
-async fn hang_up(tee: &mut RecordingStream) {
-    let _ = tee.read_u8().await;
+async fn hang_up(stream: &mut RecordingStream) {
+    let _ = stream.read_u8().await;
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::SystemTime;
 
@@ -61,8 +62,86 @@ pub struct OpenedRecord {
     pub reply: Option<Vec<u8>>,
 }
 
+/// Gives every stream a record, from when there is an observer.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    observer: OnceLock<Arc<dyn Observer>>,
+}
+
+/// A stream that copies what passes into a record, if there is an observer.
+pub(crate) struct RecordingStream {
+    stream: BoxStream,
+    recording: Option<Recording>,
+}
+
+struct Recording {
+    observer: Arc<dyn Observer>,
+    record: SessionRecord,
+}
+
+impl Recorder {
+    /// Streams that are opened from now on are recorded. Only the first observer counts.
+    pub(crate) fn observe(&self, observer: Arc<dyn Observer>) {
+        let _ = self.observer.set(observer);
+    }
+
+    /// Records a stream from its beginning.
+    pub(crate) fn record(&self, stream: BoxStream, circuit: CircuitFacts) -> RecordingStream {
+        let recording = self.observer.get().map(|observer| Recording {
+            observer: Arc::clone(observer),
+            record: SessionRecord::new(circuit),
+        });
+        RecordingStream { stream, recording }
+    }
+}
+
+/// The methods do nothing without an observer.
+impl RecordingStream {
+    /// A request under this one-time key is about to be opened.
+    pub(crate) fn request_received(&mut self, encapsulated_key: [u8; 32]) {
+        if let Some(record) = self.record() {
+            record.begin_request();
+            record.encapsulated_key = Some(encapsulated_key);
+        }
+    }
+
+    /// A request was opened: its bytes, and the secret that the reply's key is made of.
+    pub(crate) fn request_opened(&mut self, opened: impl FnOnce() -> (Vec<u8>, [u8; 32])) {
+        if let Some(record) = self.record() {
+            let (request, secret) = opened();
+            record.request = Some(request);
+            record.reply_secret = Some(secret);
+        }
+    }
+
+    /// This is about to be sealed as the reply.
+    pub(crate) fn replying(&mut self, reply: impl FnOnce() -> Vec<u8>) {
+        if let Some(record) = self.record() {
+            record.reply = Some(reply());
+        }
+    }
+
+    /// Closes the stream, and hands the record to the observer.
+    pub(crate) fn finish(self) {
+        if let Some(Recording {
+            observer,
+            mut record,
+        }) = self.recording
+        {
+            record.ended = SystemTime::now();
+            observer.session_ended(record);
+        }
+    }
+
+    fn record(&mut self) -> Option<&mut SessionRecord> {
+        self.recording
+            .as_mut()
+            .map(|recording| &mut recording.record)
+    }
+}
+
 impl SessionRecord {
-    pub(crate) fn new(circuit: CircuitFacts) -> Self {
+    fn new(circuit: CircuitFacts) -> Self {
         let now = SystemTime::now();
         Self {
             circuit,
@@ -79,7 +158,7 @@ impl SessionRecord {
     }
 
     /// Makes room for the next request on the stream.
-    pub(crate) fn begin_request(&mut self) {
+    fn begin_request(&mut self) {
         if self.encapsulated_key.is_some() {
             self.earlier.push(OpenedRecord {
                 encapsulated_key: self.encapsulated_key.take(),
@@ -91,12 +170,6 @@ impl SessionRecord {
     }
 }
 
-/// A stream that copies what passes into a record, if there is one.
-pub(crate) struct RecordingStream {
-    pub(crate) stream: BoxStream,
-    pub(crate) record: Option<SessionRecord>,
-}
-
 impl AsyncRead for RecordingStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -105,7 +178,7 @@ impl AsyncRead for RecordingStream {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(record) = &mut self.record {
+        if let Some(record) = self.record() {
             record.received.extend(&buf.filled()[before..]);
         }
         polled
@@ -119,7 +192,7 @@ impl AsyncWrite for RecordingStream {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if let (Poll::Ready(Ok(written)), Some(record)) = (&polled, &mut self.record) {
+        if let (Poll::Ready(Ok(written)), Some(record)) = (&polled, self.record()) {
             record.sent.extend(&buf[..*written]);
         }
         polled

@@ -1,10 +1,14 @@
-//! The redeemer where tokens are taken: each pays for one call, which may come
-//! again until it is closed.
+//! A token's life at the provider, from its receipt to its end.
+//!
+//! ```text
+//! verified -> received with a request -> spent on it -> [the request runs] -> reply cached -> closed
+//! ```
 //!
 //! A token is spent on the *request* it came with, durably, before anything
 //! costly is done. The same request is answered again from memory, or run
-//! again if the answer was lost, and not billed twice; another request with
-//! the same token is refused. The acknowledgement closes the call.
+//! again if the reply was lost, and not billed twice; another request with
+//! the same token is refused. The acknowledgement closes the token; without
+//! one it expires.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,59 +16,62 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dlambda_proto::{
-    ANSWER_KEPT_SECONDS, CallToken, Completion, Reply, RequestDigest, TokenProblem,
+    ANSWER_KEPT_SECONDS, CallToken, Completion, Plan, Reply, RequestDigest, TokenProblem,
 };
 use tokio::sync::OwnedMutexGuard;
 
+use crate::epoch::Epochs;
 use crate::store::{SpendOutcome, Store, StoreError};
 
-/// How long an answer waits for its acknowledgement, from the last time that
+/// How long a reply waits for its acknowledgement, from the last time that
 /// it was given.
 const KEEP: Duration = Duration::from_secs(ANSWER_KEPT_SECONDS);
 /// How long a request that ran, and was never answered, may come again.
 const KEEP_UNANSWERED: Duration = Duration::from_secs(3600);
-/// Largest answer that is kept; what is larger is run again when asked for again.
+/// Largest reply that is cached; a larger one is run again when asked for again.
 const MAX_CACHED_BYTES: usize = 256 << 10;
-/// Answers kept; beyond, none are until some are fetched or forgotten: 64 MiB
-/// if all are of the largest.
+/// Replies cached; beyond, none are until some are closed: 64 MiB if all are
+/// of the largest.
 const MAX_CACHED: usize = 256;
 /// How often one request runs for one token: a caller that hangs up and comes
 /// again must not get work for nothing.
 const MAX_RUNS: u8 = 3;
 /// Requests that are known at a time.
 const MAX_ENTRIES: usize = 1 << 16;
-/// How often forgotten requests are looked for.
+/// How often expired entries are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
-/// Takes tokens.
-pub(crate) struct Redeemer {
-    store: Arc<Store>,
-    kept: Arc<AtomicUsize>,
-    entries: Arc<Mutex<Entries>>,
+/// Redeems tokens for calls.
+pub(crate) struct Redeemer(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    cached: Arc<AtomicUsize>,
+    entries: Mutex<Entries>,
 }
 
 /// A request with its token, being served. Others with the same token wait
 /// until it is dropped; a token that was not spent by then is forgotten.
 pub(crate) struct Redemption {
-    // Given back before the entry_ref, which looks at it.
+    // Given back before the reference, whose drop looks at it.
     state: OwnedMutexGuard<EntryState>,
-    entry_ref: EntryRef,
+    entry: EntryRef,
 }
 
-/// Someone's interest in a entry.
+/// A reference to an entry, from outside the map.
 struct EntryRef {
     entry: Arc<Entry>,
-    among: Arc<Mutex<Entries>>,
+    redeemer: Arc<Inner>,
 }
 
-/// Why a token does not pay now.
+/// Why a token is not redeemed now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RedeemError {
-    /// It never will.
+    /// It never will be.
     Unpaid(TokenProblem),
     /// Too many come at once.
     Busy,
-    /// Our disk failed us.
+    /// The disk failed.
     Fault,
 }
 
@@ -74,6 +81,7 @@ struct Entries {
     swept: Option<Instant>,
 }
 
+/// A token, and the request that it came with first.
 struct Entry {
     token: CallToken,
     request: RequestDigest,
@@ -84,27 +92,62 @@ struct EntryState {
     spent: bool,
     closed: bool,
     runs: u8,
-    /// Whether a final answer was given, kept or not.
+    /// Whether a final reply was given, cached or not.
     answered: bool,
     /// When it was last of interest.
     last: Instant,
-    answer: Option<(Arc<Reply>, CachePermit)>,
+    reply: Option<(Arc<Reply>, CachePermit)>,
 }
 
-/// A place among the answers that are kept.
+/// A permit for one cached reply.
 struct CachePermit(Arc<AtomicUsize>);
 
+/// The token that a call on this plan is paid with, if the plan needs one. It
+/// is one of ours; it may be spent.
+///
+/// # Errors
+///
+/// [`TokenProblem`] if it is missing, of an epoch that is over, or not ours.
+pub(crate) fn verify(
+    epochs: &Epochs,
+    plan: &Plan,
+    token: Option<CallToken>,
+) -> Result<Option<CallToken>, TokenProblem> {
+    if !plan.needs_token {
+        return Ok(None);
+    }
+    let token = token.ok_or(TokenProblem::Missing)?;
+    let issuers = epochs.token_issuers(token.epoch);
+    let issuers = issuers.ok_or(TokenProblem::Expired)?;
+    let issuer = issuers.calls.get(&plan.name);
+    if issuer.is_some_and(|issuer| issuer.recognises(&token)) {
+        Ok(Some(token))
+    } else {
+        Err(TokenProblem::Invalid)
+    }
+}
+
+/// Whether this completion is final for the token that paid for it.
+pub(crate) fn closes_token(completion: &Completion) -> bool {
+    matches!(
+        completion,
+        Completion::Exited { .. }
+            | Completion::Stopped { .. }
+            | Completion::FunctionUnusable { .. }
+    )
+}
+
 impl Redeemer {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self {
+    pub(crate) fn new(store: Store) -> Self {
+        Self(Arc::new(Inner {
             store,
-            kept: Arc::default(),
-            entries: Arc::default(),
-        }
+            cached: Arc::default(),
+            entries: Mutex::default(),
+        }))
     }
 
-    /// A redemption for a request whose token is good; nothing is spent yet. Of
-    /// several copies of a request one has its redemption and the others wait.
+    /// Receives a request whose token is good; nothing is spent yet. Of
+    /// several copies of a request one is served and the others wait.
     ///
     /// # Errors
     ///
@@ -118,21 +161,36 @@ impl Redeemer {
         token: CallToken,
         request: RequestDigest,
     ) -> Result<Redemption, RedeemError> {
-        let entry_ref = EntryRef {
-            entry: self.entry(token, request)?,
-            among: Arc::clone(&self.entries),
+        let entry = EntryRef {
+            entry: self.0.entry(token, request)?,
+            redeemer: Arc::clone(&self.0),
         };
-        if entry_ref.entry.request != request {
+        if entry.entry.request != request {
             return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
-        let mut state = Arc::clone(&entry_ref.entry.state).lock_owned().await;
+        let mut state = Arc::clone(&entry.entry.state).lock_owned().await;
         if state.closed {
             return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
         state.last = Instant::now();
-        Ok(Redemption { state, entry_ref })
+        Ok(Redemption { state, entry })
     }
 
+    /// The caller has its reply: the token is closed for good.
+    pub(crate) async fn acknowledge(&self, token: &CallToken) {
+        // Before the entry goes: whoever comes then asks the store.
+        self.0.store.close(token.epoch, &token.nonce);
+        let known = self.0.entries().by_nonce.get(&token.nonce).cloned();
+        if let Some(entry) = known {
+            // Who still waits with this very request comes too late.
+            let mut state = entry.state.lock().await;
+            state.closed = true;
+            self.0.entries().by_nonce.remove(&token.nonce);
+        }
+    }
+}
+
+impl Redemption {
     /// Spends the token: durably, before this returns. Before anything costly.
     ///
     /// # Errors
@@ -142,14 +200,15 @@ impl Redeemer {
     /// # Cancel safety
     ///
     /// The token may then be spent or not; the same request can come again.
-    pub(crate) async fn spend(&self, redemption: &mut Redemption) -> Result<(), RedeemError> {
-        let Redemption { state, entry_ref } = redemption;
+    pub(crate) async fn spend(&mut self) -> Result<(), RedeemError> {
+        let state = &mut *self.state;
         if state.runs >= MAX_RUNS {
             return Err(RedeemError::Unpaid(TokenProblem::Spent));
         }
         if !state.spent {
-            let Entry { token, request, .. } = &*entry_ref.entry;
-            match self.store.spend(token.epoch, &token.nonce, request).await {
+            let Entry { token, request, .. } = &*self.entry.entry;
+            let store = &self.entry.redeemer.store;
+            match store.spend(token.epoch, &token.nonce, request).await {
                 Ok(SpendOutcome::First | SpendOutcome::Again) => state.spent = true,
                 Ok(SpendOutcome::Other | SpendOutcome::Closed) => {
                     return Err(RedeemError::Unpaid(TokenProblem::Spent));
@@ -168,44 +227,36 @@ impl Redeemer {
         Ok(())
     }
 
-    /// Keeps the answer for the same request, if it is one that is final.
-    pub(crate) fn keep(&self, redemption: &mut Redemption, answer: &Reply) {
-        let is_final = matches!(
-            answer.completion,
-            Completion::Exited { .. }
-                | Completion::Stopped { .. }
-                | Completion::FunctionUnusable { .. }
-        );
-        let Redemption { state, .. } = redemption;
-        state.last = Instant::now();
-        state.answered |= is_final;
-        if matches!(answer.completion, Completion::Busy { .. }) {
-            // It did not run.
-            state.runs = state.runs.saturating_sub(1);
-        } else if is_final && size(answer) <= MAX_CACHED_BYTES {
-            let permit = CachePermit::acquire(&self.kept);
-            state.answer = permit.map(|permit| (Arc::new(answer.clone()), permit));
-        }
+    /// The reply that was given before.
+    pub(crate) fn cached_reply(&self) -> Option<Arc<Reply>> {
+        let (reply, _) = self.state.reply.as_ref()?;
+        Some(Arc::clone(reply))
     }
 
-    /// The caller has its answer: the token is closed for good.
-    pub(crate) async fn close(&self, token: &CallToken) {
-        // Before the entry goes: whoever comes then asks the store.
-        self.store.close(token.epoch, &token.nonce);
-        let known = Entries::lock(&self.entries)
-            .by_nonce
-            .get(&token.nonce)
-            .cloned();
-        if let Some(entry) = known {
-            // Who still waits with this very request comes too late.
-            let mut state = entry.state.lock().await;
-            state.closed = true;
-            Entries::lock(&self.entries).by_nonce.remove(&token.nonce);
+    /// Caches the reply for the same request, if it is final.
+    pub(crate) fn cache(&mut self, reply: &Reply) {
+        let is_final = closes_token(&reply.completion);
+        let state = &mut *self.state;
+        state.last = Instant::now();
+        state.answered |= is_final;
+        if matches!(reply.completion, Completion::Busy { .. }) {
+            // It did not run.
+            state.runs = state.runs.saturating_sub(1);
+        } else if is_final && size(reply) <= MAX_CACHED_BYTES {
+            let permit = CachePermit::acquire(&self.entry.redeemer.cached);
+            state.reply = permit.map(|permit| (Arc::new(reply.clone()), permit));
         }
+    }
+}
+
+impl Inner {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        // Whole between any two operations on it.
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, token: CallToken, request: RequestDigest) -> Result<Arc<Entry>, RedeemError> {
-        let mut entries = Entries::lock(&self.entries);
+        let mut entries = self.entries();
         entries.sweep(&self.store, Instant::now());
         if let Some(entry) = entries.by_nonce.get(&token.nonce) {
             return Ok(Arc::clone(entry));
@@ -231,23 +282,15 @@ impl Default for EntryState {
             runs: 0,
             answered: false,
             last: Instant::now(),
-            answer: None,
+            reply: None,
         }
-    }
-}
-
-impl Redemption {
-    /// The answer that was given before.
-    pub(crate) fn answer(&self) -> Option<Arc<Reply>> {
-        let (answer, _) = self.state.answer.as_ref()?;
-        Some(Arc::clone(answer))
     }
 }
 
 impl Drop for EntryRef {
     fn drop(&mut self) {
-        let mut entries = Entries::lock(&self.among);
-        // Beside the list's own and ours.
+        let mut entries = self.redeemer.entries();
+        // One reference is the map's, one is ours.
         let is_last = Arc::strong_count(&self.entry) == 2;
         let unspent = self.entry.state.try_lock().is_ok_and(|it| !it.spent);
         if is_last && unspent {
@@ -257,12 +300,7 @@ impl Drop for EntryRef {
 }
 
 impl Entries {
-    fn lock(entries: &Mutex<Self>) -> MutexGuard<'_, Self> {
-        // Whole between any two operations on it.
-        entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets requests whose answers nobody fetched, and closes them.
+    /// Forgets expired entries, and closes the tokens of those that ran.
     fn sweep(&mut self, store: &Store, now: Instant) {
         if self.swept.is_some_and(|swept| now - swept < SWEEP) {
             return;
@@ -293,10 +331,10 @@ impl Entries {
 }
 
 impl CachePermit {
-    fn acquire(kept: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = kept.fetch_add(1, Ordering::Relaxed);
-        let place = Self(Arc::clone(kept));
-        (before < MAX_CACHED).then_some(place)
+    fn acquire(cached: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = cached.fetch_add(1, Ordering::Relaxed);
+        let permit = Self(Arc::clone(cached));
+        (before < MAX_CACHED).then_some(permit)
     }
 }
 
@@ -306,8 +344,8 @@ impl Drop for CachePermit {
     }
 }
 
-fn size(answer: &Reply) -> usize {
-    match &answer.completion {
+fn size(reply: &Reply) -> usize {
+    match &reply.completion {
         Completion::Exited { stdout, stderr, .. } => stdout.len() + stderr.len(),
         Completion::Stopped { stderr, .. } => stderr.len(),
         _ => 0,

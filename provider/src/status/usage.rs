@@ -26,7 +26,7 @@ pub struct Queue {
 /// What a published function did.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct FunctionWork {
+pub struct FunctionUsage {
     /// Its alias.
     pub alias: String,
     /// Calls that ran.
@@ -84,7 +84,7 @@ pub struct AbsentWall {
 }
 
 /// Counts what functions did.
-pub(crate) struct Work {
+pub(crate) struct UsageCounters {
     published: HashMap<FunctionDigest, (String, Totals)>,
     all: Totals,
 }
@@ -96,7 +96,7 @@ struct Totals {
     micros: AtomicU64,
 }
 
-impl Work {
+impl UsageCounters {
     pub(crate) fn new(store: &FunctionStore) -> Self {
         let published = store.published().into_iter();
         let published = published.map(|f| (*f.id.digest(), (f.alias, Totals::default())));
@@ -117,13 +117,13 @@ impl Work {
         self.all.reset();
     }
 
-    pub(crate) fn functions(&self) -> Vec<FunctionWork> {
+    pub(crate) fn functions(&self) -> Vec<FunctionUsage> {
         let mut functions: Vec<_> = self
             .published
             .values()
             .map(|(alias, totals)| {
                 let (calls, fuel, execute_ms) = totals.read();
-                FunctionWork {
+                FunctionUsage {
                     alias: alias.clone(),
                     calls,
                     fuel,

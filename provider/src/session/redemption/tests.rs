@@ -11,7 +11,7 @@ fn redeemer(dir: &std::path::Path) -> Redeemer {
     let record = EpochRecord::for_tests([1; 32], 10, plans);
     // On the second start it is there already.
     let _ = store.begin_epoch(EPOCH, &record);
-    Redeemer::new(Arc::new(store))
+    Redeemer::new(store)
 }
 
 fn token(nonce: u8) -> CallToken {
@@ -26,7 +26,7 @@ fn request(number: u8) -> RequestDigest {
     RequestDigest([number; 32])
 }
 
-fn answer(stdout: usize) -> Reply {
+fn reply(stdout: usize) -> Reply {
     Reply {
         completion: Completion::Exited {
             status: 0,
@@ -42,7 +42,7 @@ fn answer(stdout: usize) -> Reply {
 
 async fn serve(redeemer: &Redeemer, nonce: u8, number: u8) -> Result<Redemption, RedeemError> {
     let mut redemption = redeemer.receive(token(nonce), request(number)).await?;
-    redeemer.spend(&mut redemption).await.map(|()| redemption)
+    redemption.spend().await.map(|()| redemption)
 }
 
 const SPENT: Option<RedeemError> = Some(RedeemError::Unpaid(TokenProblem::Spent));
@@ -52,13 +52,17 @@ async fn a_request_is_answered_again_until_it_is_closed() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
-    redeemer.keep(&mut redemption, &answer(5));
+    redemption.cache(&reply(5));
     drop(redemption);
     let again = redeemer.receive(token(1), request(1)).await.expect("pays");
-    assert!(again.answer().is_some_and(|kept| *kept == answer(5)));
+    assert!(
+        again
+            .cached_reply()
+            .is_some_and(|cached| *cached == reply(5))
+    );
     drop(again);
     assert_eq!(serve(&redeemer, 1, 2).await.err(), SPENT, "another request");
-    redeemer.close(&token(1)).await;
+    redeemer.acknowledge(&token(1)).await;
     assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT, "it is closed");
 }
 
@@ -68,7 +72,7 @@ async fn a_lost_answer_is_run_again_but_not_for_ever() {
     let redeemer = redeemer(dir.path());
     for _ in 0..MAX_RUNS {
         let redemption = serve(&redeemer, 1, 1).await.expect("runs");
-        assert!(redemption.answer().is_none());
+        assert!(redemption.cached_reply().is_none());
         drop(redemption);
     }
     assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT);
@@ -80,19 +84,19 @@ async fn a_busy_provider_uses_up_no_run() {
     let redeemer = redeemer(dir.path());
     let busy = Reply {
         completion: Completion::Busy { retry_seconds: 5 },
-        ..answer(0)
+        ..reply(0)
     };
     for _ in 0..10 {
         let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
-        redeemer.keep(&mut redemption, &busy);
+        redemption.cache(&busy);
         drop(redemption);
     }
 }
 
 fn later(redeemer: &Redeemer, later: Duration) {
-    let mut entries = Entries::lock(&redeemer.entries);
+    let mut entries = redeemer.0.entries();
     entries.swept = None;
-    entries.sweep(&redeemer.store, Instant::now() + later);
+    entries.sweep(&redeemer.0.store, Instant::now() + later);
 }
 
 #[tokio::test]
@@ -101,13 +105,13 @@ async fn what_never_ran_may_come_as_late_as_it_likes() {
     let redeemer = redeemer(dir.path());
     let busy = Reply {
         completion: Completion::Busy { retry_seconds: 300 },
-        ..answer(0)
+        ..reply(0)
     };
     let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
-    redeemer.keep(&mut redemption, &busy);
+    redemption.cache(&busy);
     drop(redemption);
     later(&redeemer, 10 * KEEP_UNANSWERED);
-    assert!(Entries::lock(&redeemer.entries).by_nonce.is_empty());
+    assert!(redeemer.0.entries().by_nonce.is_empty());
     assert_eq!(serve(&redeemer, 1, 2).await.err(), SPENT, "another request");
     assert!(serve(&redeemer, 1, 1).await.is_ok(), "the same");
 }
@@ -128,16 +132,16 @@ async fn what_ran_without_an_answer_may_come_for_an_hour_and_not_run_for_ever() 
 }
 
 #[tokio::test]
-async fn an_answer_waits_for_five_minutes_from_when_it_was_last_given() {
+async fn a_reply_waits_for_five_minutes_from_when_it_was_last_given() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
-    redeemer.keep(&mut redemption, &answer(MAX_CACHED_BYTES + 1));
+    redemption.cache(&reply(MAX_CACHED_BYTES + 1));
     drop(redemption);
     later(&redeemer, KEEP / 2);
     assert!(
         serve(&redeemer, 1, 1).await.is_ok(),
-        "too large to keep, it runs again"
+        "too large to cache, it runs again"
     );
     later(&redeemer, KEEP + Duration::from_secs(1));
     assert_eq!(serve(&redeemer, 1, 1).await.err(), SPENT);
@@ -169,18 +173,18 @@ async fn what_is_spent_stays_spent_after_a_restart() {
 }
 
 #[tokio::test]
-async fn of_copies_that_race_one_runs_and_the_others_get_its_answer() {
+async fn of_copies_that_race_one_runs_and_the_others_get_its_reply() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = Arc::new(redeemer(dir.path()));
     let copies = (0..20).map(|_| {
         let redeemer = Arc::clone(&redeemer);
         tokio::spawn(async move {
             let mut redemption = redeemer.receive(token(1), request(1)).await.expect("pays");
-            if redemption.answer().is_some() {
+            if redemption.cached_reply().is_some() {
                 return 0;
             }
-            redeemer.spend(&mut redemption).await.expect("pays");
-            redeemer.keep(&mut redemption, &answer(1));
+            redemption.spend().await.expect("pays");
+            redemption.cache(&reply(1));
             drop(redemption);
             1
         })
@@ -193,15 +197,15 @@ async fn of_copies_that_race_one_runs_and_the_others_get_its_answer() {
 }
 
 #[tokio::test]
-async fn large_answers_are_not_kept_and_places_are_given_back() {
+async fn large_replies_are_not_cached_and_permits_are_given_back() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     let mut redemption = serve(&redeemer, 1, 1).await.expect("pays");
-    redeemer.keep(&mut redemption, &answer(MAX_CACHED_BYTES + 1));
-    assert!(redemption.answer().is_none());
-    redeemer.keep(&mut redemption, &answer(1));
+    redemption.cache(&reply(MAX_CACHED_BYTES + 1));
+    assert!(redemption.cached_reply().is_none());
+    redemption.cache(&reply(1));
     drop(redemption);
-    assert_eq!(redeemer.kept.load(Ordering::Relaxed), 1);
-    redeemer.close(&token(1)).await;
-    assert_eq!(redeemer.kept.load(Ordering::Relaxed), 0);
+    assert_eq!(redeemer.0.cached.load(Ordering::Relaxed), 1);
+    redeemer.acknowledge(&token(1)).await;
+    assert_eq!(redeemer.0.cached.load(Ordering::Relaxed), 0);
 }
