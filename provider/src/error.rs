@@ -55,6 +55,12 @@ pub enum ProviderError {
     /// A task was ended before its time.
     #[error("interrupted while starting an epoch")]
     Interrupted,
+    /// A part of the provider panicked, and the others cannot go on without it.
+    #[error("the service \"{0}\" of this provider panicked")]
+    ServicePanicked(&'static str),
+    /// A part of the provider ended, and the others cannot go on without it.
+    #[error("the service \"{0}\" of this provider ended unexpectedly")]
+    ServiceEnded(&'static str),
     /// The provider could not call itself through the network.
     #[error("a call to ourselves through the network failed")]
     SelfTest(#[source] ExchangeError),
@@ -94,7 +100,10 @@ impl HasKind for ProviderError {
             Self::Config(error) => error.kind(),
             Self::Executor(_) => ErrorKind::Local,
             Self::Store(_) => ErrorKind::Local,
-            Self::SelfTestAnswer | Self::Interrupted => ErrorKind::Bug,
+            Self::SelfTestAnswer
+            | Self::Interrupted
+            | Self::ServicePanicked(_)
+            | Self::ServiceEnded(_) => ErrorKind::Bug,
             Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),

@@ -22,6 +22,7 @@ mod session;
 mod state;
 mod status;
 mod store;
+mod supervisor;
 
 pub use config::{ConfigError, Execution, ProviderConfig};
 pub use error::ProviderError;

@@ -13,6 +13,7 @@ use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_proto::{Endpoint, Endpoints, IdentityKey, PlanName, ProviderId, PublishedFunction};
 use futures::future::BoxFuture;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,11 @@ use crate::session::redemption::Redeemer;
 use crate::state::functions::FunctionStore;
 use crate::status::{Counters, Ending, StatusSource, UsageCounters};
 use crate::store::Store;
+use crate::supervisor::Supervisor;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, status};
+
+/// For services to end once the sessions have.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A provider that is listening.
 pub struct Provider {
@@ -166,52 +171,83 @@ impl Provider {
     }
 
     async fn serve_here(
-        mut self,
+        self,
         ready_within: Duration,
         observer: Option<Arc<dyn Observer>>,
         ready: Box<dyn FnOnce() + Send + '_>,
     ) -> Result<(), ProviderError> {
-        let (session, store) = (Arc::clone(&self.session), self.status.store.clone());
-        let epochs = Arc::clone(&session.epochs);
-        let endpoints = self.listener.endpoints();
-        let transport = Arc::clone(&self.transport);
+        // Dropped last: no other provider may use the directory before this one has ended.
+        let _data = Arc::clone(&self.data);
+        let stop = self.stop.clone();
+        let (session, status) = (Arc::clone(&self.session), Arc::clone(&self.status));
+        let sessions = TaskTracker::new();
+        let (mut services, reachable) = self.start_services(ready_within, &sessions);
         let become_ready = async {
-            let testing = self_test::run(transport, endpoints, Arc::clone(&epochs), ready_within);
-            testing.await?;
-            self.status.become_ready();
-            if let Some(observer) = observer {
-                session.recorder.observe(observer);
+            // Otherwise the self test failed, which the supervisor says.
+            if reachable.await.is_ok() {
+                status.become_ready();
+                if let Some(observer) = observer {
+                    session.recorder.observe(observer);
+                }
+                ready();
             }
-            ready();
             std::future::pending().await
         };
-        let data = self.data.path().to_owned();
-        let mut status = std::pin::pin!(status::answer(data, Arc::clone(&self.status)));
-        let sessions = TaskTracker::new();
-        let rotating = rotation::rotate(Arc::clone(&epochs), Arc::clone(&self.data), store);
         let ended = tokio::select! {
-            () = self.stop.cancelled() => Ok(()),
-            () = accept(&session, &mut *self.listener, &self.limiter, &sessions) => {
-                Err(TransportError::NetworkDown("the network lets nobody in any more".into()).into())
-            }
-            result = rotating => result,
+            () = stop.cancelled() => Ok(()),
+            error = services.failure() => Err(error),
             result = become_ready => result,
-            never = &mut status => never,
         };
-        self.stop.cancel();
+        stop.cancel();
         sessions.close();
-        let turn_away = async { while self.listener.accept().await.is_some() {} };
-        let drain = async {
-            tokio::select! {
-                () = sessions.wait() => {}
-                // Newcomers hear at once that nobody serves them any more.
-                _ = async { tokio::join!(turn_away, status) } => {}
-            }
-        };
-        if timeout(session.io.deadlines.drain, drain).await.is_err() {
+        // The services go on meanwhile: newcomers hear at once that nobody serves them any more,
+        // and the operator sees that the provider drains.
+        let drain = session.io.deadlines.drain;
+        if timeout(drain, sessions.wait()).await.is_err() {
             tracing::warn!("stopped with calls still running");
         }
+        if !services.shutdown(SHUTDOWN_WITHIN).await {
+            tracing::warn!("stopped with services still running");
+        }
         ended
+    }
+
+    /// Starts everything that runs until the stop. The channel says when the self test has
+    /// succeeded.
+    fn start_services(
+        self,
+        ready_within: Duration,
+        sessions: &TaskTracker,
+    ) -> (Supervisor, oneshot::Receiver<()>) {
+        let mut services = Supervisor::new(self.stop.clone());
+        let (reached, reachable) = oneshot::channel();
+        let epochs = Arc::clone(&self.session.epochs);
+        let endpoints = self.listener.endpoints();
+        let testing = self_test::run(self.transport, endpoints, Arc::clone(&epochs), ready_within);
+        services.finite(
+            "self test",
+            until(self.stop.clone(), async {
+                testing.await?;
+                let _ = reached.send(());
+                Ok(())
+            }),
+        );
+        let store = self.status.store.clone();
+        let writer = store.writer_ended();
+        services.essential("store writer", async {
+            writer.await;
+            Ok(())
+        });
+        let data = self.data.path().to_owned();
+        let rotating = rotation::rotate(epochs, self.data, store);
+        services.essential("epoch rotation", until(self.stop.clone(), rotating));
+        let status = self.status;
+        services.restarting("status", move || {
+            status::answer(data.clone(), Arc::clone(&status))
+        });
+        let accepting = accept(self.session, self.listener, self.limiter, sessions.clone());
+        services.essential("accepting streams", accepting);
+        (services, reachable)
     }
 }
 
@@ -222,26 +258,39 @@ impl Stop {
     }
 }
 
+/// Ends a service at the stop.
+async fn until(
+    stop: CancellationToken,
+    service: impl Future<Output = Result<(), ProviderError>>,
+) -> Result<(), ProviderError> {
+    stop.run_until_cancelled(service).await.unwrap_or(Ok(()))
+}
+
 /// Serves every stream in a task of its own, up to the bound; beyond it, a
 /// stream is closed at once, which costs us less than it costs the caller:
 /// the one that has shown least. Waits for nothing but the next stream.
+/// After the stop, newcomers are turned away.
 async fn accept(
-    session: &Arc<Session>,
-    listener: &mut dyn Listener,
-    limiter: &StreamLimiter,
-    sessions: &TaskTracker,
-) {
+    session: Arc<Session>,
+    mut listener: Box<dyn Listener>,
+    limiter: StreamLimiter,
+    sessions: TaskTracker,
+) -> Result<(), ProviderError> {
     while let Some(incoming) = listener.accept().await {
+        if session.stop.is_cancelled() {
+            continue;
+        }
         let Some(permit) = limiter.admit() else {
             session.counters.count(Ending::Evicted);
             continue;
         };
-        let session = Arc::clone(session);
+        let session = Arc::clone(&session);
         sessions.spawn(async move {
             serve_one(&session, incoming, &permit).await;
         });
     }
     tracing::error!("the network accepts no more callers for us");
+    Err(TransportError::NetworkDown("the network lets nobody in any more".into()).into())
 }
 
 async fn serve_one(session: &Session, incoming: Incoming, permit: &StreamPermit) {
@@ -362,3 +411,6 @@ impl fmt::Debug for Provider {
         f.write_str("Provider([scrubbed])")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,6 +131,13 @@ impl Store {
         count?.ok_or(StoreError::UnknownEpoch)
     }
 
+    /// Returns when the thread that writes has ended, which it does not while
+    /// a clone of the store is left: it panicked, and nothing can be written
+    /// any more. Holds no clone.
+    pub(crate) fn writer_ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.writer().ended().cancelled_owned()
+    }
+
     fn open_with(path: &Path, opener: Opener) -> Result<Self, StoreError> {
         let file = Arc::new(StoreFile::open(path, opener)?);
         let writer = Writer::start(Arc::clone(&file))?;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use dlambda_proto::{Epoch, RequestDigest};
 use redb::WriteTransaction;
+use tokio_util::sync::CancellationToken;
 
 use super::error::{Fault, StoreError};
 use super::file::StoreFile;
@@ -33,6 +34,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Writer {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
+    /// Cancelled when the thread has ended, also by a panic.
+    ended: CancellationToken,
 }
 
 struct Thread {
@@ -61,13 +64,19 @@ impl Writer {
             queue,
             disk: Disk::Works,
         };
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || thread.run())
+            .spawn(move || {
+                let _guard = guard;
+                thread.run();
+            })
             .map_err(StoreError::io(&path))?;
         Ok(Self {
             queue: Some(sender),
             thread: Some(thread),
+            ended,
         })
     }
 
@@ -96,6 +105,11 @@ impl Writer {
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
         queue.send(job).map_err(|_| StoreError::Stopped)?;
         pending.wait()
+    }
+
+    /// Cancelled when the thread has ended, also by a panic.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 
     fn try_send(&self, job: Job) -> Result<(), StoreError> {

@@ -274,3 +274,21 @@ fn all_who_wait_share_one_sync() {
     // One more where the file had to grow.
     assert!(fate.syncs() - before <= of_one + 1, "{of_one} for one");
 }
+
+#[test]
+fn a_writer_that_panics_is_noticed() {
+    let (_dir, _path, store) = store();
+    let ended = store.writer_ended();
+    let mut ended = Box::pin(ended);
+    assert!(poll(ended.as_mut()).is_pending());
+    let panicked = store
+        .writer()
+        .change(|_| -> Result<TxOutcome<()>, _> { panic!("the writer") });
+    assert_eq!(panicked, Err(StoreError::Stopped));
+    let start = Instant::now();
+    while poll(ended.as_mut()).is_pending() {
+        assert!(start.elapsed() < LONG, "never noticed");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(spend(&store, "a token", "one"), Err(StoreError::Stopped));
+}
