@@ -19,7 +19,9 @@ use crate::ProviderError;
 use crate::epoch::Epochs;
 
 /// `(module (func (export "_start")))`: ends at once, successfully.
-const NOTHING: &[u8] = b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\x0a\x04\x01\x02\0\x0b";
+const NOTHING: &[u8] =
+    b"\0asm\x01\0\0\0\x01\x04\x01\x60\0\0\x03\x02\x01\0\x07\x0a\x01\x06_start\0\0\
+                         \x0a\x04\x01\x02\0\x0b";
 
 /// For one step of a try.
 const STEP: Duration = Duration::from_secs(30);

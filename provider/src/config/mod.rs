@@ -42,7 +42,8 @@ pub struct ProviderConfig {
     pub max_function_bytes: u32,
     /// Bytes of uploaded functions kept on disk; the longest unused go first.
     pub store_bytes: u64,
-    /// How many calls of a plan run and wait. A plan that is not in it gets [`ProviderConfig::lane`]'s defaults.
+    /// How many calls of a plan run and wait. A plan that is not in it gets the defaults of
+    /// [`ProviderConfig::lane`].
     pub lanes: HashMap<PlanName, LaneConfig>,
     /// How contracts are made.
     pub contracts: Contracts,

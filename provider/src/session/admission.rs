@@ -199,16 +199,19 @@ mod tests {
     async fn unpaid_requests_leave_room_for_others() {
         let limiter = StreamLimiter::new(8);
         let all: Vec<_> = (0..8).map(|_| limiter.admit().unwrap()).collect();
-        let asked = all.iter().filter(|it| it.enter(StreamState::Unpaid));
-        assert_eq!(asked.count(), 6);
+        let unpaid = all.iter().filter(|it| it.enter(StreamState::Unpaid));
+        assert_eq!(unpaid.count(), 6);
         assert!(limiter.admit().is_some());
         assert!(all[7].enter(StreamState::Paid));
     }
 
     proptest! {
-        /// Whatever others do, a paid stream is never evicted, and permits never exceed their number.
+        /// Whatever others do, a paid stream is never evicted, and permits never exceed their
+        /// number.
         #[test]
-        fn a_paid_stream_is_never_evicted(events in prop::collection::vec((0..12_usize, 0..6_usize), 0..200)) {
+        fn a_paid_stream_is_never_evicted(
+            events in prop::collection::vec((0..12_usize, 0..6_usize), 0..200)
+        ) {
             let mut table = Table { max: 4, next: 0, slots: HashMap::new() };
             let mut now = Instant::now();
             let paid = table.admit(now, CancellationToken::new()).unwrap();

@@ -1,7 +1,8 @@
 //! A token's life at the provider, from its receipt to its end.
 //!
 //! ```text
-//! verified -> received with a request -> spent on it -> [the request runs] -> reply cached -> closed
+//! verified -> received with a request -> spent on it -> (the request runs) -> reply cached
+//!          -> closed
 //! ```
 //!
 //! A token is spent on the *request* it came with, durably, before anything

@@ -7,6 +7,8 @@ mod socket;
 mod source;
 mod usage;
 
+use std::fmt;
+
 use dlambda_proto::Epoch;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +23,8 @@ pub use self::usage::{AbsentWall, ExecutionStatus, FunctionUsage, Queue};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// `starting`, `ready` or `draining`.
-    pub state: String,
+    /// How far it is between start and stop.
+    pub state: ProviderState,
     /// The current epoch.
     pub epoch: Epoch,
     /// Seconds since the start.
@@ -64,6 +66,29 @@ pub struct Snapshot {
     pub functions: Vec<FunctionUsage>,
     /// What the executor did.
     pub execution: ExecutionStatus,
+}
+
+/// How far a provider is between start and stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ProviderState {
+    /// It listens, and has not reached itself through the network yet.
+    Starting,
+    /// It has reached itself through the network.
+    Ready,
+    /// It was told to stop, and finishes running calls.
+    Draining,
+}
+
+impl fmt::Display for ProviderState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+        })
+    }
 }
 
 /// Contracts and tokens of one plan in one epoch.

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::usage::{Queue, UsageCounters};
-use super::{ContractLine, ContractTotals, Snapshot};
+use super::{ContractLine, ContractTotals, ProviderState, Snapshot};
 use crate::epoch::Epochs;
 use crate::state::functions::FunctionStore;
 use crate::store::Store;
@@ -51,7 +51,7 @@ impl StatusSource {
         let counters = &self.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Snapshot {
-            state: self.state().to_owned(),
+            state: self.state(),
             epoch: self.epochs.number(),
             uptime_seconds: self.started.elapsed().as_secs(),
             open_sessions: counters.sessions.load(Ordering::Relaxed),
@@ -75,11 +75,11 @@ impl StatusSource {
         }
     }
 
-    fn state(&self) -> &'static str {
+    fn state(&self) -> ProviderState {
         match (self.stop.is_cancelled(), self.ready.load(Ordering::Relaxed)) {
-            (true, _) => "draining",
-            (false, true) => "ready",
-            (false, false) => "starting",
+            (true, _) => ProviderState::Draining,
+            (false, true) => ProviderState::Ready,
+            (false, false) => ProviderState::Starting,
         }
     }
 

@@ -16,6 +16,7 @@ async fn forever() -> Outcome {
 }
 
 async fn panics() -> Outcome {
+    tokio::task::yield_now().await;
     panic!("a secret")
 }
 
