@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_set_stays() {
+    fn a_missing_setting_keeps_its_default() {
         let config = ProviderConfig::parse("[execution]\nworkers = 7").expect("parses");
         assert_eq!(config.execution.workers, 7);
         assert_eq!(config.plans, ProviderConfig::default().plans);

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_read_is_refused() {
+    fn a_file_that_others_can_read_is_refused() {
         let temp = tempfile::tempdir().expect("a directory");
         let path = temp.path().join("data");
         let data = DataDir::open(&path).expect("opens");

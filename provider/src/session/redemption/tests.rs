@@ -67,7 +67,7 @@ async fn a_request_is_answered_again_until_it_is_closed() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_run_again_but_not_for_ever() {
+async fn a_request_whose_reply_was_lost_runs_again_a_few_times() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     for _ in 0..MAX_RUNS {
@@ -100,7 +100,7 @@ fn later(redeemer: &Redeemer, later: Duration) {
 }
 
 #[tokio::test]
-async fn what_never_ran_may_come_as_late_as_it_likes() {
+async fn a_request_that_never_ran_may_come_at_any_time() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     let busy = Reply {
@@ -117,7 +117,7 @@ async fn what_never_ran_may_come_as_late_as_it_likes() {
 }
 
 #[tokio::test]
-async fn what_ran_without_an_answer_may_come_for_an_hour_and_not_run_for_ever() {
+async fn an_unanswered_request_may_come_again_for_an_hour_and_runs_a_few_times() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = redeemer(dir.path());
     for _ in 0..MAX_RUNS {
@@ -160,7 +160,7 @@ async fn a_token_that_was_not_spent_pays_for_another_request() {
 }
 
 #[tokio::test]
-async fn what_is_spent_stays_spent_after_a_restart() {
+async fn a_spent_token_stays_spent_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = {
         let first = redeemer(dir.path());
@@ -173,7 +173,7 @@ async fn what_is_spent_stays_spent_after_a_restart() {
 }
 
 #[tokio::test]
-async fn of_copies_that_race_one_runs_and_the_others_get_its_reply() {
+async fn one_of_racing_copies_runs_and_the_others_get_its_reply() {
     let dir = tempfile::tempdir().expect("a directory");
     let redeemer = Arc::new(redeemer(dir.path()));
     let copies = (0..20).map(|_| {

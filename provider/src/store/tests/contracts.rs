@@ -26,7 +26,7 @@ fn a_repeated_proposal_gets_the_same_grant() {
 }
 
 #[test]
-fn of_racing_copies_of_a_proposal_all_get_one_grant() {
+fn racing_copies_of_a_proposal_get_one_grant() {
     const THREADS: usize = 16;
     let (_dir, _path, store) = store();
     let start = Barrier::new(THREADS);
@@ -158,7 +158,7 @@ fn the_list_of_contracts_is_bounded_and_the_latest_come_first() {
 }
 
 #[test]
-fn of_past_epochs_the_oldest_contracts_are_forgotten() {
+fn the_oldest_contracts_of_past_epochs_are_forgotten() {
     let (_dir, _path, store) = store();
     for epoch in [8, 9] {
         let begun = store.begin_epoch(Epoch(epoch), &record(1, 200));

@@ -146,7 +146,7 @@ fn a_full_disk_marks_nothing_and_works_again_when_there_is_room() {
 }
 
 #[test]
-fn the_disk_is_tried_again_without_anybody_asking_to_write() {
+fn a_full_disk_is_tried_again_without_a_request() {
     let (_dir, _path, store, fate) = on_disk();
     fate.full.store(true, Ordering::SeqCst);
     assert!(spend(&store, "a token", "one").is_err());
@@ -206,7 +206,7 @@ fn a_commit_that_is_cut_short_is_whole_or_not_there() {
 }
 
 #[test]
-fn nobody_is_told_before_the_disk_is_synced() {
+fn nothing_is_acknowledged_before_the_disk_is_synced() {
     let (_dir, _path, store, fate) = on_disk();
     let mut syncs = fate.syncs();
     let mut synced = |what: &str| {
@@ -231,7 +231,7 @@ fn nobody_is_told_before_the_disk_is_synced() {
 }
 
 #[test]
-fn what_is_there_already_costs_no_sync() {
+fn repeated_requests_cost_no_sync() {
     let (_dir, _path, store, fate) = on_disk();
     let contract = contract(EPOCH, "a client");
     let all = |expected| {
@@ -248,7 +248,7 @@ fn what_is_there_already_costs_no_sync() {
 }
 
 #[test]
-fn all_who_wait_share_one_sync() {
+fn waiting_requests_share_one_sync() {
     let (_dir, _path, store, fate) = on_disk();
     assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     let before = fate.syncs();

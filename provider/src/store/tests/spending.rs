@@ -23,7 +23,7 @@ fn a_token_is_spent_once_and_on_one_request() {
 }
 
 #[test]
-fn a_closed_call_cannot_come_again() {
+fn a_closed_token_is_closed_for_every_request() {
     let (_dir, path, mut store) = store();
     assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     store.close(EPOCH, &bytes("a token"));
@@ -36,7 +36,7 @@ fn a_closed_call_cannot_come_again() {
 }
 
 #[test]
-fn what_was_closed_last_is_written_when_the_store_is_dropped() {
+fn a_token_closed_last_is_written_when_the_store_is_dropped() {
     let (_dir, path, store) = store();
     assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     store.close(EPOCH, &bytes("a token"));
@@ -45,7 +45,7 @@ fn what_was_closed_last_is_written_when_the_store_is_dropped() {
 }
 
 #[test]
-fn a_call_is_closed_among_others() {
+fn tokens_are_closed_among_other_requests() {
     let (_dir, _path, store) = store();
     for token in ["one", "two"] {
         assert_eq!(spend(&store, token, "one"), Ok(SpendOutcome::First));
@@ -65,7 +65,7 @@ fn a_call_is_closed_among_others() {
 }
 
 #[test]
-fn a_closed_call_is_written_without_anybody_else() {
+fn a_closed_token_is_written_without_another_request() {
     let (_dir, _path, store) = store();
     assert_eq!(spend(&store, "a token", "one"), Ok(SpendOutcome::First));
     let is_closed = || {
@@ -83,7 +83,7 @@ fn a_closed_call_is_written_without_anybody_else() {
 }
 
 #[test]
-fn to_close_what_was_not_spent_does_nothing() {
+fn closing_an_unspent_token_does_nothing() {
     let (_dir, _path, store) = store();
     store.close(EPOCH, &bytes("a token"));
     store.close(Epoch(8), &bytes("a token"));
@@ -92,7 +92,7 @@ fn to_close_what_was_not_spent_does_nothing() {
 }
 
 #[test]
-fn no_digest_looks_like_a_closed_call() {
+fn no_digest_looks_like_a_closed_token() {
     let (_dir, _path, store) = store();
     for byte in [0, 0x7f, 0x80, 0xff] {
         let (nonce, request) = ([byte; 32], RequestDigest([byte; 32]));
@@ -165,7 +165,7 @@ fn count(results: &[SpendOutcome], wanted: SpendOutcome) -> usize {
 }
 
 #[test]
-fn of_racing_copies_exactly_one_is_first() {
+fn exactly_one_of_racing_copies_is_first() {
     for results in race(|_| "one".to_owned()) {
         assert_eq!(count(&results, SpendOutcome::First), 1, "{results:?}");
         assert_eq!(count(&results, SpendOutcome::Again), results.len() - 1);
@@ -173,7 +173,7 @@ fn of_racing_copies_exactly_one_is_first() {
 }
 
 #[test]
-fn of_racing_requests_exactly_one_gets_the_token() {
+fn exactly_one_of_racing_requests_gets_the_token() {
     for results in race(|thread| thread.to_string()) {
         assert_eq!(count(&results, SpendOutcome::First), 1, "{results:?}");
         assert_eq!(count(&results, SpendOutcome::Other), results.len() - 1);
@@ -181,7 +181,7 @@ fn of_racing_requests_exactly_one_gets_the_token() {
 }
 
 #[test]
-fn too_many_at_once_are_turned_away_and_the_others_served() {
+fn requests_beyond_the_queue_are_refused_and_the_others_served() {
     let (_dir, _path, store) = store();
     let (release, thread) = hold(&store);
     let by = request("one");
@@ -205,7 +205,7 @@ fn too_many_at_once_are_turned_away_and_the_others_served() {
 }
 
 #[test]
-fn whoever_goes_away_has_spent_the_token_on_his_request() {
+fn a_caller_that_leaves_has_spent_the_token_on_its_request() {
     let (_dir, _path, store) = store();
     let (release, thread) = hold(&store);
     let (nonce, by) = (bytes("a token"), request("one"));
