@@ -1,4 +1,4 @@
-//! How much work a contract takes: more when many want one, less when few do.
+//! The effort of a contract's proof of work: it rises and falls with the load.
 //!
 //! Sans-I/O: the caller passes the time.
 
@@ -6,9 +6,10 @@ use std::time::Duration;
 
 /// How often the effort is looked at again.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Of the time, spent on contracts: above the first, the effort rises by one
-/// step (a factor of two for the callers); below the second, it falls.
+/// Share of the time spent on issuance above which the effort rises by one step
+/// (a factor of two for the callers).
 const HIGH: f64 = 0.5;
+/// And below which it falls.
 const LOW: f64 = 0.1;
 
 /// The effort asked for now.

@@ -195,7 +195,7 @@ impl IssuanceHandler {
         opened.answerer.seal(&decided).map_err(|_| Refusal::Busy)
     }
 
-    /// Checks the work, and opens what is worth opening.
+    /// Checks the proof of work, then opens the request.
     async fn open(
         self: &Arc<Self>,
         keys: EpochKeysRef,
@@ -278,7 +278,7 @@ impl IssuanceHandler {
     }
 }
 
-/// Work is done once and good once: whoever sends it again has done none.
+/// A proof of work is accepted once.
 fn check_work(
     epochs: &Epochs,
     keys: &EpochKeysRef,

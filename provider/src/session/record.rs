@@ -1,9 +1,8 @@
-//! A provider's complete record of a call, for whoever wants to see it.
+//! A provider's complete record of a session.
 //!
-//! The privacy rule is about this record: two calls by one caller must look
+//! Unlinkability is defined on this record: two calls by one caller must look
 //! like two calls by two. Tests play the provider that keeps it; an operator
-//! who wants to check the claim can keep it too, under a name that says what
-//! it does.
+//! who wants to check the claim can keep it too.
 
 use std::fmt;
 use std::io;

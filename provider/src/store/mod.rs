@@ -1,10 +1,9 @@
-//! The store: what a provider must not forget when it falls over.
+//! The store: what a provider must not lose in a crash.
 //!
-//! Epochs and their secrets, contracts and what was answered to proposals, and
-//! the tokens that are spent. All of it is on disk before anybody is told.
-//! It holds no request, no answer and no caller: that a contract's calls were
-//! made cannot be read from it, since nothing in it links a token to a
-//! contract. When a token was spent is not in it either.
+//! It holds epochs and their secrets, contracts and grants, and spent tokens.
+//! Everything is on disk before it is acknowledged. It holds no request, no
+//! reply and no caller. Nothing in it links a token to a contract, so it does
+//! not tell which contract's calls were made, nor when a token was spent.
 //!
 //! ```text
 //! ledger.redb          the database
@@ -12,7 +11,7 @@
 //! ```
 //!
 //! No networking and no cryptography: signatures, proofs and tokens are
-//! checked by whoever calls.
+//! checked by the caller.
 
 mod contracts;
 mod epochs;

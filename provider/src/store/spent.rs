@@ -1,12 +1,12 @@
 //! Spent tokens: one table an epoch, dropped whole when the epoch is over.
 //!
 //! A key is the first half of a token's nonce, a value the first half of the
-//! request's digest: 32 bytes a token. The nonce is its owner's choice, and
-//! whoever chooses two with one first half has spent both when he spends one;
-//! nobody else is hurt, for 16 random bytes do not meet by chance. A digest
-//! whose first half is another's takes 2^127 attempts to find, or 2^63 for a
-//! pair of one's own; that would get the second request the answer to a token
-//! already spent: a call for a call.
+//! request's digest: 32 bytes a token. A client chooses its nonces: one that
+//! chooses two with the same first half has spent both when it spends one.
+//! Random nonces of others do not collide. A digest with the same first half
+//! as another's takes 2^127 attempts to find, or 2^63 for a pair of one's own.
+//! A collision gets a second request the reply to a token already spent: one
+//! call for one call.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

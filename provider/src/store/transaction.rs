@@ -116,7 +116,7 @@ impl Job {
         match self {
             Self::Spend(spend) => {
                 let result = committed.clone().and(spend.result);
-                // Whoever asked may have gone; the token is spent all the same.
+                // The caller may have gone; the token is spent all the same.
                 let _ = spend.answer.send(result);
             }
             Self::Close(_) => {}
@@ -144,7 +144,7 @@ impl Transaction {
                 Err(fault @ Fault::Damaged(_)) => (Err(fault.at(path)), false),
                 Err(fault) => return Err(fault),
             };
-            // Whoever asked may have gone.
+            // The caller may have gone.
             let _ = sender.send(result);
             Ok(changed)
         };
