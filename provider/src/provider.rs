@@ -176,8 +176,9 @@ impl Provider {
         observer: Option<Arc<dyn Observer>>,
         ready: Box<dyn FnOnce() + Send + '_>,
     ) -> Result<(), ProviderError> {
-        // Dropped last: no other provider may use the directory before this one has ended.
-        let _data = Arc::clone(&self.data);
+        // Dropped last: no other provider may use the directory before this one has ended, and
+        // the listener may need its transport.
+        let _used = (Arc::clone(&self.data), Arc::clone(&self.transport));
         let stop = self.stop.clone();
         let (session, status) = (Arc::clone(&self.session), Arc::clone(&self.status));
         let sessions = TaskTracker::new();
