@@ -257,3 +257,27 @@ fn a_busy_epoch_gets_another_sealing_key_and_does_not_end() {
         "forgotten, and of no use"
     );
 }
+
+#[test]
+fn an_advert_says_what_its_template_says() {
+    let mut template = template();
+    template.specs.memory = 3;
+    template.plans.truncate(1);
+    template.max_function_bytes = 5;
+    template.admission = Admission::Pow;
+    template.service.start_within_ms = 7;
+    let made = EpochKeys::make(&template, Epoch(9), vec![], START, &mut os_rng());
+    let keys = made.expect("a good template");
+    let advert = &keys.advert;
+    assert_eq!(advert.provider, template.identity.id());
+    assert_eq!((advert.epoch, advert.period.from), (Epoch(9), START));
+    assert_eq!(advert.endpoints, [here()]);
+    assert!(advert.specs == template.specs && advert.plans == template.plans);
+    assert!(advert.functions == template.functions && advert.history.is_empty());
+    assert_eq!(advert.max_function_bytes, 5);
+    assert_eq!(advert.receipt_key, keys.receipts.id());
+    assert_eq!(advert.call_keys.len(), 1);
+    assert!(!advert.rating_key.is_empty());
+    assert_eq!(advert.admission, Admission::Pow);
+    assert_eq!(advert.service, template.service);
+}
