@@ -31,7 +31,7 @@ use crate::session::issuance::IssuanceHandler;
 use crate::session::record::Recorder;
 use crate::session::redemption::Redeemer;
 use crate::state::functions::FunctionStore;
-use crate::status::{Counters, Ending, StatusSource, UsageCounters};
+use crate::status::{Counters, SessionOutcome, StatusSource, UsageCounters};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::{DataDir, Observer, ProviderConfig, ProviderError, self_test, status};
@@ -282,7 +282,7 @@ async fn accept(
             continue;
         }
         let Some(permit) = limiter.admit() else {
-            session.counters.count(Ending::Evicted);
+            session.counters.count(SessionOutcome::Evicted);
             continue;
         };
         let session = Arc::clone(&session);

@@ -27,7 +27,7 @@ use crate::epoch::keys::EpochKeysRef;
 use crate::session::admission::{StreamPermit, StreamState};
 use crate::session::io::SessionIo;
 use crate::session::record::RecordingStream;
-use crate::status::{Counters, Ending};
+use crate::status::{Counters, SessionOutcome};
 use crate::store::{Store, StoreError};
 
 /// Requests on one stream: a proposal, two counter-offers, a confirmation.
@@ -125,7 +125,7 @@ impl IssuanceHandler {
         frame: Frame,
         effort: u8,
         permit: &StreamPermit,
-    ) -> Result<Ending, Refusal> {
+    ) -> Result<SessionOutcome, Refusal> {
         let mut frame = frame;
         let mut issuance = Issuance {
             effort: Some(effort),
@@ -137,7 +137,7 @@ impl IssuanceHandler {
             permit.progressed();
             let within = self.io.deadlines.reply;
             if write_frame(stream, &answer, within).await.is_err() {
-                return Ok(Ending::Disconnected);
+                return Ok(SessionOutcome::Disconnected);
             }
             let expected = [FrameKind::Contract, FrameKind::Ack];
             let next = read_frame(stream, &expected, NEXT, &self.io.receive_budget).await;
@@ -149,7 +149,7 @@ impl IssuanceHandler {
                 Err(_) => return Err(Refusal::Malformed),
             };
         }
-        Ok(Ending::Negotiated)
+        Ok(SessionOutcome::Negotiated)
     }
 
     async fn answer(

@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::epoch::Epochs;
-use crate::status::{Counters, Ending};
+use crate::status::{Counters, SessionOutcome};
 
 use self::admission::{StreamPermit, StreamState};
 use self::call::{CallHandler, Opened, busy};
@@ -75,28 +75,28 @@ impl Session {
             max_frame: incoming.largest_frame,
             permit,
         };
-        let ending = tokio::select! {
-            ending = self.converse(&mut caller) => ending,
+        let outcome = tokio::select! {
+            outcome = self.converse(&mut caller) => outcome,
             // Nothing is said to it: a refusal could be waited for.
-            () = permit.evicted() => Ending::Evicted,
+            () = permit.evicted() => SessionOutcome::Evicted,
         };
-        self.counters.count(ending);
+        self.counters.count(outcome);
         caller.stream.finish();
     }
 
     /// The whole conversation. What the caller did wrong is answered with a
     /// refusal where that makes sense; one that disconnected is let go.
-    async fn converse(&self, caller: &mut Caller<'_>) -> Ending {
+    async fn converse(&self, caller: &mut Caller<'_>) -> SessionOutcome {
         let (deadlines, permit) = (&self.io.deadlines, caller.permit);
         let effort = self.contracts.effort();
         let greeted = Instant::now();
         let Some(greeting) = self.epochs.greeting(effort) else {
-            return Ending::Fault;
+            return SessionOutcome::Fault;
         };
         let stream = &mut caller.stream;
         let greeting = write_frame(stream, &greeting, deadlines.advert).await;
         if greeting.is_err() {
-            return Ending::Disconnected;
+            return SessionOutcome::Disconnected;
         }
         let budget = &self.io.receive_budget;
         let expected = [FrameKind::Call, FrameKind::Contract];
@@ -105,7 +105,7 @@ impl Session {
         let received = tokio::select! {
             received = first => received,
             // Only calls that are here already are finished when we stop.
-            () = self.stop.cancelled() => return Ending::Disconnected,
+            () = self.stop.cancelled() => return SessionOutcome::Disconnected,
         };
         let served = match received {
             Ok((frame, _lease)) if !permit.enter(StreamState::Unpaid) => {
@@ -120,12 +120,12 @@ impl Session {
                 Box::pin(self.contracts.serve(stream, frame, effort, permit)).await
             }
             Ok(received) => Box::pin(self.call(caller, received)).await,
-            Err(WireError::Lost(_)) => return Ending::Disconnected,
+            Err(WireError::Lost(_)) => return SessionOutcome::Disconnected,
             Err(error) => Err(refusal_for(&error)),
         };
         let _ = permit.enter(StreamState::Finished);
         match served {
-            Ok(ending) => ending,
+            Ok(outcome) => outcome,
             Err(refusal) => self.refuse(&mut caller.stream, refusal).await,
         }
     }
@@ -135,7 +135,7 @@ impl Session {
         &self,
         caller: &mut Caller<'_>,
         (frame, lease): (Frame, Lease),
-    ) -> Result<Ending, Refusal> {
+    ) -> Result<SessionOutcome, Refusal> {
         let _running = self.counters.start_call();
         let arrived = Instant::now();
         let opened = self.open(frame).await?;
@@ -152,7 +152,7 @@ impl Session {
         let running = self.calls.run(request, plan, keys, arrived, caller.permit);
         let reply = tokio::select! {
             reply = running => reply,
-            () = hang_up(stream) => return Ok(Ending::Disconnected),
+            () = hang_up(stream) => return Ok(SessionOutcome::Disconnected),
         };
         // The request is gone; its memory must not wait for the reply to be taken.
         drop(lease);
@@ -166,21 +166,21 @@ impl Session {
         mut reply: Reply,
         replier: ReplySealer,
         token: Option<CallToken>,
-    ) -> Result<Ending, Refusal> {
+    ) -> Result<SessionOutcome, Refusal> {
         let (deadlines, permit) = (&self.io.deadlines, caller.permit);
         // Many callers who take their time to take large replies must not fill
         // our memory: what is over the budget becomes a short "busy".
         let sending = self.reserve_reply(&mut reply).await;
         let stream = &mut caller.stream;
         stream.replying(|| encode(&reply));
-        let ending = Ending::of(&reply);
+        let outcome = SessionOutcome::of(&reply);
         let closes = closes_token(&reply.completion);
         let sealing = spawn_blocking(move || {
             let body = replier.seal(&reply).ok()?;
             Frame::new(FrameKind::Reply, body).ok()
         });
         let Ok(Some(frame)) = sealing.await else {
-            return Ok(Ending::Fault);
+            return Ok(SessionOutcome::Fault);
         };
         if frame.body().len() > caller.max_frame {
             return Err(Refusal::AnswerTooLarge);
@@ -189,7 +189,7 @@ impl Session {
         let progressed = || permit.progressed();
         let sent = write_frame_watched(stream, &frame, deadlines.reply, &sending, progressed).await;
         if sent.is_err() {
-            return Ok(Ending::Disconnected);
+            return Ok(SessionOutcome::Disconnected);
         }
         drop(sending);
         let _ = permit.enter(StreamState::Finished);
@@ -198,7 +198,7 @@ impl Session {
         if let (Ok(_), Some(token), true) = (ack, token, closes) {
             self.calls.redeemer.acknowledge(&token).await;
         }
-        Ok(ending)
+        Ok(outcome)
     }
 
     /// Opens a call, if there is memory for it.
@@ -230,13 +230,13 @@ impl Session {
     }
 
     /// Tells the caller why, and lets go.
-    async fn refuse(&self, stream: &mut RecordingStream, refusal: Refusal) -> Ending {
+    async fn refuse(&self, stream: &mut RecordingStream, refusal: Refusal) -> SessionOutcome {
         tracing::debug!(?refusal, "call refused");
         if let Ok(frame) = Frame::new(FrameKind::Refusal, encode(&refusal)) {
             let _ = write_frame(stream, &frame, self.io.deadlines.ack).await;
             linger(stream).await;
         }
-        Ending::Refused
+        SessionOutcome::Refused
     }
 }
 

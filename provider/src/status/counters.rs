@@ -6,7 +6,7 @@ use dlambda_proto::{Completion, Reply};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum SessionOutcome {
     Failed,
     Fault,
     Negotiated,
@@ -34,7 +34,7 @@ pub(crate) struct Counters {
 /// Counts one running call until dropped.
 pub(crate) struct Running<'a>(&'a AtomicUsize);
 
-impl Ending {
+impl SessionOutcome {
     pub(crate) fn of(reply: &Reply) -> Self {
         match &reply.completion {
             Completion::Exited { status: 0, .. } => Self::Succeeded,
@@ -46,16 +46,16 @@ impl Ending {
 }
 
 impl Counters {
-    pub(crate) fn count(&self, ending: Ending) {
-        let counter = match ending {
-            Ending::Failed => &self.failed,
-            Ending::Fault => &self.faults,
+    pub(crate) fn count(&self, outcome: SessionOutcome) {
+        let counter = match outcome {
+            SessionOutcome::Failed => &self.failed,
+            SessionOutcome::Fault => &self.faults,
             // Counted by what was answered.
-            Ending::Negotiated => return,
-            Ending::Refused => &self.refused,
-            Ending::Succeeded => &self.succeeded,
-            Ending::Evicted => &self.evicted,
-            Ending::Disconnected => &self.disconnected,
+            SessionOutcome::Negotiated => return,
+            SessionOutcome::Refused => &self.refused,
+            SessionOutcome::Succeeded => &self.succeeded,
+            SessionOutcome::Evicted => &self.evicted,
+            SessionOutcome::Disconnected => &self.disconnected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use std::fmt;
 use dlambda_proto::Epoch;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::counters::{Counters, Ending};
+pub(crate) use self::counters::{Counters, SessionOutcome};
 pub(crate) use self::socket::answer;
 pub use self::socket::{StatusError, query_status};
 pub(crate) use self::source::StatusSource;
