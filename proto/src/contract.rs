@@ -220,7 +220,7 @@ pub struct ProofOfWork {
     pub stamp: u64,
 }
 
-/// What a caller sends sealed in the cold phase.
+/// What a caller sends sealed for issuance.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 #[non_exhaustive]

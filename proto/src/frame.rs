@@ -14,7 +14,7 @@ pub const FRAME_HEADER_LEN: usize = 6;
 /// bucket (64 MiB) and what sealing and the envelope add.
 pub const MAX_SEALED_BODY: u32 = (64 << 20) + 1024;
 
-/// Longest body of a frame of the cold phase: all have one size, 16 KiB, and
+/// Longest body of a frame of issuance: all have one size, 16 KiB, and
 /// what sealing and the envelope add.
 pub const MAX_CONTRACT_BODY: u32 = (16 << 10) + 1024;
 

@@ -9,7 +9,7 @@ use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind, Retry};
 use thiserror::Error;
 
-use crate::ledger::LedgerError;
+use crate::store::StoreError;
 
 /// Why a provider cannot start, or stopped.
 #[derive(Debug, Error)]
@@ -47,14 +47,20 @@ pub enum ProviderError {
     #[error("the advert cannot be made: {0}")]
     Advert(#[from] AdvertError),
     /// The contracts and spent tokens on disk.
-    #[error("the ledger: {0}")]
-    Ledger(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the store: {0}")]
+    Store(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The epoch's token keys cannot be made.
     #[error(transparent)]
     Tokens(#[from] TokenError),
     /// A task was ended before its time.
     #[error("interrupted while starting an epoch")]
     Interrupted,
+    /// A part of the provider panicked, and the others cannot go on without it.
+    #[error("the service \"{0}\" of this provider panicked")]
+    ServicePanicked(&'static str),
+    /// A part of the provider ended, and the others cannot go on without it.
+    #[error("the service \"{0}\" of this provider ended unexpectedly")]
+    ServiceEnded(&'static str),
     /// The provider could not call itself through the network.
     #[error("a call to ourselves through the network failed")]
     SelfTest(#[source] ExchangeError),
@@ -80,9 +86,9 @@ impl ProviderError {
     }
 }
 
-impl From<LedgerError> for ProviderError {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error.into())
+impl From<StoreError> for ProviderError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error.into())
     }
 }
 
@@ -93,8 +99,11 @@ impl HasKind for ProviderError {
             Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
             Self::Config(error) => error.kind(),
             Self::Executor(_) => ErrorKind::Local,
-            Self::Ledger(_) => ErrorKind::Local,
-            Self::SelfTestAnswer | Self::Interrupted => ErrorKind::Bug,
+            Self::Store(_) => ErrorKind::Local,
+            Self::SelfTestAnswer
+            | Self::Interrupted
+            | Self::ServicePanicked(_)
+            | Self::ServiceEnded(_) => ErrorKind::Bug,
             Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),
@@ -111,7 +120,9 @@ impl HasKind for ProviderError {
             | Self::Executor(_)
             | Self::InUse(_)
             | Self::Interrupted
-            | Self::Ledger(_) => Retry::Later,
+            | Self::ServiceEnded(_)
+            | Self::ServicePanicked(_)
+            | Self::Store(_) => Retry::Later,
             Self::Advert(_) | Self::Function { .. } | Self::SelfTestAnswer => Retry::Never,
         }
     }

@@ -13,29 +13,23 @@
 
 #![forbid(unsafe_code)]
 
-mod cold;
 pub mod config;
-mod data;
-mod effort;
+mod epoch;
 mod error;
-mod execute;
-mod keyring;
-mod ledger;
-mod observe;
-mod places;
-mod redeem;
+mod provider;
 mod self_test;
-mod service;
 mod session;
+mod state;
 mod status;
 mod store;
+mod supervisor;
 
 pub use config::{ConfigError, Execution, ProviderConfig};
-pub use data::DataDir;
 pub use error::ProviderError;
-pub use observe::{Observer, OpenedRecord, SessionRecord};
-pub use service::{Provider, Stop};
+pub use provider::{Provider, Stop};
+pub use session::record::{Observer, OpenedRecord, SessionRecord};
+pub use state::directory::DataDir;
 pub use status::{
-    AbsentWall, ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError,
-    query_status,
+    AbsentWall, ContractTotals, ExecutionStatus, FunctionUsage, ProviderState, Queue, Snapshot,
+    StatusError, query_status,
 };

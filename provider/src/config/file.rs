@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dlambda_executor::{LaneConfig, ProgramError};
-use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName, Retry};
+use dlambda_executor::LaneConfig;
+use dlambda_proto::{Admission, BatchSize, Greeting, Plan, PlanName};
 use serde::Deserialize;
-use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::ProviderConfig;
+use super::{ConfigError, ProviderConfig};
 
 /// A configuration file with every setting at its default, explained.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -19,45 +18,6 @@ const MIB: u64 = 1 << 20;
 const MAX_PLANS: usize = 8;
 /// Shortest secret of an invitation, in bytes.
 const MIN_INVITATION: usize = 16;
-
-/// Why a configuration cannot be used.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("the configuration cannot be read: {0}")]
-    Read(#[source] std::io::Error),
-    /// It is not of this form.
-    #[error("{0}")]
-    Syntax(#[from] toml::de::Error),
-    /// A value makes no sense.
-    #[error("`{setting}` {problem}")]
-    Value {
-        /// The setting, with its table.
-        setting: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
-    /// The program that runs functions is not where it should be.
-    #[error("{0}")]
-    NoExecutor(#[from] ProgramError),
-}
-
-impl HasKind for ConfigError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Read(_) | Self::NoExecutor(_) => ErrorKind::Local,
-            Self::Syntax(_) | Self::Value { .. } => ErrorKind::Usage,
-        }
-    }
-
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Read(_) | Self::NoExecutor(_) => Retry::Later,
-            Self::Syntax(_) | Self::Value { .. } => Retry::Never,
-        }
-    }
-}
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -307,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_set_stays() {
+    fn a_missing_setting_keeps_its_default() {
         let config = ProviderConfig::parse("[execution]\nworkers = 7").expect("parses");
         assert_eq!(config.execution.workers, 7);
         assert_eq!(config.plans, ProviderConfig::default().plans);

@@ -1,6 +1,8 @@
 //! What a provider offers and what it puts up with.
 
+mod error;
 mod file;
+mod machine;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,9 +16,11 @@ use dlambda_executor::{
 use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
 use zeroize::Zeroizing;
 
-use crate::effort::Effort;
+use crate::epoch::effort::Effort;
 
-pub use file::{ConfigError, EXAMPLE};
+pub use self::error::ConfigError;
+pub use self::file::EXAMPLE;
+pub(crate) use self::machine::machine;
 
 /// Everything that an operator may set. [`Default`] is a sensible small machine.
 #[derive(Clone, Debug)]
@@ -38,7 +42,8 @@ pub struct ProviderConfig {
     pub max_function_bytes: u32,
     /// Bytes of uploaded functions kept on disk; the longest unused go first.
     pub store_bytes: u64,
-    /// How many calls of a plan run and wait. A plan that is not in it gets [`ProviderConfig::lane`]'s defaults.
+    /// How many calls of a plan run and wait. A plan that is not in it gets the defaults of
+    /// [`ProviderConfig::lane`].
     pub lanes: HashMap<PlanName, LaneConfig>,
     /// How contracts are made.
     pub contracts: Contracts,

@@ -10,7 +10,7 @@ use dlambda_privacy::transport::{
     Connection, DangerouslyDirect, Listener, MultiTransport, Service, Transport,
 };
 use dlambda_proto::{Advert, Endpoint, ErrorKind, FunctionId, HasKind as _, Start};
-use dlambda_provider::ProviderConfig;
+use dlambda_provider::{DataDir, ProviderConfig, ProviderError};
 
 use crate::support::{LONG, World, alias, functions};
 
@@ -186,4 +186,24 @@ async fn stopping_finishes_running_calls_and_takes_no_more() {
             .await
             .is_err()
     );
+}
+
+/// Another provider on it would use the same store, and make epochs of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_data_directory_is_in_use_until_running_calls_have_ended() {
+    let world = World::new().await;
+    let data = world.data();
+    let slow = crate::support::wat(crate::hostile_functions::LOOP);
+    let call = Call::new(world.endpoint(), slow);
+    let querier = world.querier();
+    let running = tokio::spawn(async move { querier.call(&call, LONG, |_| {}).await });
+    // Long enough to be running, far less than the plan's limit.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let stopping = tokio::spawn(world.provider.stop());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!stopping.is_finished(), "a call is running");
+    assert!(matches!(DataDir::open(&data), Err(ProviderError::InUse(_))));
+    stopping.await.expect("no panic").expect("stops");
+    let _ = running.await;
+    DataDir::open(&data).expect("it is free");
 }

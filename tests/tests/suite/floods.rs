@@ -82,7 +82,7 @@ async fn idle_streams_keep_nobody_out() {
     let market = Market::with(small_provider()).await;
     let _idle = idle(&market, 200).await;
     assert_served(&market).await;
-    assert!(market.status().await.turned_out >= 168);
+    assert!(market.status().await.evicted >= 168);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,7 +109,7 @@ async fn all_of_them_at_once_keep_nobody_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_token_takes_one_place() {
+async fn one_token_takes_one_stream_permit() {
     let market = Market::with(small_provider()).await;
     let token = market.tokens(BatchSize::Calls8).await.pop();
     let request = market.request(token.expect("a token"), b"again and again");

@@ -1,4 +1,4 @@
-//! Callers that break the rules of the cold phase are told so, or let go, and
+//! Callers that break the rules of issuance are told so, or let go, and
 //! cost no more than they must; the provider goes on selling and serving.
 
 use std::sync::Arc;

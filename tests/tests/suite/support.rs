@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) network: MemoryNetwork,
     pub(crate) clock: Arc<FakeClock>,
     pub(crate) provider: LocalProvider,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl World {
@@ -45,7 +45,7 @@ impl World {
         let provider = LocalProvider::start(
             config,
             &functions(),
-            &dir.path().join("data"),
+            &data(&dir),
             Arc::new(network.transport([1; 32])),
             Arc::clone(&clock) as Arc<dyn Clock>,
         )
@@ -55,12 +55,17 @@ impl World {
             network,
             clock,
             provider,
-            _dir: dir,
+            dir,
         }
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.provider.endpoint
+    }
+
+    /// The provider's data directory.
+    pub(crate) fn data(&self) -> PathBuf {
+        data(&self.dir)
     }
 
     pub(crate) fn querier(&self) -> Querier {
@@ -102,6 +107,10 @@ impl World {
             .expect("an answer");
         assert_eq!(answer.stdout, b"ALIVE");
     }
+}
+
+fn data(dir: &TempDir) -> PathBuf {
+    dir.path().join("data")
 }
 
 pub(crate) fn querier(network: &MemoryNetwork, clock: &Arc<FakeClock>) -> Querier {

@@ -289,7 +289,7 @@ pub(crate) fn words(step: ContractProgress) -> String {
 mod tests {
     use dlambda_proto::{
         BatchSize, ContractKey, Epoch, IdentityKey, Payment, Plan, Technology, TokenKeyId,
-        UnixSeconds,
+        UnixSeconds, Validity,
     };
 
     use super::*;

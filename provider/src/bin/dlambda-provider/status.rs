@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dlambda_proto::Report;
-use dlambda_provider::{ExecutionStatus, Snapshot, query_status};
+use dlambda_provider::{ExecutionStatus, ProviderState, Snapshot, query_status};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -68,8 +68,8 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         succeeded,
         failed,
         refused,
-        vanished,
-        turned_out,
+        disconnected,
+        evicted,
         faults,
         contracts_granted,
         contracts_refused,
@@ -78,43 +78,16 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         ..
     } = snapshot;
     let walls = walls(execution);
-    let mut plans = String::new();
-    for queue in &snapshot.queues {
-        plans += &format!(
-            "plan:       {}: {} running, {} waiting, {} refused\n",
-            queue.plan, queue.running, queue.waiting, queue.refused
-        );
-    }
-    for totals in &snapshot.contracts {
-        plans += &format!(
-            "contracts:  {}, epoch {}: {} granted, {} signed by both; {} calls and {} ratings issued\n",
-            totals.plan,
-            totals.epoch.0,
-            totals.granted,
-            totals.confirmed,
-            totals.calls_issued,
-            totals.ratings_issued
-        );
-    }
-    let mut functions = String::new();
-    for function in snapshot
-        .functions
-        .iter()
-        .filter(|function| function.calls > 0)
-    {
-        functions += &format!(
-            "function:   {}: {} calls, {} fuel, {} ms\n",
-            function.alias, function.calls, function.fuel, function.execute_ms
-        );
-    }
+    let (plans, functions) = (plans(snapshot), functions(snapshot));
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
          now:        {open_sessions} callers connected, {running_calls} calls running\n\
-         calls:      {succeeded} succeeded, {failed} failed, {refused} refused, {faults} my own fault\n\
+         calls:      {succeeded} succeeded, {failed} failed, {refused} refused, \
+         {faults} my own fault\n\
          contracts:  {contracts_granted} granted since the start, {contracts_refused} refused\n\
          tokens:     {tokens_redeemed} redeemed\n\
-         callers:    {vanished} left before an answer, {turned_out} lost their place to others\n\
+         callers:    {disconnected} left before a reply, {evicted} evicted for others\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
          {plans}{functions}\
@@ -129,6 +102,45 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         execution.not_compiled,
         epoch = epoch.0,
     )
+}
+
+/// A line a queue, and a line for what was issued for a plan in an epoch.
+fn plans(snapshot: &Snapshot) -> String {
+    let mut lines = String::new();
+    for queue in &snapshot.queues {
+        lines += &format!(
+            "plan:       {}: {} running, {} waiting, {} refused\n",
+            queue.plan, queue.running, queue.waiting, queue.refused
+        );
+    }
+    for totals in &snapshot.contracts {
+        lines += &format!(
+            "contracts:  {}, epoch {}: {} granted, {} signed by both; \
+             {} calls and {} ratings issued\n",
+            totals.plan,
+            totals.epoch.0,
+            totals.granted,
+            totals.confirmed,
+            totals.calls_issued,
+            totals.ratings_issued
+        );
+    }
+    lines
+}
+
+/// A line for each published function that was called.
+fn functions(snapshot: &Snapshot) -> String {
+    let called = snapshot
+        .functions
+        .iter()
+        .filter(|function| function.calls > 0);
+    let lines = called.map(|function| {
+        format!(
+            "function:   {}: {} calls, {} fuel, {} ms\n",
+            function.alias, function.calls, function.fuel, function.execute_ms
+        )
+    });
+    lines.collect()
 }
 
 /// What stands around functions, what does not, and what is wrong with it.
@@ -151,17 +163,18 @@ fn walls(execution: &ExecutionStatus) -> String {
 
 /// What is wrong and what to do, in a sentence.
 fn advice(snapshot: &Snapshot) -> &'static str {
-    let Snapshot { state, .. } = snapshot;
-    if state == "starting" {
+    if snapshot.state == ProviderState::Starting {
         "not reachable yet: wait, and if this lasts for minutes run `dlambda doctor`"
-    } else if state == "draining" {
+    } else if snapshot.state == ProviderState::Draining {
         "stopping after the calls that are running"
     } else if snapshot.execution.trouble.is_some() {
-        "worker processes cannot start, and run nothing without the walls that could stand here: mend what PROBLEM names"
+        "worker processes cannot start, and run nothing without the walls that could stand here: \
+         mend what PROBLEM names"
     } else if snapshot.faults > 0 {
         "some calls failed by my own fault: look at my log for the cause"
     } else if snapshot.execution.cache_rejected > 0 {
-        "compiled functions on disk were changed or broken: find out who can write to my data directory"
+        "compiled functions on disk were changed or broken: \
+         find out who can write to my data directory"
     } else if snapshot.execution.workers_lost > 0 {
         "worker processes died: a function may be attacking the engine; update dlambda"
     } else if snapshot.execution.walls.is_empty() {

@@ -326,7 +326,7 @@ pub(crate) fn seal(welcome: &VerifiedGreeting, request: &Request) -> SealedCall 
     SealedCall::seal(&welcome.sealing, plan, request, &mut os_rng()).expect("seals")
 }
 
-/// One request of the cold phase, without any work.
+/// One request of issuance, without any work.
 pub(crate) async fn ask(
     stream: &mut BoxStream,
     welcome: &VerifiedGreeting,

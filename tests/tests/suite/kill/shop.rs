@@ -33,7 +33,7 @@ const CONFIG: &str = "
     token = true
 ";
 
-/// A provider, its ledger on disk, and the directory of everybody's files.
+/// A provider, its store on disk, and the directory of everybody's files.
 pub(crate) struct Shop {
     dir: TempDir,
     pub(crate) address: String,
@@ -95,7 +95,7 @@ impl Shop {
         status["status"].clone()
     }
 
-    /// Tokens that callers have redeemed, as the ledger has it.
+    /// Tokens that callers have redeemed, as its store has it.
     pub(super) async fn redeemed(&self) -> u64 {
         let all = self.status().await["tokens_redeemed"].as_u64();
         all.expect("a number") - self.starts
