@@ -7,7 +7,7 @@ use dlambda_proto::{
     Advert, Completion, FunctionId, Plan, Receipt, ReceiptEvidence, Reply, Verified,
 };
 
-use crate::{Answer, CallError, Stages, Traffic};
+use crate::{Answer, CallError, Stages, Traffic, stop_reason};
 
 /// What one call brought, whether its function succeeded or not.
 ///
@@ -67,13 +67,18 @@ impl Ended {
                     stderr,
                 });
             }
-            Completion::Stopped { reason, stderr, .. } => {
-                let reason = printable(&reason);
+            Completion::Stopped {
+                kind,
+                limit,
+                stderr,
+            } => {
+                let reason = stop_reason(kind, limit, &self.plan.name);
                 return Err(CallError::FunctionStopped { reason, stderr });
             }
             Completion::FunctionMissing => return Err(CallError::FunctionMissing),
-            Completion::FunctionUnusable { reason } => {
-                return Err(CallError::FunctionUnusable(printable(&reason)));
+            Completion::FunctionUnusable(problem) => {
+                let reason = printable(&problem.to_string());
+                return Err(CallError::FunctionUnusable(reason));
             }
             Completion::TooLarge => return Err(CallError::TooLarge),
             Completion::ProviderFault => return Err(CallError::ProviderFault),

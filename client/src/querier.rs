@@ -10,8 +10,8 @@ use dlambda_privacy::exchange::{Welcome, acknowledge, exchange, receive_greeting
 use dlambda_privacy::transport::{BoxStream, Transport};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    Advert, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
-    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, Sighting, SignedAdvert,
+    Advert, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName, Receipt,
+    ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, Sighting, SignedAdvert,
 };
 use futures::future::BoxFuture;
 use tokio::time::timeout;
@@ -422,7 +422,7 @@ fn check_receipt(
     seed: &[u8; 32],
 ) -> Result<Option<Receipt>, ReceiptError> {
     let Some(signed) = &reply.receipt else {
-        return match CallEnding::of(&reply.completion) {
+        return match reply.completion.status() {
             Some(_) => Err(ReceiptError::Missing),
             None => Ok(None),
         };

@@ -18,6 +18,7 @@ mod call;
 mod codec;
 mod contract;
 mod endpoint;
+mod engine;
 mod error;
 mod evidence;
 mod frame;
@@ -32,13 +33,14 @@ mod receipt;
 mod report;
 mod sealing;
 mod shape;
+mod status;
 mod time;
 mod token;
 
 pub use advert::{Admission, Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
 pub use call::{
-    ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint,
-    FunctionSource, Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
+    ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, FunctionSource,
+    Refusal, Reply, Request, RequestDigest, Start, TokenProblem, Usage,
 };
 pub use codec::{decode, encode};
 pub use contract::{
@@ -47,6 +49,7 @@ pub use contract::{
     SignedContract, Technology, Work, read_signed_contract,
 };
 pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
+pub use engine::{EngineFingerprint, EngineProfile, Fact};
 pub use error::{AdvertError, DecodeError, FrameError, IdError};
 pub use evidence::{
     EquivocationProof, Evidence, EvidenceError, Finding, FraudProof, ReceiptEvidence, SignedVerdict,
@@ -64,9 +67,10 @@ pub use keys::{
 pub use kind::{ErrorKind, HasKind, Retry};
 pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
-pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
+pub use receipt::{OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::Report;
 pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;
+pub use status::{Cost, FunctionProblem, Measure, Status, StopKind};
 pub use time::{CLOCK_BLUR_SECONDS, UnixSeconds, Validity};
 pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

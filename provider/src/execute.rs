@@ -5,12 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dlambda_executor::{
-    ErrorKind, ExecutorError, Function, Invocation, Start, fingerprint, protocol,
-};
+use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, fingerprint, protocol};
 use dlambda_proto::{
     self as proto, Completion, FunctionId, FunctionSource, Plan, Receipt, Reply, Request,
-    RequestDigest, TokenProblem, Usage,
+    RequestDigest, Start, TokenProblem, Usage,
 };
 use tokio::time::timeout;
 
@@ -178,11 +176,7 @@ async fn serve(
     let prepared = prepared.await.unwrap_or_else(|_| Err(busy()));
     usage.queue_us = micros(arrived.elapsed());
     let (function, start) = prepared?;
-    usage.start = match start {
-        Start::Compiled => proto::Start::Compiled,
-        Start::Cached => proto::Start::Cached,
-        _ => proto::Start::Warm,
-    };
+    usage.start = start;
     Ok(execute(shared, &function, invocation, plan, usage).await)
 }
 
@@ -269,10 +263,10 @@ async fn execute(
 }
 
 fn unusable(error: ExecutorError) -> Completion {
+    if let Some(problem) = error.problem() {
+        return Completion::FunctionUnusable(problem);
+    }
     match error.kind() {
-        ErrorKind::BadFunction | ErrorKind::BadInvocation => Completion::FunctionUnusable {
-            reason: error.to_string(),
-        },
         ErrorKind::Overloaded => match error {
             ExecutorError::Overloaded { retry_after } => busy_for(retry_after),
             _ => busy(),

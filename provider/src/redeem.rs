@@ -174,7 +174,7 @@ impl Desk {
             answer.completion,
             Completion::Exited { .. }
                 | Completion::Stopped { .. }
-                | Completion::FunctionUnusable { .. }
+                | Completion::FunctionUnusable(_)
         );
         let Turn { serving, .. } = turn;
         serving.last = Instant::now();

@@ -176,9 +176,7 @@ fn leaving(frame: &Frame) -> Duration {
 fn is_over(completion: &Completion) -> bool {
     matches!(
         completion,
-        Completion::Exited { .. }
-            | Completion::Stopped { .. }
-            | Completion::FunctionUnusable { .. }
+        Completion::Exited { .. } | Completion::Stopped { .. } | Completion::FunctionUnusable(_)
     )
 }
 

@@ -141,9 +141,9 @@ impl Court {
 
 fn stopped(kind: StopKind) -> Completion {
     Completion::Stopped {
-        reason: "because".to_owned(),
-        stderr: vec![],
         kind,
+        limit: None,
+        stderr: vec![],
     }
 }
 
@@ -193,8 +193,8 @@ async fn every_lie_is_found() {
         ("stopped (fuel)", ECHO, &|reply| {
             reply.completion = stopped(StopKind::Fuel)
         }),
-        ("stopped (trap)", SPIN, &|reply| {
-            reply.completion = stopped(StopKind::Trap)
+        ("stopped (unreachable)", SPIN, &|reply| {
+            reply.completion = stopped(StopKind::Unreachable)
         }),
         ("stopped (output)", TRAP, &|reply| {
             reply.completion = stopped(StopKind::Output)
@@ -219,7 +219,7 @@ async fn every_lie_is_found() {
 #[tokio::test]
 async fn what_depends_on_the_machine_cannot_be_decided() {
     let mut court = Court::new();
-    for kind in [StopKind::Deadline, StopKind::Machine] {
+    for kind in [StopKind::Deadline, StopKind::StackOverflow] {
         let judgement = court
             .after(ECHO, |reply| reply.completion = stopped(kind))
             .await;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use dlambda_proto::Start;
 use tokio::sync::{Semaphore, watch};
 use tokio::task;
 
@@ -26,18 +27,6 @@ use crate::{
 /// All methods that are `async` need a tokio runtime with a timer.
 #[derive(Clone)]
 pub struct Executor(Arc<Shared>);
-
-/// Where the compiled code of a function came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Start {
-    /// It was in memory, or being prepared for somebody else.
-    Warm,
-    /// It was on disk.
-    Cached,
-    /// This request had it compiled.
-    Compiled,
-}
 
 struct Shared {
     name: u64,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
 use crate::code::{CodeImage, CodeShare};
@@ -18,14 +19,18 @@ pub type FunctionDigest = [u8; 32];
 pub struct Function(Arc<Compiled>);
 
 /// The interface that a function was written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
 #[non_exhaustive]
 pub enum Abi {
     /// A core module with `_start`, importing `wasi_snapshot_preview1`.
+    #[n(1)]
     Preview1,
     /// A component exporting `wasi:cli/run`.
+    #[n(2)]
     Preview2,
     /// A component exporting `wasi:http/incoming-handler`.
+    #[n(3)]
     Http,
 }
 

@@ -1,10 +1,11 @@
 //! What can be said of a module before anything costly is done with it.
 
+use dlambda_proto::{FunctionProblem, Measure};
 use wasmparser::{Encoding, Parser, Payload, Validator};
 
 use crate::engine::FEATURES;
 use crate::error::foreign_text;
-use crate::{ExecutorConfig, ExecutorError, Measure};
+use crate::{ExecutorConfig, ExecutorError};
 
 /// Checks sizes, then validity, and says whether it is a component. Linear in the module's size, and takes little
 /// memory.
@@ -45,6 +46,7 @@ fn measure(wasm: &[u8], config: &ExecutorConfig) -> Result<bool, ExecutorError> 
         }
     }
     is_component.ok_or_else(|| ExecutorError::Malformed {
+        offset: 0,
         reason: "no header".into(),
     })
 }
@@ -53,20 +55,18 @@ fn at_most(measure: Measure, found: usize, limit: usize) -> Result<(), ExecutorE
     if found <= limit {
         return Ok(());
     }
-    Err(ExecutorError::TooLarge {
+    Err(ExecutorError::BadFunction(FunctionProblem::TooLarge {
         measure,
         found: found as u64,
         limit: limit as u64,
-    })
+    }))
 }
 
 pub(crate) fn malformed(error: wasmparser::BinaryReaderError) -> ExecutorError {
-    let reason = format!(
-        "{} (at byte {})",
-        foreign_text(error.message()),
-        error.offset()
-    );
-    ExecutorError::Malformed { reason }
+    ExecutorError::Malformed {
+        offset: error.offset() as u64,
+        reason: foreign_text(error.message()),
+    }
 }
 
 #[cfg(test)]
@@ -93,11 +93,11 @@ mod tests {
             ..ExecutorConfig::dangerously_in_process()
         };
         let wat = "(component (core module (func) (func)) (core module (func) (func)))";
-        let error = ExecutorError::TooLarge {
+        let error = ExecutorError::BadFunction(FunctionProblem::TooLarge {
             measure: Measure::Functions,
             found: 4,
             limit: 3,
-        };
+        });
         assert_eq!(inspect_wat(wat, &config), Err(error));
     }
 
@@ -110,11 +110,11 @@ mod tests {
         };
         assert!(matches!(
             inspect_wat(wat, &config),
-            Err(ExecutorError::TooLarge {
+            Err(ExecutorError::BadFunction(FunctionProblem::TooLarge {
                 measure: Measure::FunctionBytes,
                 found: 12,
                 limit: 5
-            })
+            }))
         ));
         let config = ExecutorConfig {
             max_module_bytes: 8,
@@ -122,11 +122,11 @@ mod tests {
         };
         assert!(matches!(
             inspect_wat(wat, &config),
-            Err(ExecutorError::TooLarge {
+            Err(ExecutorError::BadFunction(FunctionProblem::TooLarge {
                 measure: Measure::ModuleBytes,
                 limit: 8,
                 ..
-            })
+            }))
         ));
     }
 

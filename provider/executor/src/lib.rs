@@ -23,7 +23,7 @@
 //!
 //! * Every call gets a fresh instance; nothing of one call can be seen by the next.
 //! * Under [`Limits::deterministic`], the same function, invocation and limits give the same status, output, fuel and
-//!   peak memory on every machine whose [`fingerprint`] is the same, as long as [`Status::is_reproducible`] says so.
+//!   peak memory on every machine whose [`fingerprint`] is the same, as long as [`Status::is_reproducible`](dlambda_proto::Status::is_reproducible) says so.
 //!   Clocks are virtual (each reading moves them by a microsecond, and sleeping by its length, in no time), random
 //!   numbers are ChaCha20 from [`Invocation::seed`], NaNs are canonical.
 //! * A guest's failure is an [`Outcome`]; an [`ExecutorError`] means that there was no call, or that the host failed.
@@ -51,6 +51,7 @@ mod function;
 mod helper;
 mod inspect;
 mod invocation;
+mod ipc;
 mod lane;
 mod limits;
 mod outcome;
@@ -60,20 +61,19 @@ pub mod protocol;
 mod report;
 mod sandbox;
 mod wall;
-mod wire;
 mod worker;
 
 pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation};
 pub use counts::Counts;
-pub use engine::{EngineFingerprint, fingerprint};
-pub use error::{Cost, ErrorKind, ExecutorError, Measure};
-pub use executor::{Executor, Start};
+pub use engine::{fingerprint, profile};
+pub use error::{ErrorKind, ExecutorError};
+pub use executor::Executor;
 pub use function::{Abi, Function, FunctionDigest};
 pub use helper::{ProgramError, executor_program};
-pub use invocation::{HttpRequest, HttpResponse, Invocation};
+pub use invocation::Invocation;
 pub use lane::{Lane, LaneConfig, LaneStatus};
 pub use limits::Limits;
-pub use outcome::{Outcome, Status, TrapKind, Usage};
+pub use outcome::{Outcome, Usage};
 pub use program::main;
 pub use report::{Inspection, inspect_function};
 pub use wall::{Absence, Wall};

@@ -1,24 +1,19 @@
 //! From the words of a call to those of this crate, and back: what a plan allows, what a request asks for, and what is
 //! said of how it ended.
 //!
-//! A receipt commits to the whole [`Completion`], so whoever runs a call again must arrive at the provider's, byte for
-//! byte. That is why the provider, its auditors and arbiters all come here. What is changed here, a single word of a
-//! reason included, makes honest providers of the version before look like liars, unless the engine gets another
-//! [`fingerprint`](crate::fingerprint) with it.
+//! A receipt commits to the whole [`Completion`], so whoever runs a call again must arrive at the
+//! provider's, byte for byte. That is why the provider, its auditors and arbiters all come here. A
+//! completion holds numbers and the function's own bytes, and no sentence of ours. A change of what
+//! a call comes to takes another [`fingerprint`](crate::fingerprint), so that honest providers of
+//! the version before do not look like liars.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlambda_proto::{
-    Completion, FunctionSource, HttpError, HttpField, HttpResponse, Plan, Request, StopKind,
-};
+use dlambda_proto::{Completion, FunctionSource, Plan, Request, Status, StopKind};
 
-use crate::{
-    Executor, ExecutorError, HttpRequest, Invocation, Limits, Outcome, Status, TrapKind, Usage,
-};
-
-/// Standard error that is kept and sent back, in bytes; the rest is dropped.
-pub const STDERR_BYTES: usize = 16 << 10;
+use crate::engine::bounds::STDERR_BYTES;
+use crate::{Executor, ExecutorError, Invocation, Limits, Outcome, Usage};
 
 /// What a call came to when it was run again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +68,7 @@ pub fn invocation(request: Request) -> (FunctionSource, Invocation) {
         args: request.args,
         input: request.input.into(),
         seed: request.seed,
-        http: request.http.as_ref().map(http_request),
+        http: request.http,
     };
     (request.function, invocation)
 }
@@ -82,48 +77,41 @@ pub fn invocation(request: Request) -> (FunctionSource, Invocation) {
 #[must_use]
 pub fn completion(outcome: Outcome, plan: &Plan) -> Completion {
     let stderr: Vec<u8> = outcome.stderr.into();
-    let stopped = |kind, reason, stderr| Completion::Stopped {
-        reason,
-        stderr,
-        kind,
-    };
-    let http = match outcome.http.map(http_response).transpose() {
-        Ok(http) => http,
-        Err(error) => {
-            let reason = format!("its response has a head that cannot be sent: {error}");
-            return stopped(StopKind::NoResponse, reason, stderr);
-        }
-    };
-    match exit_status(outcome.status, plan) {
-        Ok(status) => Completion::Exited {
+    match outcome.status {
+        Status::Exited(status) => Completion::Exited {
             status,
             stdout: outcome.stdout.into(),
             stderr,
-            http,
+            http: outcome.http,
         },
-        Err((kind, reason)) => stopped(kind, reason, stderr),
+        Status::Stopped(kind) => Completion::Stopped {
+            kind,
+            limit: limit(kind, plan),
+            stderr,
+        },
     }
 }
 
-/// Whether a function that ended like this on a deterministic plan ends like this wherever it is run again.
+/// The limit of the plan that a function reached which was stopped like this, if any: fuel,
+/// milliseconds or bytes.
+#[must_use]
+pub fn limit(kind: StopKind, plan: &Plan) -> Option<u64> {
+    match kind {
+        StopKind::Fuel => Some(plan.fuel),
+        StopKind::Deadline => Some(plan.wall_ms.into()),
+        StopKind::Memory => Some(plan.memory_bytes),
+        StopKind::Output => Some(plan.output_bytes.into()),
+        _ => None,
+    }
+}
+
+/// Whether a function that ended like this on a deterministic plan ends like this wherever it is
+/// run again.
 ///
 /// Never of what is no end of a function, such as [`Completion::Busy`].
 #[must_use]
 pub fn is_reproducible(completion: &Completion) -> bool {
-    match completion {
-        Completion::Exited { .. }
-        | Completion::Stopped {
-            kind:
-                StopKind::Fuel
-                | StopKind::Memory
-                | StopKind::NoResponse
-                | StopKind::Output
-                | StopKind::Trap,
-            ..
-        } => true,
-        // Deadline, Machine, and what a later version may add.
-        _ => false,
-    }
+    completion.status().is_some_and(Status::is_reproducible)
 }
 
 /// Runs a request, its function attached, as a provider with this plan does, however large its input.
@@ -152,7 +140,7 @@ pub async fn replay(
         args: request.args.clone(),
         input: Bytes::copy_from_slice(&request.input),
         seed: request.seed,
-        http: request.http.as_ref().map(http_request),
+        http: request.http.clone(),
     };
     let outcome = executor.run(&function, invocation, &limits(plan)).await?;
     let Usage {
@@ -167,66 +155,9 @@ pub async fn replay(
     })
 }
 
-fn http_request(request: &dlambda_proto::HttpRequest) -> HttpRequest {
-    let fields = request.fields().iter();
-    HttpRequest {
-        method: request.method().to_owned(),
-        path: request.path().to_owned(),
-        fields: fields
-            .map(|field| (field.name().to_owned(), field.value().to_vec()))
-            .collect(),
-    }
-}
-
-fn http_response(response: crate::HttpResponse) -> Result<HttpResponse, HttpError> {
-    let fields = response
-        .fields
-        .iter()
-        .map(|(name, value)| HttpField::new(name, value));
-    HttpResponse::new(response.status, fields.collect::<Result<_, _>>()?)
-}
-
-/// The exit status, or why there is none: as a code, and in words for the caller.
-fn exit_status(status: Status, plan: &Plan) -> Result<u8, (StopKind, String)> {
-    let Plan { name, .. } = plan;
-    Err(match status {
-        Status::Exited(status) => return Ok(u8::try_from(status).unwrap_or(u8::MAX)),
-        Status::DeadlineExceeded => (
-            StopKind::Deadline,
-            format!("it ran longer than the {} ms of plan {name}", plan.wall_ms),
-        ),
-        Status::FuelExhausted => (
-            StopKind::Fuel,
-            format!("it used up the {} fuel of plan {name}", plan.fuel),
-        ),
-        Status::MemoryExceeded => {
-            let bytes = plan.memory_bytes;
-            let reason = format!("it needed more than the {bytes} bytes of memory of plan {name}");
-            (StopKind::Memory, reason)
-        }
-        Status::OutputExceeded => {
-            let bytes = plan.output_bytes;
-            let reason = format!("it wrote more than the {bytes} bytes of output of plan {name}");
-            (StopKind::Output, reason)
-        }
-        Status::NoResponse => (
-            StopKind::NoResponse,
-            "it returned without a complete HTTP response".to_owned(),
-        ),
-        Status::Trapped(trap) => {
-            let kind = match trap {
-                TrapKind::StackOverflow => StopKind::Machine,
-                _ => StopKind::Trap,
-            };
-            (kind, format!("it trapped: {trap}"))
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use dlambda_proto::{FunctionId, encode};
-    use sha2::{Digest as _, Sha256};
+    use dlambda_proto::FunctionId;
 
     use super::*;
     use crate::ExecutorConfig;
@@ -254,29 +185,13 @@ mod tests {
         }
     }
 
-    fn statuses() -> Vec<Status> {
-        let mut statuses = vec![
-            Status::DeadlineExceeded,
-            Status::Exited(0),
-            Status::Exited(255),
-            Status::FuelExhausted,
-            Status::MemoryExceeded,
-            Status::NoResponse,
-            Status::OutputExceeded,
-        ];
-        statuses.extend(TrapKind::ALL.map(Status::Trapped));
-        statuses
-    }
-
     #[test]
     fn what_is_reproducible_here_is_reproducible_there() {
-        for status in statuses() {
+        let stops = StopKind::ALL.iter().copied().map(Status::Stopped);
+        for status in stops.chain([Status::Exited(0), Status::Exited(255)]) {
             let completion = completion(outcome(status), &plan());
-            assert_eq!(
-                is_reproducible(&completion),
-                status.is_reproducible(),
-                "{status:?}"
-            );
+            let same = is_reproducible(&completion) == status.is_reproducible();
+            assert!(same, "{status:?}");
         }
         for no_end in [
             Completion::TooLarge,
@@ -288,97 +203,25 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_named_with_their_value() {
-        for (status, expected, said) in [
-            (
-                Status::DeadlineExceeded,
-                StopKind::Deadline,
-                "the 10000 ms of plan small",
-            ),
-            (
-                Status::FuelExhausted,
-                StopKind::Fuel,
-                "the 1000000 fuel of plan small",
-            ),
-            (
-                Status::MemoryExceeded,
-                StopKind::Memory,
-                "the 67108864 bytes of memory of plan small",
-            ),
-            (
-                Status::OutputExceeded,
-                StopKind::Output,
-                "the 1048576 bytes of output of plan small",
-            ),
-            (
-                Status::NoResponse,
-                StopKind::NoResponse,
-                "without a complete HTTP response",
-            ),
-            (
-                Status::Trapped(TrapKind::Unreachable),
-                StopKind::Trap,
-                "unreachable",
-            ),
-            (
-                Status::Trapped(TrapKind::StackOverflow),
-                StopKind::Machine,
-                "stack overflow",
-            ),
-        ] {
-            let Completion::Stopped {
-                reason,
-                stderr,
-                kind,
-            } = completion(outcome(status), &plan())
-            else {
-                panic!("{status:?} is no stop");
+    fn a_stop_names_the_plans_limit_and_nothing_else() {
+        for kind in StopKind::ALL.iter().copied() {
+            let expected = match kind {
+                StopKind::Deadline => Some(10_000),
+                StopKind::Fuel => Some(1_000_000),
+                StopKind::Memory => Some(67_108_864),
+                StopKind::Output => Some(1_048_576),
+                _ => None,
             };
-            assert!(reason.contains(said), "{reason}");
-            assert_eq!((kind, &stderr[..]), (expected, &b"err"[..]));
+            assert!(
+                completion(outcome(Status::Stopped(kind)), &plan())
+                    == Completion::Stopped {
+                        kind,
+                        limit: expected,
+                        stderr: b"err".to_vec(),
+                    },
+                "{kind:?}"
+            );
         }
-    }
-
-    #[test]
-    fn a_response_that_no_reply_can_carry_is_none() {
-        let mut outcome = outcome(Status::Exited(0));
-        outcome.http = Some(crate::HttpResponse {
-            status: 200,
-            fields: vec![("x".to_owned(), b"y".to_vec()); 65],
-        });
-        let completion = completion(outcome, &plan());
-        let Completion::Stopped { reason, kind, .. } = completion else {
-            panic!("65 fields were sent");
-        };
-        assert_eq!(kind, StopKind::NoResponse);
-        assert!(reason.contains("cannot be sent"), "{reason}");
-    }
-
-    /// If this fails, receipts of this version and of the one before commit to different words for the same end:
-    /// change them back, or give the protocol's engine a new number, so that nobody compares the two.
-    #[test]
-    fn the_words_are_those_of_the_protocol() {
-        let mut hash = Sha256::new();
-        for status in statuses() {
-            hash.update(encode(&completion(outcome(status), &plan())));
-        }
-        let mut unfit = outcome(Status::Exited(0));
-        let fields = vec![("x".to_owned(), vec![b'y'; 16 << 10])];
-        unfit.http = Some(crate::HttpResponse {
-            status: 200,
-            fields,
-        });
-        hash.update(encode(&completion(unfit, &plan())));
-        hash.update(format!("{:?}", limits(&plan())));
-        let digest: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        assert_eq!(
-            digest,
-            "d39704de54ee62fb7cf68ef53332dbc2b6c8580c52fba4940a2a57a4720d8259"
-        );
     }
 
     /// Writes what is on standard input, and a random byte.

@@ -159,13 +159,13 @@ async fn a_thousand_audits_never_condemn_an_honest_provider() {
             "audit {number}: {}",
             judgement.reason
         );
-        let ending = ended.receipt.expect("verified").ending;
-        *kinds.entry(format!("{ending:?}")).or_default() += 1;
+        let status = ended.receipt.expect("verified").status;
+        *kinds.entry(format!("{status:?}")).or_default() += 1;
     }
     println!("endings: {kinds:?}");
     for expected in [
         "Exited(0)",
-        "Stopped(Trap)",
+        "Stopped(Unreachable)",
         "Stopped(Fuel)",
         "Stopped(Output)",
     ] {
@@ -306,9 +306,9 @@ impl Patched {
             (Lie::Memory, _) => reply.usage.peak_memory_bytes += 1 << 16,
             (Lie::EarlyStop, completion) => {
                 *completion = Completion::Stopped {
-                    reason: "it used up the fuel".to_owned(),
-                    stderr: vec![],
                     kind: StopKind::Fuel,
+                    limit: None,
+                    stderr: vec![],
                 };
             }
             _ => {}

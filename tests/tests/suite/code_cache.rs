@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlambda_executor::{
-    CodeCacheConfig, Counts, Executor, ExecutorConfig, Function, FunctionDigest, Invocation,
-    Limits, Start,
+    CodeCacheConfig, Counts, Executor, ExecutorConfig, Function, FunctionDigest, Invocation, Limits,
 };
+use dlambda_proto::Start;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dlambda_executor::{
-    Abi, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError, Isolation, Start,
-    Wall, executor_program, protocol,
+    Abi, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError, Isolation, Wall,
+    executor_program, protocol,
 };
-use dlambda_proto::{ErrorKind, Plan, Report};
+use dlambda_proto::{ErrorKind, Plan, Report, Start};
 
 use crate::cli::{Common, RunArgs};
 use crate::home;

@@ -15,8 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use crate::code::{CodeImage, memory_file};
-use crate::wire::{self, abi_code};
-use crate::{CodeCacheConfig, FunctionDigest};
+use crate::{Abi, CodeCacheConfig, FunctionDigest};
 
 const MAGIC: &[u8; 16] = b"dlambda code 1\n\0";
 const HEADER: usize = 32;
@@ -116,7 +115,7 @@ impl CodeCache {
         mac.update(&header);
         let abi = header[..16]
             .eq(MAGIC)
-            .then(|| wire::abi(header[16]))
+            .then(|| abi(header[16]))
             .flatten()
             .ok_or_else(damaged)?;
         let memory = memory_file()?;
@@ -203,6 +202,20 @@ impl CodeCache {
             }
         }
     }
+}
+
+/// The interface of a function, as a file says it.
+fn abi_code(abi: Abi) -> u8 {
+    match abi {
+        Abi::Preview1 => 1,
+        Abi::Preview2 => 2,
+        Abi::Http => 3,
+    }
+}
+
+fn abi(code: u8) -> Option<Abi> {
+    let all = [Abi::Preview1, Abi::Preview2, Abi::Http];
+    all.into_iter().find(|abi| abi_code(*abi) == code)
 }
 
 fn copy(mut from: impl Read, to: &mut File, len: u64, mac: &mut blake3::Hasher) -> io::Result<()> {

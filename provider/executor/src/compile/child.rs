@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 use crate::compile::{Here, Verdict};
+use crate::ipc::HelperError;
 use crate::wall::{Confinement, confine};
-use crate::wire::{WireError, abi_code};
-use crate::{ExecutorConfig, ExecutorError};
+use crate::{Abi, ExecutorConfig, ExecutorError};
 
 /// The command that starts it.
 pub(crate) const COMMAND: &str = "compile";
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     if confine(&confinement).is_err() {
         return ExitCode::from(u8::try_from(SETUP_FAILED).unwrap_or(1));
     }
-    let verdict: Verdict = compile(&config).map_err(WireError::from);
+    let verdict: Verdict = compile(&config).map_err(HelperError::from);
     let written = minicbor::to_vec(&verdict)
         .map_err(drop)
         .and_then(|bytes| std::io::stderr().write_all(&bytes).map_err(drop));
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn compile(config: &ExecutorConfig) -> Result<u8, ExecutorError> {
+fn compile(config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
     let mut wasm = Vec::new();
     let most = config.max_module_bytes as u64 + 1;
     let read = std::io::stdin().take(most).read_to_end(&mut wasm);
@@ -61,7 +61,7 @@ fn compile(config: &ExecutorConfig) -> Result<u8, ExecutorError> {
     std::io::stdout()
         .write_all(&code)
         .map_err(|_| ExecutorError::Fault("the code cannot be written"))?;
-    Ok(abi_code(abi))
+    Ok(abi)
 }
 
 fn parse(arguments: &[OsString]) -> Option<(ExecutorConfig, Confinement)> {

@@ -6,6 +6,7 @@
 
 pub(crate) mod child;
 
+use dlambda_proto::{Cost, FunctionProblem};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -22,16 +23,15 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use crate::code::{CodeImage, memory_file};
+use crate::ipc::{self, HelperError};
 use crate::sandbox::Linkers;
-use crate::wire::{self, WireError};
-use crate::worker::messages;
-use crate::{Abi, Cost, ExecutorConfig, ExecutorError, Isolation, engine, inspect};
+use crate::{Abi, ExecutorConfig, ExecutorError, Isolation, engine, inspect};
 
 /// Longest verdict of a child.
 const VERDICT_BYTES: u64 = 16 << 10;
 
 /// What a child says about a function on standard error: its interface, or why not. The code is on standard output.
-pub(crate) type Verdict = Result<u8, WireError>;
+pub(crate) type Verdict = Result<Abi, HelperError>;
 
 /// Compiles functions.
 pub(crate) enum Compiler {
@@ -106,7 +106,7 @@ impl Here {
         reason = "code is loaded that was compiled a moment ago, and not run"
     )]
     pub(crate) fn compile(&self, wasm: &[u8]) -> Result<(Abi, Vec<u8>), ExecutorError> {
-        let unsupported = |_| ExecutorError::Unsupported;
+        let unsupported = |_| ExecutorError::BadFunction(FunctionProblem::Unsupported);
         let (abi, code, fits) = if inspect::check(wasm, &self.config)? {
             let component = Component::from_binary(&self.engine, wasm).map_err(unsupported)?;
             let abi = self.linkers.component(&component)?.abi();
@@ -124,7 +124,7 @@ impl Here {
         };
         // What is valid and compiles may still not fit the place that a call has.
         fits.then_some((abi, code))
-            .ok_or(ExecutorError::Unsupported)
+            .ok_or(ExecutorError::BadFunction(FunctionProblem::Unsupported))
     }
 }
 
@@ -161,14 +161,14 @@ async fn in_process_of_its_own(
     });
     let (verdict, status) = ended
         .await
-        .map_err(|_| ExecutorError::TooCostly(Cost::Time))?;
+        .map_err(|_| ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)))?;
     let status = status.map_err(|_| ExecutorError::Fault("the compiler was lost"))?;
     if !status.success() {
         return Err(too_costly(status));
     }
     let verdict: Verdict =
-        messages::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
-    let abi = wire::abi(verdict?).ok_or(ExecutorError::Fault("the compiler's verdict"))?;
+        ipc::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
+    let abi = verdict?;
     // It has ended, and had no way to hand the memory on.
     let sealed = spawn_blocking(move || CodeImage::seal(abi, code));
     sealed.await.map_err(no_memory)?.map_err(no_memory)
@@ -178,9 +178,9 @@ async fn in_process_of_its_own(
 fn too_costly(status: ExitStatus) -> ExecutorError {
     match status.signal() {
         // XCPU at the limit of CPU time, KILL a second later.
-        Some(24 | 9) => ExecutorError::TooCostly(Cost::Time),
+        Some(24 | 9) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)),
         // An allocation failed, the compiler overflowed its stack, or its code is too large for a file.
-        Some(6 | 11 | 25) => ExecutorError::TooCostly(Cost::Memory),
+        Some(6 | 11 | 25) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Memory)),
         _ if status.code() == Some(child::SETUP_FAILED) => {
             ExecutorError::Setup("the compiler's process cannot be confined".into())
         }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use dlambda_proto::{HttpError, HttpField, HttpRequest, HttpResponse};
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::coop::unconstrained;
@@ -19,9 +21,9 @@ use wasmtime_wasi_http::{
     Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use crate::ExecutorError;
 use crate::engine::bounds::FIELD_BYTES;
 use crate::sandbox::host::Host;
-use crate::{ExecutorError, HttpRequest, HttpResponse};
 
 /// What a handler takes for its own name, unless the caller gives it another: names are for networks.
 const AUTHORITY: &str = "function";
@@ -39,9 +41,12 @@ enum Answer {
     None,
     Failed,
     Head(Response<HyperOutgoingBody>),
-    Body(HttpResponse, HyperOutgoingBody),
-    Complete(HttpResponse),
+    Body(Sendable, HyperOutgoingBody),
+    Complete(Sendable),
 }
+
+/// The head of a response, if a reply can carry it.
+pub(crate) type Sendable = Result<HttpResponse, HttpError>;
 
 /// Requests of guests go nowhere.
 struct NoEgress;
@@ -99,23 +104,20 @@ pub(crate) type Exchange = (
 
 /// Checks a request. `body` is its input.
 pub(crate) fn request(head: Option<HttpRequest>, body: Bytes) -> Result<Incoming, ExecutorError> {
-    let head = head.unwrap_or_else(|| HttpRequest {
-        method: if body.is_empty() { "GET" } else { "POST" }.to_owned(),
-        path: "/".to_owned(),
-        fields: Vec::new(),
-    });
-    build(head, body).ok_or(ExecutorError::BadInvocation("not a valid HTTP request"))
+    let method = if body.is_empty() { "GET" } else { "POST" };
+    let head = head.or_else(|| HttpRequest::new(method, "/").ok());
+    head.and_then(|head| build(&head, body))
+        .ok_or(ExecutorError::BadInvocation("not a valid HTTP request"))
 }
 
-fn build(head: HttpRequest, body: Bytes) -> Option<Incoming> {
-    // The parser takes an empty path for `/`, and `*` as it is.
-    head.path.starts_with('/').then_some(())?;
+/// Nothing if its `host` field is no authority.
+fn build(head: &HttpRequest, body: Bytes) -> Option<Incoming> {
     let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::from_bytes(head.method.as_bytes()).ok()?;
+    *request.method_mut() = Method::from_bytes(head.method().as_bytes()).ok()?;
     let mut host = AUTHORITY.to_owned();
-    for (name, value) in head.fields {
-        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        let value = HeaderValue::from_bytes(&value).ok()?;
+    for field in head.fields() {
+        let name = HeaderName::from_bytes(field.name().as_bytes()).ok()?;
+        let value = HeaderValue::from_bytes(field.value()).ok()?;
         if name == http::header::HOST {
             value.to_str().ok()?.clone_into(&mut host);
         }
@@ -124,7 +126,7 @@ fn build(head: HttpRequest, body: Bytes) -> Option<Incoming> {
     *request.uri_mut() = Uri::builder()
         .scheme("http")
         .authority(host)
-        .path_and_query(head.path)
+        .path_and_query(head.path())
         .build()
         .ok()?;
     Some(request)
@@ -168,15 +170,7 @@ impl Host {
         *answer = match std::mem::take(&mut *answer) {
             Answer::Head(response) => {
                 let (head, body) = response.into_parts();
-                let head = HttpResponse {
-                    status: head.status.as_u16(),
-                    fields: head
-                        .headers
-                        .iter()
-                        .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()))
-                        .collect(),
-                };
-                Answer::Body(head, body)
+                Answer::Body(sendable(&head), body)
             }
             other => other,
         };
@@ -196,11 +190,7 @@ impl Host {
                     return Ok(());
                 }
                 Poll::Ready(None) => {
-                    let head = HttpResponse {
-                        status: head.status,
-                        fields: std::mem::take(&mut head.fields),
-                    };
-                    *answer = Answer::Complete(head);
+                    *answer = Answer::Complete(head.clone());
                     return Ok(());
                 }
             }
@@ -208,7 +198,7 @@ impl Host {
     }
 
     /// The response, after the handler has returned.
-    pub(crate) fn end_exchange(&mut self) -> wasmtime::Result<Option<HttpResponse>> {
+    pub(crate) fn end_exchange(&mut self) -> wasmtime::Result<Option<Sendable>> {
         self.drain_response()?;
         // A body that was left open ends with the guest.
         *self.wasi.ctx().table = ResourceTable::new();
@@ -223,6 +213,12 @@ impl Host {
             _ => None,
         })
     }
+}
+
+fn sendable(head: &Parts) -> Sendable {
+    let fields = head.headers.iter();
+    let fields = fields.map(|(name, value)| HttpField::new(name.as_str(), value.as_bytes()));
+    HttpResponse::new(head.status.as_u16(), fields.collect::<Result<_, _>>()?)
 }
 
 /// What the future gives without waiting.

@@ -1,5 +1,6 @@
 //! What functions may import, and what they must export.
 
+use dlambda_proto::FunctionProblem;
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, Linker, Module};
 use wasmtime_wasi::I32Exit;
@@ -36,7 +37,7 @@ impl Linkers {
         let start = module.get_export("_start");
         let start = start.as_ref().and_then(|start| start.func());
         if !start.is_some_and(|ty| ty.params().len() == 0 && ty.results().len() == 0) {
-            return Err(ExecutorError::NoEntryPoint);
+            return Err(ExecutorError::BadFunction(FunctionProblem::NoEntryPoint));
         }
         Ok(Code::Preview1(pre))
     }
@@ -47,14 +48,15 @@ impl Linkers {
             let error = error.to_string();
             // The engine names the import in this one message only.
             let import = error.split('`').nth(1).unwrap_or("something");
-            ExecutorError::UnsupportedImport {
+            ExecutorError::BadFunction(FunctionProblem::UnsupportedImport {
                 import: foreign_text(import),
-            }
+            })
         })?;
         if let Ok(command) = CommandPre::new(pre.clone()) {
             return Ok(Code::Preview2(command));
         }
-        let proxy = ProxyPre::new(pre).map_err(|_| ExecutorError::NoEntryPoint)?;
+        let proxy = ProxyPre::new(pre)
+            .map_err(|_| ExecutorError::BadFunction(FunctionProblem::NoEntryPoint))?;
         Ok(Code::Http(proxy))
     }
 
@@ -71,9 +73,9 @@ impl Linkers {
         });
         let import = match bad {
             Some(import) => foreign_text(&format!("{}::{}", import.module(), import.name())),
-            None => return ExecutorError::Unsupported,
+            None => return ExecutorError::BadFunction(FunctionProblem::Unsupported),
         };
-        ExecutorError::UnsupportedImport { import }
+        ExecutorError::BadFunction(FunctionProblem::UnsupportedImport { import })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use dlambda_proto::{Status, StopKind};
 use tokio::time::timeout;
 use wasmtime::{AsContextMut as _, PoolConcurrencyLimitError, Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
@@ -9,7 +10,7 @@ use wasmtime_wasi::I32Exit;
 use crate::sandbox::host::Host;
 use crate::sandbox::memory::is_of_the_system;
 use crate::sandbox::{Code, charge, http};
-use crate::{ExecutorError, HttpResponse, Invocation, Limits, Outcome, Status, TrapKind, Usage};
+use crate::{ExecutorError, Invocation, Limits, Outcome, Usage};
 
 /// Runs a call to its end.
 pub(crate) async fn run(
@@ -35,10 +36,11 @@ pub(crate) async fn run(
     let fuel = limits.fuel.saturating_sub(store.get_fuel().unwrap_or(0));
     let host = store.data_mut();
     let (status, http) = match ended {
-        Err(_) => (Status::DeadlineExceeded, None),
+        Err(_) => (Status::Stopped(StopKind::Deadline), None),
         Ok(Ok(Ended::Command(status))) => (Status::Exited(status), None),
-        Ok(Ok(Ended::Http(Some(response)))) => (Status::Exited(0), Some(response)),
-        Ok(Ok(Ended::Http(None))) => (Status::NoResponse, None),
+        Ok(Ok(Ended::Http(Some(Ok(response))))) => (Status::Exited(0), Some(response)),
+        Ok(Ok(Ended::Http(Some(Err(_))))) => (Status::Stopped(StopKind::BadResponse), None),
+        Ok(Ok(Ended::Http(None))) => (Status::Stopped(StopKind::NoResponse), None),
         Ok(Err(error)) => (status(&error, host)?, None),
     };
     let stderr_truncated = host.stderr.exceeded();
@@ -61,8 +63,8 @@ pub(crate) async fn run(
 
 /// How a guest ends by itself.
 enum Ended {
-    Command(i32),
-    Http(Option<HttpResponse>),
+    Command(u8),
+    Http(Option<http::Sendable>),
 }
 
 /// Makes the guest yield at each tick of the engine, and ends it at the deadline.
@@ -97,7 +99,7 @@ async fn call(
             let command = pre.instantiate_async(&mut store).await?;
             instantiated();
             let result = command.wasi_cli_run().call_run(store).await?;
-            Ok(Ended::Command(i32::from(result.is_err())))
+            Ok(Ended::Command(u8::from(result.is_err())))
         }
         Code::Http(pre) => {
             let proxy = pre.instantiate_async(&mut store).await?;
@@ -120,22 +122,48 @@ fn status(error: &wasmtime::Error, host: &Host) -> Result<Status, ExecutorError>
         return Err(ExecutorError::Fault("this machine has no memory left"));
     }
     if host.stdout.exceeded() {
-        return Ok(Status::OutputExceeded);
+        return Ok(Status::Stopped(StopKind::Output));
     }
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
-        return Ok(Status::Exited(exit.0));
+        return Ok(Status::Exited(u8::try_from(exit.0).unwrap_or(u8::MAX)));
     }
     if error.is::<PoolConcurrencyLimitError>() {
         return Err(ExecutorError::Fault("no free instance"));
     }
     let kind = match error.downcast_ref::<Trap>() {
-        Some(Trap::Interrupt) => return Ok(Status::DeadlineExceeded),
-        Some(Trap::OutOfFuel) => return Ok(Status::FuelExhausted),
-        Some(trap) => TrapKind::new(*trap),
-        None => TrapKind::HostCall,
+        Some(Trap::Interrupt) => return Ok(Status::Stopped(StopKind::Deadline)),
+        Some(Trap::OutOfFuel) => return Ok(Status::Stopped(StopKind::Fuel)),
+        Some(trap) => trapped(*trap),
+        None => StopKind::HostCall,
     };
-    if host.memory.refused() && kind.may_follow_refusal() {
-        return Ok(Status::MemoryExceeded);
+    if host.memory.refused() && may_follow_refusal(kind) {
+        return Ok(Status::Stopped(StopKind::Memory));
     }
-    Ok(Status::Trapped(kind))
+    Ok(Status::Stopped(kind))
+}
+
+fn trapped(trap: Trap) -> StopKind {
+    match trap {
+        Trap::BadSignature => StopKind::BadSignature,
+        Trap::IndirectCallToNull => StopKind::IndirectCallToNull,
+        Trap::IntegerDivisionByZero => StopKind::IntegerDivisionByZero,
+        Trap::IntegerOverflow => StopKind::IntegerOverflow,
+        Trap::BadConversionToInteger => StopKind::InvalidConversion,
+        Trap::MemoryOutOfBounds => StopKind::MemoryOutOfBounds,
+        Trap::StackOverflow => StopKind::StackOverflow,
+        Trap::TableOutOfBounds => StopKind::TableOutOfBounds,
+        Trap::UnreachableCodeReached => StopKind::Unreachable,
+        _ => StopKind::OtherTrap,
+    }
+}
+
+/// Whether a guest that was refused memory may end like this for that reason.
+fn may_follow_refusal(kind: StopKind) -> bool {
+    matches!(
+        kind,
+        StopKind::HostCall
+            | StopKind::MemoryOutOfBounds
+            | StopKind::TableOutOfBounds
+            | StopKind::Unreachable
+    )
 }

@@ -1,9 +1,10 @@
 //! Neighbours: guests that hog, wait, or are abandoned.
 
+use dlambda_proto::{Status, StopKind};
 use std::time::{Duration, Instant};
 
 use super::{command, config, deadline, executor, prepare};
-use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, LaneConfig, Limits, Status};
+use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, LaneConfig, Limits};
 
 const SPIN: &str = "(loop (br 0))";
 
@@ -148,5 +149,5 @@ async fn a_call_of_a_small_plan_does_not_wait_for_the_memory_of_a_large_one() {
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let second = spinning.join_next().await.unwrap().unwrap().unwrap();
-    assert_eq!(second.status, Status::DeadlineExceeded);
+    assert_eq!(second.status, Status::Stopped(StopKind::Deadline));
 }

@@ -1,11 +1,12 @@
 //! Compiling once, keeping what fits, and staying within one executor.
 
+use dlambda_proto::{FunctionProblem, Start};
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::{command, config, executor, wat};
-use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Start};
+use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_one_new_function_compile_it_once() {
@@ -67,7 +68,10 @@ async fn a_bad_function_can_be_tried_again() {
     let executor = executor();
     for _ in 0..2 {
         let error = executor.prepare(wat("(module)")).await.unwrap_err();
-        assert_eq!(error, ExecutorError::NoEntryPoint);
+        assert_eq!(
+            error,
+            ExecutorError::BadFunction(FunctionProblem::NoEntryPoint)
+        );
     }
 }
 

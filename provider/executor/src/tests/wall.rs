@@ -1,5 +1,6 @@
 //! The second wall, with the first one down: native code in a confined process, doing what an intruder would.
 
+use dlambda_proto::Status;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
@@ -17,8 +18,7 @@ use super::{config, executor, run};
 use crate::wall::probe;
 use crate::worker::{Report, Setup};
 use crate::{
-    Absence, Executor, ExecutorConfig, ExecutorError, Isolation, Limits, Status, Wall,
-    executor_program,
+    Absence, Executor, ExecutorConfig, ExecutorError, Isolation, Limits, Wall, executor_program,
 };
 
 /// A child that sleeps, until dropped.

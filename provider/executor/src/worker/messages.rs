@@ -1,22 +1,10 @@
 //! What is said between this process and a worker.
 
-use std::io;
-
 use minicbor::{Decode, Encode};
 
 use crate::code::CodeDigest;
-use crate::wire::{WireCall, WireError, WireOutcome};
-
-/// Reads a message. Whoever has broken out of a worker writes what it likes.
-///
-/// # Errors
-///
-/// [`io::ErrorKind::InvalidData`], before anything is allocated that is larger than the message.
-pub(crate) fn read<T: for<'b> Decode<'b, ()>>(message: &[u8]) -> io::Result<T> {
-    let invalid = |_| io::Error::from(io::ErrorKind::InvalidData);
-    dlambda_proto::check_shape(message).map_err(invalid)?;
-    minicbor::decode(message).map_err(|_| io::ErrorKind::InvalidData.into())
-}
+use crate::ipc::HelperError;
+use crate::{Abi, Invocation, Limits, Outcome};
 
 /// How a worker is set up; the first message.
 #[derive(Debug, Clone, Encode, Decode)]
@@ -48,7 +36,7 @@ pub(crate) enum Order {
         #[n(0)]
         slot: u64,
         #[n(1)]
-        abi: u8,
+        abi: Abi,
         /// What the descriptor must hold.
         #[n(2)]
         code: CodeDigest,
@@ -67,7 +55,9 @@ pub(crate) enum Order {
         #[n(1)]
         slot: u64,
         #[n(2)]
-        what: WireCall,
+        invocation: Invocation,
+        #[n(3)]
+        limits: Limits,
     },
     /// Nobody waits for the answer any more.
     #[n(3)]
@@ -101,6 +91,6 @@ pub(crate) enum Report {
         #[n(0)]
         call: u64,
         #[n(1)]
-        outcome: Result<WireOutcome, WireError>,
+        outcome: Result<Outcome, HelperError>,
     },
 }

@@ -18,10 +18,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::engine::MEMORIES_PER_CALL;
+use crate::ipc::{self, HelperError};
 use crate::wall::Walls;
-use crate::wire::{WireCall, WireError, WireOutcome, abi_code};
 use crate::worker::channel::{Outbox, Receiver};
-use crate::worker::messages::{self, Order, Report, Setup};
+use crate::worker::messages::{Order, Report, Setup};
 use crate::worker::patience::patiently;
 use crate::worker::serve;
 use crate::{
@@ -75,10 +75,10 @@ struct State {
     condemned: Arc<Notify>,
     process: Option<u32>,
     loaded: HashSet<u64>,
-    calls: HashMap<u64, oneshot::Sender<Result<WireOutcome, WireError>>>,
+    calls: HashMap<u64, oneshot::Sender<Result<Outcome, HelperError>>>,
 }
 
-type Answer = oneshot::Receiver<Result<WireOutcome, WireError>>;
+type Answer = oneshot::Receiver<Result<Outcome, HelperError>>;
 
 /// A call that a worker was given, and that worker.
 struct Ordered {
@@ -182,11 +182,15 @@ impl Pool {
                 "too much input, or room for too much output",
             ));
         }
-        let what = WireCall::new(invocation, limits);
         let worker = shared.least_busy().await?;
         let call = shared.next_call.fetch_add(1, Ordering::Relaxed);
         let slot = function.slot();
-        let order = minicbor::to_vec(Order::Run { call, slot, what });
+        let order = minicbor::to_vec(Order::Run {
+            call,
+            slot,
+            invocation,
+            limits: limits.clone(),
+        });
         let order = order.map_err(|_| ExecutorError::Fault("a call cannot be written"))?;
         let ordered = worker
             .order(call, function, &order)
@@ -199,15 +203,17 @@ impl Pool {
         };
         let answer = answer.map_err(|_| ExecutorError::WorkerDied)?;
         drop(pending);
-        if matches!(answer, Err(WireError::Fault)) {
+        if matches!(answer, Err(HelperError::Fault)) {
             // Its code may not have been loaded; next time it is sent again.
             worker.forget(slot);
         }
-        answer?.into_outcome(limits).ok_or_else(|| {
-            // It lies, so it is not ours any more.
+        let outcome = answer?;
+        if !outcome.keeps_to(limits) {
+            // An impossible result: somebody has broken out of the guest.
             condemned.notify_one();
-            ExecutorError::WorkerDied
-        })
+            return Err(ExecutorError::WorkerDied);
+        }
+        Ok(outcome)
     }
 }
 
@@ -216,7 +222,7 @@ impl Ordered {
     async fn answer(
         mut self,
         wall_time: Duration,
-    ) -> Option<Result<Result<WireOutcome, WireError>, oneshot::error::RecvError>> {
+    ) -> Option<Result<Result<Outcome, HelperError>, oneshot::error::RecvError>> {
         if let Ok(answer) = timeout(wall_time, &mut self.answer).await {
             return Some(answer);
         }
@@ -253,7 +259,7 @@ impl Worker {
             let image = function.image();
             let load = Order::Load {
                 slot,
-                abi: abi_code(image.abi()),
+                abi: image.abi(),
                 code: image.digest(),
             };
             let load = minicbor::to_vec(load).map_err(io::Error::other)?;
@@ -449,7 +455,7 @@ fn blocking(socket: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
 fn check(report: &[u8]) -> io::Result<Walls> {
     let wall = |position: u8| Wall::ALL.get(usize::from(position)).copied();
     let absence = |position: u8| Absence::ALL.get(usize::from(position)).copied();
-    match messages::read(report)? {
+    match ipc::read(report)? {
         Report::Ready {
             engine,
             walls,
@@ -471,7 +477,7 @@ fn check(report: &[u8]) -> io::Result<Walls> {
 
 async fn read(shared: &Weak<Shared>, number: usize, mut receiver: Receiver) -> io::Result<()> {
     while let Some(report) = receiver.receive().await? {
-        let Report::Done { call, outcome } = messages::read(&report)? else {
+        let Report::Done { call, outcome } = ipc::read(&report)? else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         let Some(pool) = shared.upgrade() else {

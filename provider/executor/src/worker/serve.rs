@@ -15,12 +15,12 @@ use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 
 use crate::code::CodeHandle;
 use crate::engine::setup as cannot;
+use crate::ipc::{self, HelperError};
 use crate::sandbox::{Code, Sandbox};
 use crate::wall::{Absence, Confinement, Wall, Walls, confine};
-use crate::wire::{self, WireCall, WireError, WireOutcome};
 use crate::worker::channel::{Outbox, Receiver};
-use crate::worker::messages::{self, Order, Report, Setup};
-use crate::{ExecutorError, fingerprint};
+use crate::worker::messages::{Order, Report, Setup};
+use crate::{Abi, ExecutorError, Invocation, Limits, Outcome, fingerprint};
 
 /// The command that starts it.
 pub(crate) const COMMAND: &str = "work";
@@ -100,7 +100,7 @@ fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
     }
     let mut message = vec![0; len as usize];
     socket.read_exact(&mut message)?;
-    messages::read(&message)
+    ipc::read(&message)
 }
 
 fn prepare(setup: &Setup) -> Result<(Sandbox, Walls), ExecutorError> {
@@ -138,7 +138,7 @@ impl Worker {
         spawn_local(async move { outbox.drain().await.map(drop) });
         while let Ok(Some(order)) = self.receiver.receive().await {
             // A parent that makes no sense is no parent of ours.
-            let Ok(order) = messages::read::<Order>(&order) else {
+            let Ok(order) = ipc::read::<Order>(&order) else {
                 return;
             };
             self.obey(order);
@@ -168,14 +168,24 @@ impl Worker {
                     task.abort();
                 }
             }
-            Order::Run { call, slot, what } => {
+            Order::Run {
+                call,
+                slot,
+                invocation,
+                limits,
+            } => {
                 let slot = self.slots.get(&slot).cloned();
-                let task = spawn_local(run_call(Arc::clone(&self.sandbox), slot, what));
+                let task = spawn_local(run_call(
+                    Arc::clone(&self.sandbox),
+                    slot,
+                    invocation,
+                    limits,
+                ));
                 self.calls.borrow_mut().insert(call, task.abort_handle());
                 let (calls, outbox) = (Rc::clone(&self.calls), Rc::clone(&self.outbox));
                 // Two tasks, so that a panic in a host function is an answer like any other.
                 spawn_local(async move {
-                    let outcome = task.await.unwrap_or(Err(WireError::Fault));
+                    let outcome = task.await.unwrap_or(Err(HelperError::Fault));
                     calls.borrow_mut().remove(&call);
                     // If it cannot be sent, the parent is gone, and this process soon.
                     if let Ok(report) = minicbor::to_vec(Report::Done { call, outcome }) {
@@ -190,13 +200,12 @@ impl Worker {
 async fn run_call(
     sandbox: Arc<Sandbox>,
     slot: Option<Slot>,
-    call: WireCall,
-) -> Result<WireOutcome, WireError> {
-    let slot = slot.ok_or(WireError::Fault)?;
+    invocation: Invocation,
+    limits: Limits,
+) -> Result<Outcome, HelperError> {
+    let slot = slot.ok_or(HelperError::Fault)?;
     let code = slot.wait().await.clone()?;
-    let (invocation, limits) = call.into_parts();
-    let outcome = sandbox.run(&code, invocation, &limits).await?;
-    Ok(WireOutcome::new(outcome))
+    Ok(sandbox.run(&code, invocation, &limits).await?)
 }
 
 #[allow(
@@ -205,13 +214,11 @@ async fn run_call(
 )]
 async fn load(
     sandbox: Arc<Sandbox>,
-    abi: u8,
+    abi: Abi,
     code: Option<CodeHandle>,
 ) -> Result<Arc<Code>, ExecutorError> {
     let broken = ExecutorError::Fault("no code came");
-    let (Some(abi), Some(code)) = (wire::abi(abi), code) else {
-        return Err(broken);
-    };
+    let code = code.ok_or(broken.clone())?;
     let loading = spawn_blocking(move || {
         // SAFETY: the digest comes from the parent, which made the code or checked its authenticity.
         unsafe { sandbox.load(abi, code) }
