@@ -36,6 +36,8 @@ mod shape;
 mod status;
 mod time;
 mod token;
+#[cfg(test)]
+mod vectors;
 
 pub use advert::{Admission, Advert, Cpu, PublishedFunction, SignedAdvert, Specs, Verified};
 pub use call::{
