@@ -10,7 +10,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use dlambda_executor::protocol::{self, Replayed};
+use dlambda_executor::replay::{self, Replayed};
 use dlambda_executor::{Executor, ExecutorConfig, ExecutorError, Isolation, fingerprint};
 use dlambda_proto::{
     Advert, Evidence, Finding, FraudProof, FunctionId, FunctionSource, OutputCommitment, Plan,
@@ -101,7 +101,7 @@ impl Arbiter {
             ..plan.clone()
         };
         let executor = self.executor(&advert).await?;
-        match protocol::replay(&executor, &proof.request, &longer).await {
+        match replay::replay(&executor, &proof.request, &longer).await {
             Ok(replayed) => Ok(compare(&receipt, proof, &replayed)),
             Err(error) => Ok(undecidable(format!(
                 "the function cannot be run here: {error}"
@@ -119,7 +119,7 @@ impl Arbiter {
     /// An executor that agrees with a provider's with this menu.
     async fn executor(&mut self, advert: &Advert) -> Result<Executor, ExecutorError> {
         // No function of ours has more: beyond it, a larger plan makes no difference.
-        let most = protocol::max_memory_bytes(&advert.plans).min(MOST_MEMORY);
+        let most = replay::max_memory_bytes(&advert.plans).min(MOST_MEMORY);
         if let Some((same, executor)) = &self.executor
             && *same == most
         {

@@ -43,7 +43,7 @@ pub fn stop_reason(kind: StopKind, limit: Option<u64>, plan: &PlanName) -> Strin
 
 #[cfg(test)]
 mod tests {
-    use dlambda_executor::protocol;
+    use dlambda_executor::replay;
     use dlambda_proto::Plan;
 
     use super::*;
@@ -68,7 +68,7 @@ mod tests {
             (StopKind::StackOverflow, "stack overflow"),
             (StopKind::Other(999), "number 999"),
         ] {
-            let reason = stop_reason(kind, protocol::limit(kind, plan), &plan.name);
+            let reason = stop_reason(kind, replay::limit(kind, plan), &plan.name);
             assert!(reason.contains(said), "{reason}");
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, fingerprint, protocol};
+use dlambda_executor::{ErrorKind, ExecutorError, Function, Invocation, fingerprint, replay};
 use dlambda_proto::{
     self as proto, Completion, FunctionId, FunctionSource, Plan, Receipt, Reply, Request,
     RequestDigest, Start, TokenProblem, Usage,
@@ -105,7 +105,7 @@ async fn check(
     request: Request,
     plan: &Plan,
 ) -> Result<(Asked, Request), Completion> {
-    if !protocol::fits(&request, plan) {
+    if !replay::fits(&request, plan) {
         return Err(Completion::TooLarge);
     }
     if let FunctionSource::Attached(wasm) = &request.function
@@ -168,7 +168,7 @@ async fn serve(
     arrived: Instant,
     usage: &mut Usage,
 ) -> Result<Completion, Completion> {
-    let (source, invocation) = protocol::invocation(request);
+    let (source, invocation) = replay::invocation(request);
     let prepared = timeout(
         shared.config.deadlines.prepare,
         prepare(shared, source, turn),
@@ -242,7 +242,7 @@ async fn execute(
     plan: &Plan,
     usage: &mut Usage,
 ) -> Completion {
-    let limits = protocol::limits(plan);
+    let limits = replay::limits(plan);
     usage.deterministic = plan.deterministic;
     let called = Instant::now();
     let Some(lane) = shared.lanes.get(&plan.name) else {
@@ -259,7 +259,7 @@ async fn execute(
     usage.execute_us = micros(outcome.usage.wall);
     usage.fuel = outcome.usage.fuel;
     usage.peak_memory_bytes = outcome.usage.peak_memory;
-    protocol::completion(outcome, plan)
+    replay::completion(outcome, plan)
 }
 
 fn unusable(error: ExecutorError) -> Completion {

@@ -36,6 +36,6 @@ pub use error::ProviderError;
 pub use observe::{Observer, OpenedRecord, SessionRecord};
 pub use service::{Provider, Stop};
 pub use status::{
-    AbsentWall, ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError,
+    AbsentLayer, ContractTotals, ExecutionStatus, FunctionWork, Queue, Snapshot, StatusError,
     query_status,
 };

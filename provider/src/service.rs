@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use data_encoding::HEXLOWER;
 use dlambda_crypto::negotiation::Terms;
 use dlambda_crypto::tokens::BlindedCalls;
-use dlambda_executor::{Executor, Lane};
+use dlambda_executor::{CallQueue, Executor};
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Transport};
 use dlambda_privacy::wire::Budget;
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) executor: Executor,
     /// A queue for each plan.
-    pub(crate) lanes: HashMap<PlanName, Lane>,
+    pub(crate) lanes: HashMap<PlanName, CallQueue>,
     pub(crate) work: Work,
     pub(crate) functions: FunctionStore,
     pub(crate) receive_budget: Budget,
@@ -119,7 +119,7 @@ impl Provider {
         let executor = Executor::new(executor)?;
         executor.ready().await?;
         let lanes = config.plans.iter().map(|plan| {
-            let lane = executor.lane(config.lane(&plan.name));
+            let lane = executor.queue(config.lane(&plan.name));
             (plan.name.clone(), lane)
         });
         let lanes = lanes.collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlambda_executor::protocol;
+use dlambda_executor::replay;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint};
 use dlambda_proto::{
     Advert, Completion, Endpoint, Epoch, EquivocationProof, Evidence, Finding, FraudProof,
@@ -52,7 +52,7 @@ impl Court {
             plan.wall_ms = 60_000;
         }
         let executor = Executor::new(ExecutorConfig {
-            max_memory_bytes: protocol::max_memory_bytes(&advert.plans),
+            max_memory_bytes: replay::max_memory_bytes(&advert.plans),
             ..ExecutorConfig::dangerously_in_process()
         });
         Self {
@@ -78,7 +78,7 @@ impl Court {
     /// What an honest provider answers.
     async fn run(&self, request: &Request) -> Reply {
         let plan = &self.advert.plans[0];
-        let ran = protocol::replay(&self.executor, request, plan).await;
+        let ran = replay::replay(&self.executor, request, plan).await;
         let ran = ran.expect("it runs");
         Reply {
             completion: ran.completion,

@@ -6,9 +6,9 @@ use std::sync::{Arc, OnceLock};
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
 
-use crate::code::{CodeImage, CodeShare};
-use crate::sandbox::Code;
-use crate::worker::Retire;
+use crate::backend::worker::SlotGuard;
+use crate::code_cache::{CodeImage, CodeShare};
+use crate::runtime::Code;
 
 /// SHA-256 of a function's WebAssembly.
 pub type FunctionDigest = [u8; 32];
@@ -43,7 +43,7 @@ struct Compiled {
     /// The code in this process, if guests run here.
     here: OnceLock<Code>,
     /// The code in worker processes, if guests run there.
-    retire: Retire,
+    slot: SlotGuard,
 }
 
 impl Function {
@@ -51,7 +51,7 @@ impl Function {
         executor: u64,
         digest: FunctionDigest,
         (image, share): (CodeImage, CodeShare),
-        retire: Retire,
+        slot: SlotGuard,
     ) -> Self {
         Self(Arc::new(Compiled {
             digest,
@@ -59,7 +59,7 @@ impl Function {
             image,
             _share: share,
             here: OnceLock::new(),
-            retire,
+            slot,
         }))
     }
 
@@ -93,16 +93,16 @@ impl Function {
 
     /// Its name among workers.
     pub(crate) fn slot(&self) -> u64 {
-        self.0.retire.slot()
+        self.0.slot.slot()
     }
 
     #[cfg(test)]
     pub(crate) fn for_test(digest: FunctionDigest, size: usize) -> Self {
-        let memory = crate::code::memory_file().unwrap();
+        let memory = crate::code_cache::memory_file().unwrap();
         rustix::fs::ftruncate(&memory, size as u64).unwrap();
         let image = CodeImage::seal(Abi::Preview1, memory).unwrap();
-        let share = crate::code::CodeBudget::new(u64::MAX).take(size as u64);
-        Self::new(0, digest, (image, share.unwrap()), Retire::nowhere())
+        let share = crate::code_cache::CodeBudget::new(u64::MAX).take(size as u64);
+        Self::new(0, digest, (image, share.unwrap()), SlotGuard::detached())
     }
 }
 

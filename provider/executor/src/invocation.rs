@@ -15,7 +15,7 @@ pub struct Invocation {
     #[n(0)]
     pub args: Vec<String>,
     /// Standard input; the body of the request for an HTTP function.
-    #[cbor(n(1), with = "crate::ipc::octets")]
+    #[cbor(n(1), with = "crate::helper::ipc::octets")]
     pub input: Bytes,
     /// Where all its random numbers come from; fresh random bytes for a function that keeps
     /// secrets.

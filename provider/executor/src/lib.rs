@@ -32,18 +32,20 @@
 //! * With [`Isolation::Processes`], the process that uses this crate never runs or loads a stranger's code. Compiling
 //!   and running happen in processes that can reach neither files nor network nor other processes.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! `inspect` looks at bytes; `compile` makes code of them; `code` keeps it; `lane` lets calls in; `place` sends them to
-//! a `worker` process; `sandbox` runs them; `wall` is around both kinds of process. [`protocol`] is the one room that
-//! knows what calls look like elsewhere.
+//! `inspect` looks at bytes; `compile` makes code of them, in a `helper` process; `code_cache` keeps
+//! it; `queue` admits calls; `backend` runs them in worker processes, or in this one; `runtime` is
+//! the host that functions see; `confinement` is what both kinds of process are under. [`replay`]
+//! is the one module that knows the protocol's requests and completions.
 
 #![deny(unsafe_code)]
 
-mod code;
+mod backend;
+mod code_cache;
 mod compile;
 mod config;
-mod counts;
+mod confinement;
 mod engine;
 mod error;
 mod executor;
@@ -51,32 +53,24 @@ mod function;
 mod helper;
 mod inspect;
 mod invocation;
-mod ipc;
-mod lane;
 mod limits;
 mod outcome;
-mod place;
-mod program;
-pub mod protocol;
-mod report;
-mod sandbox;
-mod wall;
-mod worker;
+mod queue;
+pub mod replay;
+mod runtime;
 
 pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation};
-pub use counts::Counts;
+pub use confinement::{Absence, ConfinementLayer};
 pub use engine::{fingerprint, profile};
 pub use error::{ErrorKind, ExecutorError};
-pub use executor::Executor;
+pub use executor::{Counts, Executor};
 pub use function::{Abi, Function, FunctionDigest};
-pub use helper::{ProgramError, executor_program};
+pub use helper::{ProgramError, executor_program, main};
+pub use inspect::{Inspection, inspect_function};
 pub use invocation::Invocation;
-pub use lane::{Lane, LaneConfig, LaneStatus};
 pub use limits::Limits;
 pub use outcome::{Outcome, Usage};
-pub use program::main;
-pub use report::{Inspection, inspect_function};
-pub use wall::{Absence, Wall};
+pub use queue::{CallQueue, QueueConfig, QueueStatus};
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ pub struct Limits {
     #[n(1)]
     pub fuel: u64,
     /// Time on this machine's clock, not counting the wait for a free place. Default 10 s.
-    #[cbor(n(2), with = "crate::ipc::micros")]
+    #[cbor(n(2), with = "crate::helper::ipc::micros")]
     pub wall_time: Duration,
     /// Bytes of standard output; writing one more ends the call. Default 1 MiB.
     #[n(3)]

@@ -18,7 +18,7 @@ pub struct Outcome {
     /// What it wrote to standard output (the response's body for an HTTP function), also if it failed later; at most [`Limits::output_bytes`].
     ///
     /// [`Limits::output_bytes`]: crate::Limits::output_bytes
-    #[cbor(n(1), with = "crate::ipc::octets")]
+    #[cbor(n(1), with = "crate::helper::ipc::octets")]
     pub stdout: Bytes,
     /// How an HTTP function answered, if it did.
     #[n(2)]
@@ -26,7 +26,7 @@ pub struct Outcome {
     /// The beginning of what it wrote to standard error; at most [`Limits::stderr_bytes`].
     ///
     /// [`Limits::stderr_bytes`]: crate::Limits::stderr_bytes
-    #[cbor(n(3), with = "crate::ipc::octets")]
+    #[cbor(n(3), with = "crate::helper::ipc::octets")]
     pub stderr: Bytes,
     /// Whether it wrote more to standard error than was kept.
     #[n(4)]
@@ -49,10 +49,10 @@ pub struct Usage {
     #[n(1)]
     pub peak_memory: u64,
     /// Time to make a fresh instance, on this machine's clock; part of `wall`.
-    #[cbor(n(2), with = "crate::ipc::micros")]
+    #[cbor(n(2), with = "crate::helper::ipc::micros")]
     pub instantiate: Duration,
     /// Time from the first step of instantiation to the end, on this machine's clock.
-    #[cbor(n(3), with = "crate::ipc::micros")]
+    #[cbor(n(3), with = "crate::helper::ipc::micros")]
     pub wall: Duration,
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dlambda_executor::{LaneConfig, ProgramError};
+use dlambda_executor::{ProgramError, QueueConfig};
 use dlambda_proto::{Admission, BatchSize, ErrorKind, Greeting, HasKind, Plan, PlanName};
 use serde::Deserialize;
 use thiserror::Error;
@@ -230,7 +230,7 @@ impl ProviderConfig {
         Ok(())
     }
 
-    fn plan(&self, table: PlanTable) -> Result<(Plan, LaneConfig), ConfigError> {
+    fn plan(&self, table: PlanTable) -> Result<(Plan, QueueConfig), ConfigError> {
         let setting = |name: &str| format!("{name} of plan {}", table.name);
         let positive = |name: &str, value: u64, most: u64| match value {
             0 => Err(wrong(setting(name), "must not be 0")),
@@ -247,7 +247,7 @@ impl ProviderConfig {
             .parse()
             .map_err(|_| wrong("name of a plan".into(), "must be 1 to 16 of a-z, 0-9 and -"))?;
         let defaults = self.lane(&name);
-        let lane = LaneConfig {
+        let lane = QueueConfig {
             concurrent: if table.concurrent > 0 {
                 table.concurrent
             } else {

@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 pub(crate) use work::Work;
-pub use work::{AbsentWall, ExecutionStatus, FunctionWork, Queue};
+pub use work::{AbsentLayer, ExecutionStatus, FunctionWork, Queue};
 
 const SOCKET: &str = "status.sock";
 const DEADLINE: Duration = Duration::from_secs(5);

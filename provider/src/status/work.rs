@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dlambda_executor::{Executor, FunctionDigest, LaneStatus, Usage};
+use dlambda_executor::{Executor, FunctionDigest, QueueStatus, Usage};
 use dlambda_proto::PlanName;
 use serde::{Deserialize, Serialize};
 
@@ -63,23 +63,23 @@ pub struct ExecutionStatus {
     pub cache_rejected: u64,
     /// Worker processes that died and were replaced.
     pub workers_lost: u64,
-    /// What stands between functions and this machine; nothing without
+    /// The active layers of confinement between functions and this machine; nothing without
     /// process isolation.
-    pub walls: Vec<String>,
-    /// What does not, and why this system does not offer it.
-    pub absent_walls: Vec<AbsentWall>,
-    /// Why the last worker process that was to start did not, such as a wall
-    /// that could stand here and does not.
+    pub confinement: Vec<String>,
+    /// The other layers, and why this system does not offer them.
+    pub absent_layers: Vec<AbsentLayer>,
+    /// Why the last worker process that was to start did not, such as a
+    /// confinement layer that this system offers and that failed.
     pub trouble: Option<String>,
 }
 
-/// A wall that this system does not offer.
+/// A confinement layer that this system does not offer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct AbsentWall {
+pub struct AbsentLayer {
     /// Its name.
-    pub wall: String,
-    /// Why it does not stand.
+    pub layer: String,
+    /// Why.
     pub reason: String,
 }
 
@@ -150,16 +150,16 @@ impl Work {
             warm_bytes: counts.warm_bytes,
             cache_rejected: counts.cache_rejected,
             workers_lost: counts.workers_lost,
-            walls: executor
-                .walls()
+            confinement: executor
+                .confinement_layers()
                 .iter()
-                .map(|wall| wall.name().to_owned())
+                .map(|layer| layer.name().to_owned())
                 .collect(),
-            absent_walls: executor
-                .absent_walls()
+            absent_layers: executor
+                .absent_layers()
                 .iter()
-                .map(|(wall, why)| AbsentWall {
-                    wall: wall.name().to_owned(),
+                .map(|(layer, why)| AbsentLayer {
+                    layer: layer.name().to_owned(),
                     reason: why.reason().to_owned(),
                 })
                 .collect(),
@@ -194,7 +194,7 @@ impl Totals {
 }
 
 impl Queue {
-    pub(crate) fn new(plan: &PlanName, status: &LaneStatus) -> Self {
+    pub(crate) fn new(plan: &PlanName, status: &QueueStatus) -> Self {
         Self {
             plan: plan.to_string(),
             running: status.running,

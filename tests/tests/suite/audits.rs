@@ -7,7 +7,7 @@ use dlambda_client::wallet::Wallet;
 use dlambda_client::{Arbiter, Call, CallError, Ended, FunctionName, Querier};
 use dlambda_crypto::negotiation::Wish;
 use dlambda_crypto::seal::EpochSecret;
-use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protocol};
+use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, replay};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
@@ -215,7 +215,7 @@ impl Patched {
         );
         advert.plans = small_plans().plans;
         let executor = Executor::new(ExecutorConfig {
-            max_memory_bytes: protocol::max_memory_bytes(&advert.plans),
+            max_memory_bytes: replay::max_memory_bytes(&advert.plans),
             ..ExecutorConfig::dangerously_in_process()
         });
         Self {
@@ -269,7 +269,7 @@ impl Patched {
                 wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#);
             run.function = FunctionSource::Attached(quick.expect("good WAT"));
         }
-        let ran = protocol::replay(&self.executor, &run, plan)
+        let ran = replay::replay(&self.executor, &run, plan)
             .await
             .expect("runs");
         let mut reply = reply(ran.completion, ran.fuel, ran.peak_memory_bytes);

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use dlambda_executor::{Invocation, protocol};
+use dlambda_executor::{Invocation, replay};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{ErrorKind, FunctionId, FunctionSource, Plan, Report, Request};
 use rand_core::Rng as _;
@@ -79,7 +79,7 @@ async fn describe(args: &RunArgs, max_time: Duration) -> Result<Job, Report> {
         http,
         token: None,
     };
-    if !protocol::fits(&request, &plan) {
+    if !replay::fits(&request, &plan) {
         return Err(too_large(&request, &plan));
     }
     Ok(Job {
@@ -88,7 +88,7 @@ async fn describe(args: &RunArgs, max_time: Duration) -> Result<Job, Report> {
         menu,
         plan,
         input_bytes: request.input_len(),
-        invocation: protocol::invocation(request).1,
+        invocation: replay::invocation(request).1,
     })
 }
 

@@ -6,7 +6,6 @@
 
 pub(crate) mod child;
 
-use dlambda_proto::{Cost, FunctionProblem};
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
@@ -15,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use bytes::Bytes;
+use dlambda_proto::{Cost, FunctionProblem};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
@@ -22,10 +22,11 @@ use tokio::time::timeout;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::code::{CodeImage, memory_file};
-use crate::ipc::{self, HelperError};
-use crate::sandbox::Linkers;
-use crate::{Abi, ExecutorConfig, ExecutorError, Isolation, engine, inspect};
+use crate::code_cache::{CodeImage, memory_file};
+use crate::helper::ipc::{self, HelperError};
+use crate::inspect::check;
+use crate::runtime::Linkers;
+use crate::{Abi, ExecutorConfig, ExecutorError, Isolation, engine};
 
 /// Longest verdict of a child.
 const VERDICT_BYTES: u64 = 16 << 10;
@@ -41,7 +42,7 @@ pub(crate) enum Compiler {
         config: Box<ExecutorConfig>,
     },
     /// On a blocking thread.
-    Here(std::sync::Arc<Here>),
+    InProcess(std::sync::Arc<InProcess>),
 }
 
 /// Bytes of the largest code that a process of its own makes.
@@ -50,7 +51,7 @@ pub(crate) fn largest_code(config: &ExecutorConfig) -> u64 {
 }
 
 /// Compiles in this process.
-pub(crate) struct Here {
+pub(crate) struct InProcess {
     engine: Engine,
     /// As large as the place for one call.
     pool: Engine,
@@ -65,15 +66,17 @@ impl Compiler {
                 program: program.clone(),
                 config: Box::new(config.clone()),
             },
-            Isolation::DangerouslyInProcess => Self::Here(std::sync::Arc::new(Here::new(config)?)),
+            Isolation::DangerouslyInProcess => {
+                Self::InProcess(std::sync::Arc::new(InProcess::new(config)?))
+            }
         })
     }
 
     /// Compiles a function and checks its imports and entry point. Runs none of its code.
     pub(crate) async fn compile(&self, wasm: Bytes) -> Result<CodeImage, ExecutorError> {
         match self {
-            Self::Process { program, config } => in_process_of_its_own(program, config, wasm).await,
-            Self::Here(here) => {
+            Self::Process { program, config } => in_child_process(program, config, wasm).await,
+            Self::InProcess(here) => {
                 let here = std::sync::Arc::clone(here);
                 let compiled = spawn_blocking(move || {
                     let (abi, code) = here.compile(&wasm)?;
@@ -89,7 +92,7 @@ impl Compiler {
     }
 }
 
-impl Here {
+impl InProcess {
     pub(crate) fn new(config: &ExecutorConfig) -> Result<Self, ExecutorError> {
         let engine = engine::for_compiling()?;
         Ok(Self {
@@ -107,7 +110,7 @@ impl Here {
     )]
     pub(crate) fn compile(&self, wasm: &[u8]) -> Result<(Abi, Vec<u8>), ExecutorError> {
         let unsupported = |_| ExecutorError::BadFunction(FunctionProblem::Unsupported);
-        let (abi, code, fits) = if inspect::check(wasm, &self.config)? {
+        let (abi, code, fits) = if check::check(wasm, &self.config)? {
             let component = Component::from_binary(&self.engine, wasm).map_err(unsupported)?;
             let abi = self.linkers.component(&component)?.abi();
             let code = component.serialize().map_err(unsupported)?;
@@ -128,7 +131,7 @@ impl Here {
     }
 }
 
-async fn in_process_of_its_own(
+async fn in_child_process(
     program: &Path,
     config: &ExecutorConfig,
     wasm: Bytes,

@@ -1,4 +1,4 @@
-//! The engine that all functions of a sandbox share: its settings, its name, and the thread that makes guests yield.
+//! The engine that all functions of a runtime share: its settings, its name, and the thread that makes guests yield.
 
 pub(crate) mod bounds;
 mod fuel;

@@ -1,10 +1,10 @@
 //! Guests that want more than they may have.
 
-use dlambda_proto::{Status, StopKind};
 use std::time::Duration;
 
 use super::{command, component, deadline, executor, prepare, run, wat};
 use crate::{Invocation, Limits};
+use dlambda_proto::{Status, StopKind};
 
 const SPIN: &str = "(loop (br 0))";
 /// Sleeps for an hour: one subscription of type clock at 64, to the monotonic clock.

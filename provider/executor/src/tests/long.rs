@@ -1,12 +1,12 @@
 //! What takes long, or the machine for itself: `make test-long`.
 
-use dlambda_proto::{Status, StopKind};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use super::processes::{eventually, lives};
 use super::{command, deadline, executor, prepare};
 use crate::Invocation;
+use dlambda_proto::{Status, StopKind};
 
 /// Programs that keep the first processor busy until they are dropped.
 struct Burners(Vec<Child>);

@@ -1,9 +1,9 @@
 //! Compiling once, keeping what fits, and staying within one executor.
 
-use dlambda_proto::{FunctionProblem, Start};
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, Start};
 
 use super::{command, config, executor, wat};
 use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits};

@@ -1,10 +1,10 @@
 //! Workers that die, hang and are replaced.
 
-use dlambda_proto::{Status, StopKind};
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use dlambda_proto::{Status, StopKind};
 use rustix::process::Signal;
 
 use super::processes::{eventually, lives, signal};

@@ -1,7 +1,7 @@
 //! What a run came to, as a caller of a provider would be told.
 
 use dlambda_client::{CallError, stop_reason};
-use dlambda_executor::{Outcome, protocol};
+use dlambda_executor::{Outcome, replay};
 use dlambda_proto::{Plan, Report, Status, StopKind};
 
 /// What went wrong, if anything did.
@@ -14,7 +14,7 @@ pub(super) fn failure(status: Status, plan: &Plan) -> Option<Report> {
             stderr: Vec::new(),
         },
         Status::Stopped(kind) => CallError::FunctionStopped {
-            reason: stop_reason(kind, protocol::limit(kind, plan), &plan.name),
+            reason: stop_reason(kind, replay::limit(kind, plan), &plan.name),
             stderr: Vec::new(),
         },
     };

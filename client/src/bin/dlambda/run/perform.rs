@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use dlambda_executor::Outcome;
-use dlambda_executor::protocol;
+use dlambda_executor::replay;
 use dlambda_proto::{ErrorKind, PlanName, Report, Start};
 
 use super::Job;
@@ -82,7 +82,7 @@ pub(super) async fn perform(
 
 async fn run_once(job: &Job, local: &Local, start: Start) -> Result<Run, Report> {
     let called = Instant::now();
-    let limits = protocol::limits(&job.plan);
+    let limits = replay::limits(&job.plan);
     let running = local
         .executor
         .run(&local.function, job.invocation.clone(), &limits);

@@ -1,6 +1,6 @@
 //! The report of `dlambda run`, for machines.
 
-use dlambda_executor::{Wall, fingerprint};
+use dlambda_executor::{ConfinementLayer, fingerprint};
 use dlambda_proto::{Report, Start, Status};
 use serde_json::{Value, json};
 
@@ -18,7 +18,8 @@ pub(super) fn of(job: &Job, performance: &Performance) -> Value {
     let Performance { local, runs, .. } = performance;
     let outcome = performance.first();
     let failure = performance.failure();
-    let walls = local.walls.iter().copied().map(Wall::name);
+    let layers = local.confinement.iter().copied();
+    let layers = layers.map(ConfinementLayer::name);
     let first = &runs[0];
     json!({
         "schema": SCHEMA,
@@ -31,7 +32,7 @@ pub(super) fn of(job: &Job, performance: &Performance) -> Value {
         "deterministic": job.plan.deterministic,
         "engine": hex::encode(fingerprint()),
         "seed": hex::encode(job.invocation.seed),
-        "walls": walls.collect::<Vec<_>>(),
+        "confinement": layers.collect::<Vec<_>>(),
         "start": first.start,
         "cold": first.start != Start::Warm,
         "status": word(outcome.status),

@@ -1,9 +1,9 @@
 //! Modules that cost little to send and much to compile.
 
-use dlambda_proto::{FunctionProblem, Measure, Status};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, Measure, Status};
 
 use super::super::processes::{alone, children, eventually, resident};
 use super::super::{command, component, config, prepare, wat};

@@ -9,11 +9,11 @@ mod neighbours;
 mod preview1;
 mod smith;
 
-use dlambda_proto::{FunctionProblem, HttpField, HttpRequest, Measure, Status, StopKind};
 use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, HttpField, HttpRequest, Measure, Status, StopKind};
 
 use super::{command, executor, wat};
 use crate::{ExecutorError, Invocation, Limits, Outcome};

@@ -1,9 +1,9 @@
 //! What those who behave notice of those who do not.
 
-use dlambda_proto::Status;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dlambda_proto::Status;
 use tokio::task::JoinSet;
 
 use super::super::processes::{alone, eventually, resident, scheduled};
