@@ -179,7 +179,7 @@ async fn every_lie_is_found() {
         *status = 1;
     };
     type Lie<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Reply));
-    let lies: [Lie<'_>; 9] = [
+    let lies: [Lie<'_>; 11] = [
         ("its output is not", ECHO, &output),
         ("exit status 1", ECHO, &status),
         ("fuel", ECHO, &|reply| reply.usage.fuel += 1),
@@ -195,6 +195,14 @@ async fn every_lie_is_found() {
         }),
         ("stopped (unreachable)", SPIN, &|reply| {
             reply.completion = stopped(StopKind::Unreachable)
+        }),
+        // A kind that this version's engine does not give is no excuse.
+        ("stopped (other)", ECHO, &|reply| {
+            reply.completion = stopped(StopKind::Other(999))
+        }),
+        // The right kind, without the limit that goes with it.
+        ("its output is not", SPIN, &|reply| {
+            reply.completion = stopped(StopKind::Fuel)
         }),
         ("stopped (output)", TRAP, &|reply| {
             reply.completion = stopped(StopKind::Output)
