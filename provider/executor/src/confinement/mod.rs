@@ -9,6 +9,8 @@ mod filter;
 mod linux;
 pub(crate) mod probe;
 
+use minicbor::{Decode, Encode};
+
 use crate::ExecutorError;
 
 /// What the process may still use.
@@ -25,32 +27,43 @@ pub(crate) struct ConfinementConfig {
 }
 
 /// One measure of a process's confinement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
 #[non_exhaustive]
 pub enum ConfinementLayer {
     /// Only the system calls that guests need (seccomp).
+    #[n(0)]
     SystemCalls,
     /// Bounds on memory, files and time (resource limits).
+    #[n(1)]
     Resources,
     /// No access to any file (Landlock).
+    #[n(2)]
     Files,
     /// A network of its own with nothing in it (a namespace).
+    #[n(3)]
     Network,
     /// An empty file system (chroot).
+    #[n(4)]
     Root,
     /// An unprivileged user.
+    #[n(5)]
     User,
 }
 
 /// Why a layer is not active although nothing failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[cbor(index_only)]
 #[non_exhaustive]
 pub enum Absence {
     /// The kernel is too old, or was built without it.
+    #[n(0)]
     NoKernelSupport,
     /// Only root may have it.
+    #[n(1)]
     NotRoot,
     /// This system does not give it to root either, as containers often do not.
+    #[n(2)]
     NotPermitted,
 }
 
@@ -64,9 +77,6 @@ pub(crate) struct Confinement {
 }
 
 impl Absence {
-    /// All of them.
-    pub(crate) const ALL: [Self; 3] = [Self::NoKernelSupport, Self::NotRoot, Self::NotPermitted];
-
     /// Why, in a few words.
     pub fn reason(self) -> &'static str {
         match self {

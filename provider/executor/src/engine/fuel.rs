@@ -86,7 +86,7 @@ mod tests {
         {
             let (name, price) = field.trim().split_once(": ").expect("a field");
             let own = facts().into_iter().find(|(known, _)| known == name);
-            let expected = own.map_or(u64::from(PER_OPERATOR), |(_, price)| price);
+            let expected = own.map_or_else(|| PER_OPERATOR.into(), |(_, price)| price);
             assert_eq!(price.parse(), Ok(expected), "{name}");
             seen += 1;
         }

@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn memory_is_shared_by_all_lanes_and_not_promised_twice() {
+    async fn memory_is_shared_by_all_queues_and_not_promised_twice() {
         let memory = MemoryBudget::new(100 << 20);
         let config = QueueConfig {
             concurrent: 9,

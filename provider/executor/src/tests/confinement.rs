@@ -135,7 +135,7 @@ fn an_intruder_can_compute_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_workers_are_behind_the_walls() {
+async fn real_workers_are_confined() {
     let executor = executor();
     executor.ready().await.unwrap();
     eventually("two workers", || executor.processes().len() == 2).await;
@@ -214,7 +214,7 @@ fn program_that_fails(directory: &Path, reason: &str) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn a_worker_whose_wall_fails_runs_nothing_and_the_executor_says_which() {
+async fn a_worker_whose_confinement_fails_runs_nothing_and_the_executor_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let reason =
         "the confinement layer chroot is available on this system and failed: no space left";

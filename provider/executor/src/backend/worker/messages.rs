@@ -4,7 +4,7 @@ use minicbor::{Decode, Encode};
 
 use crate::code_cache::CodeDigest;
 use crate::helper::ipc::HelperError;
-use crate::{Abi, Invocation, Limits, Outcome};
+use crate::{Abi, Absence, ConfinementLayer, Invocation, Limits, Outcome};
 
 /// How a worker is set up; the first message.
 #[derive(Debug, Clone, Encode, Decode)]
@@ -75,12 +75,12 @@ pub(crate) enum Response {
     Ready {
         #[cbor(n(0), with = "minicbor::bytes")]
         engine: [u8; 32],
-        /// Positions in [`ConfinementLayer::ALL`](crate::ConfinementLayer::ALL).
+        /// Active layers of its confinement.
         #[n(1)]
-        active: Vec<u8>,
-        /// Positions in [`ConfinementLayer::ALL`](crate::ConfinementLayer::ALL) and in [`Absence::ALL`](crate::Absence::ALL).
+        active: Vec<ConfinementLayer>,
+        /// The other layers, and why.
         #[n(2)]
-        absent: Vec<(u8, u8)>,
+        absent: Vec<(ConfinementLayer, Absence)>,
     },
     /// It cannot start.
     #[n(1)]

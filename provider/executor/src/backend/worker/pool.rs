@@ -24,10 +24,7 @@ use crate::backend::worker::serve;
 use crate::confinement::Confinement;
 use crate::engine::MEMORIES_PER_CALL;
 use crate::helper::ipc::{self, HelperError};
-use crate::{
-    Absence, ConfinementLayer, ExecutorConfig, ExecutorError, Function, Invocation, Limits,
-    Outcome, fingerprint,
-};
+use crate::{ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, fingerprint};
 
 /// For a call to wait for a worker to start: it reserves address space and confines itself.
 const START: Duration = Duration::from_secs(30);
@@ -453,20 +450,12 @@ fn blocking(socket: UnixStream) -> io::Result<std::os::unix::net::UnixStream> {
 
 /// Whether a worker is of our version, and how it is confined.
 fn check(response: &[u8]) -> io::Result<Confinement> {
-    let layer = |position: u8| ConfinementLayer::ALL.get(usize::from(position)).copied();
-    let absence = |position: u8| Absence::ALL.get(usize::from(position)).copied();
     match ipc::read(response)? {
         Response::Ready {
             engine,
             active,
             absent,
-        } if engine == fingerprint() => Ok(Confinement {
-            active: active.into_iter().filter_map(layer).collect(),
-            absent: absent
-                .into_iter()
-                .filter_map(|(position, why)| Some((layer(position)?, absence(why)?)))
-                .collect(),
-        }),
+        } if engine == fingerprint() => Ok(Confinement { active, absent }),
         Response::Ready { .. } => Err(io::Error::other(
             "the dlambda-executor program is of another version",
         )),

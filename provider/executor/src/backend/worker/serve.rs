@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, LocalSet, spawn_blocking, spawn_local};
 use crate::backend::worker::channel::{Outbox, Receiver};
 use crate::backend::worker::messages::{Request, Response, Setup};
 use crate::code_cache::CodeHandle;
-use crate::confinement::{Absence, Confinement, ConfinementConfig, ConfinementLayer, confine};
+use crate::confinement::{Confinement, ConfinementConfig, confine};
 use crate::engine::setup as cannot;
 use crate::helper::ipc::{self, HelperError};
 use crate::runtime::{Code, GuestRuntime};
@@ -59,12 +59,8 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
     let response = match &prepared {
         Ok((_, confinement)) => Response::Ready {
             engine: fingerprint(),
-            active: confinement.active.iter().filter_map(number).collect(),
-            absent: confinement
-                .absent
-                .iter()
-                .filter_map(|(layer, why)| Some((number(layer)?, position(&Absence::ALL, why)?)))
-                .collect(),
+            active: confinement.active.clone(),
+            absent: confinement.absent.clone(),
         },
         Err(error) => Response::Failed(error.to_string()),
     };
@@ -80,15 +76,6 @@ pub(crate) fn start() -> io::Result<(Worker, Runtime)> {
         calls: Rc::default(),
     };
     Ok((worker, runtime))
-}
-
-fn number(layer: &ConfinementLayer) -> Option<u8> {
-    position(&ConfinementLayer::ALL, layer)
-}
-
-fn position<T: PartialEq>(all: &[T], one: &T) -> Option<u8> {
-    let position = all.iter().position(|other| other == one)?;
-    u8::try_from(position).ok()
 }
 
 fn read_setup(socket: &mut StdStream) -> io::Result<Setup> {
@@ -214,7 +201,7 @@ async fn load(
     code: Option<CodeHandle>,
 ) -> Result<Arc<Code>, ExecutorError> {
     let broken = ExecutorError::Fault("no code came");
-    let code = code.ok_or(broken.clone())?;
+    let code = code.ok_or_else(|| broken.clone())?;
     let loading = spawn_blocking(move || {
         // SAFETY: the digest comes from the parent, which made the code or checked its authenticity.
         unsafe { guests.load(abi, code) }
