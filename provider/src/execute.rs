@@ -190,7 +190,7 @@ async fn prepare(
 ) -> Result<(Function, Start), Completion> {
     match source {
         FunctionSource::Known(id) => {
-            if let Some(found) = shared.executor.find(id.digest()).await {
+            if let Some(found) = shared.executor.find(&id).await {
                 spend(shared, turn).await?;
                 return Ok(found);
             }
@@ -253,7 +253,7 @@ async fn execute(
         Ok(outcome) => outcome,
         Err(error) => return unusable(error),
     };
-    shared.work.count(&function.digest(), &outcome.usage);
+    shared.work.count(&function.id(), &outcome.usage);
     let waited = called.elapsed().saturating_sub(outcome.usage.wall);
     usage.queue_us = usage.queue_us.saturating_add(micros(waited));
     usage.execute_us = micros(outcome.usage.wall);

@@ -3,15 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use dlambda_proto::FunctionId;
 use minicbor::{Decode, Encode};
-use sha2::{Digest, Sha256};
 
 use crate::backend::worker::SlotGuard;
 use crate::code_cache::{CodeImage, CodeShare};
 use crate::runtime::Code;
-
-/// SHA-256 of a function's WebAssembly.
-pub type FunctionDigest = [u8; 32];
 
 /// A compiled function, ready for [`Executor::run`](crate::Executor::run) of the executor that made it. Cheap to clone;
 /// the compiled code lives until the last clone is gone and the executor has let go of it.
@@ -35,7 +32,7 @@ pub enum Abi {
 }
 
 struct Compiled {
-    digest: FunctionDigest,
+    id: FunctionId,
     executor: u64,
     image: CodeImage,
     /// Of the memory for code; given back after the code.
@@ -49,12 +46,12 @@ struct Compiled {
 impl Function {
     pub(crate) fn new(
         executor: u64,
-        digest: FunctionDigest,
+        id: FunctionId,
         (image, share): (CodeImage, CodeShare),
         slot: SlotGuard,
     ) -> Self {
         Self(Arc::new(Compiled {
-            digest,
+            id,
             executor,
             image,
             _share: share,
@@ -63,9 +60,9 @@ impl Function {
         }))
     }
 
-    /// SHA-256 of the WebAssembly that this was made from.
-    pub fn digest(&self) -> FunctionDigest {
-        self.0.digest
+    /// The WebAssembly that this was made from.
+    pub fn id(&self) -> FunctionId {
+        self.0.id
     }
 
     /// The interface it was written for.
@@ -97,19 +94,19 @@ impl Function {
     }
 
     #[cfg(test)]
-    pub(crate) fn for_test(digest: FunctionDigest, size: usize) -> Self {
+    pub(crate) fn for_test(id: FunctionId, size: usize) -> Self {
         let memory = crate::code_cache::memory_file().unwrap();
         rustix::fs::ftruncate(&memory, size as u64).unwrap();
         let image = CodeImage::seal(Abi::Preview1, memory).unwrap();
         let share = crate::code_cache::CodeBudget::new(u64::MAX).take(size as u64);
-        Self::new(0, digest, (image, share.unwrap()), SlotGuard::detached())
+        Self::new(0, id, (image, share.unwrap()), SlotGuard::detached())
     }
 }
 
 /// Two functions are equal if they were made from the same WebAssembly.
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest
+        self.0.id == other.0.id
     }
 }
 
@@ -122,8 +119,4 @@ impl fmt::Debug for Function {
             .field("abi", &self.abi())
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn digest(wasm: &[u8]) -> FunctionDigest {
-    Sha256::digest(wasm).into()
 }

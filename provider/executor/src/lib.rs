@@ -64,7 +64,7 @@ pub use confinement::{Absence, ConfinementLayer};
 pub use engine::{fingerprint, profile};
 pub use error::{ErrorKind, ExecutorError};
 pub use executor::{Counts, Executor};
-pub use function::{Abi, Function, FunctionDigest};
+pub use function::{Abi, Function};
 pub use helper::{ProgramError, executor_program, main};
 pub use inspect::{Inspection, inspect_function};
 pub use invocation::Invocation;

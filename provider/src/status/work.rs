@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dlambda_executor::{Executor, FunctionDigest, QueueStatus, Usage};
+use dlambda_executor::{Executor, QueueStatus, Usage};
+use dlambda_proto::FunctionId;
 use dlambda_proto::PlanName;
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +86,7 @@ pub struct AbsentLayer {
 
 /// Counts what functions did.
 pub(crate) struct Work {
-    published: HashMap<FunctionDigest, (String, Totals)>,
+    published: HashMap<FunctionId, (String, Totals)>,
     all: Totals,
 }
 
@@ -99,14 +100,14 @@ struct Totals {
 impl Work {
     pub(crate) fn new(store: &FunctionStore) -> Self {
         let published = store.published().into_iter();
-        let published = published.map(|f| (*f.id.digest(), (f.alias, Totals::default())));
+        let published = published.map(|f| (f.id, (f.alias, Totals::default())));
         Self {
             published: published.collect(),
             all: Totals::default(),
         }
     }
 
-    pub(crate) fn count(&self, function: &FunctionDigest, usage: &Usage) {
+    pub(crate) fn count(&self, function: &FunctionId, usage: &Usage) {
         self.all.count(usage);
         if let Some((_, totals)) = self.published.get(function) {
             totals.count(usage);

@@ -14,8 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use dlambda_proto::FunctionId;
+
 use crate::code_cache::{CodeImage, memory_file};
-use crate::{Abi, CodeCacheConfig, FunctionDigest};
+use crate::{Abi, CodeCacheConfig};
 
 const MAGIC: &[u8; 16] = b"dlambda code 1\n\0";
 const HEADER: usize = 32;
@@ -51,10 +53,10 @@ impl DiskCache {
     }
 
     /// The function's code, if it is here and whole. Blocks.
-    pub(crate) fn get(&self, digest: &FunctionDigest) -> Option<CodeImage> {
-        let path = self.path(digest);
+    pub(crate) fn get(&self, id: &FunctionId) -> Option<CodeImage> {
+        let path = self.path(id);
         let file = File::open(&path).ok()?;
-        match self.read(digest, &file) {
+        match self.read(id, &file) {
             Ok(image) => {
                 self.use_now(path);
                 Some(image)
@@ -68,16 +70,16 @@ impl DiskCache {
     }
 
     /// Keeps the code, as far as there is room. Blocks. What cannot be kept will be compiled again.
-    pub(crate) fn put(&self, digest: &FunctionDigest, image: &CodeImage) -> io::Result<()> {
+    pub(crate) fn put(&self, id: &FunctionId, image: &CodeImage) -> io::Result<()> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         if image.len() + (HEADER + MAC) as u64 > self.config.bytes {
             return Ok(());
         }
-        let path = self.path(digest);
+        let path = self.path(id);
         // No other executor's, in this process or in another.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let temporary = path.with_extension(format!("{}-{number}.new", std::process::id()));
-        let written = self.write(digest, image, &temporary);
+        let written = self.write(id, image, &temporary);
         let kept = written.and_then(|()| fs::rename(&temporary, &path));
         if kept.is_err() {
             let _ = fs::remove_file(&temporary);
@@ -102,14 +104,14 @@ impl DiskCache {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    fn read(&self, digest: &FunctionDigest, mut file: &File) -> io::Result<CodeImage> {
+    fn read(&self, id: &FunctionId, mut file: &File) -> io::Result<CodeImage> {
         let damaged = || io::Error::from(io::ErrorKind::InvalidData);
         let len = file.metadata()?.len();
         let code = len.checked_sub((HEADER + MAC) as u64).ok_or_else(damaged)?;
         if len > self.config.bytes {
             return Err(damaged());
         }
-        let mut mac = self.mac(digest);
+        let mut mac = self.mac(id);
         let mut header = [0; HEADER];
         file.read_exact(&mut header)?;
         mac.update(&header);
@@ -129,7 +131,7 @@ impl DiskCache {
         CodeImage::seal(abi, memory)
     }
 
-    fn write(&self, digest: &FunctionDigest, image: &CodeImage, path: &Path) -> io::Result<()> {
+    fn write(&self, id: &FunctionId, image: &CodeImage, path: &Path) -> io::Result<()> {
         let mut file = File::options()
             .write(true)
             .create_new(true)
@@ -138,21 +140,21 @@ impl DiskCache {
         let mut header = [0; HEADER];
         header[..16].copy_from_slice(MAGIC);
         header[16] = abi_code(image.abi());
-        let mut mac = self.mac(digest);
+        let mut mac = self.mac(id);
         mac.update(&header);
         file.write_all(&header)?;
         copy(image.reader(), &mut file, image.len(), &mut mac)?;
         file.write_all(mac.finalize().as_bytes())
     }
 
-    fn mac(&self, digest: &FunctionDigest) -> blake3::Hasher {
+    fn mac(&self, id: &FunctionId) -> blake3::Hasher {
         let mut mac = blake3::Hasher::new_keyed(&self.config.key);
-        mac.update(digest);
+        mac.update(id.digest());
         mac.update(&self.compatibility);
         mac
     }
 
-    fn path(&self, digest: &FunctionDigest) -> PathBuf {
+    fn path(&self, id: &FunctionId) -> PathBuf {
         let hex = |bytes: &[u8]| {
             bytes
                 .iter()
@@ -161,7 +163,7 @@ impl DiskCache {
         };
         let name = format!(
             "{}-{}.{EXTENSION}",
-            hex(digest),
+            hex(id.digest()),
             hex(&self.compatibility[..8])
         );
         self.config.directory.join(name)
@@ -236,6 +238,10 @@ mod tests {
     use super::*;
     use crate::Abi;
 
+    fn id(number: u8) -> FunctionId {
+        FunctionId::from_digest([number; 32])
+    }
+
     fn cache(directory: &Path, key: u8, bytes: u64) -> DiskCache {
         let config = CodeCacheConfig {
             directory: directory.to_owned(),
@@ -262,20 +268,20 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let code = vec![5; 3 * CHUNK + 1];
         cache(temp.path(), 1, 1 << 30)
-            .put(&[1; 32], &image(&code))
+            .put(&id(1), &image(&code))
             .unwrap();
-        let found = cache(temp.path(), 1, 1 << 30).get(&[1; 32]).unwrap();
+        let found = cache(temp.path(), 1, 1 << 30).get(&id(1)).unwrap();
         assert_eq!((found.abi(), content(&found)), (Abi::Preview1, code));
-        assert!(cache(temp.path(), 1, 1 << 30).get(&[2; 32]).is_none());
+        assert!(cache(temp.path(), 1, 1 << 30).get(&id(2)).is_none());
 
         let cache_one = cache(temp.path(), 1, 1 << 30);
-        fs::copy(cache_one.path(&[1; 32]), cache_one.path(&[2; 32])).unwrap();
-        assert!(cache_one.get(&[2; 32]).is_none(), "under another name");
+        fs::copy(cache_one.path(&id(1)), cache_one.path(&id(2))).unwrap();
+        assert!(cache_one.get(&id(2)).is_none(), "under another name");
         assert!(
-            cache(temp.path(), 2, 1 << 30).get(&[1; 32]).is_none(),
+            cache(temp.path(), 2, 1 << 30).get(&id(1)).is_none(),
             "under another key"
         );
-        assert!(cache_one.get(&[1; 32]).is_none(), "and it was removed");
+        assert!(cache_one.get(&id(1)).is_none(), "and it was removed");
         assert_eq!(cache_one.rejected(), 1);
     }
 
@@ -283,23 +289,23 @@ mod tests {
     fn every_changed_byte_is_noticed() {
         let temp = tempfile::tempdir().unwrap();
         let cache = cache(temp.path(), 1, 1 << 30);
-        let path = cache.path(&[1; 32]);
+        let path = cache.path(&id(1));
         for position in 0..HEADER + 3 + MAC {
-            cache.put(&[1; 32], &image(b"abc")).unwrap();
+            cache.put(&id(1), &image(b"abc")).unwrap();
             let mut bytes = fs::read(&path).unwrap();
             bytes[position] ^= 1;
             fs::write(&path, bytes).unwrap();
-            assert!(cache.get(&[1; 32]).is_none(), "byte {position}");
+            assert!(cache.get(&id(1)).is_none(), "byte {position}");
         }
         for len in [0, 10, HEADER, HEADER + 3 + MAC - 1] {
-            cache.put(&[1; 32], &image(b"abc")).unwrap();
+            cache.put(&id(1), &image(b"abc")).unwrap();
             File::options()
                 .write(true)
                 .open(&path)
                 .unwrap()
                 .set_len(len as u64)
                 .unwrap();
-            assert!(cache.get(&[1; 32]).is_none(), "cut to {len}");
+            assert!(cache.get(&id(1)).is_none(), "cut to {len}");
         }
     }
 
@@ -308,16 +314,16 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let cache = cache(temp.path(), 1, 2_500);
         for number in 1..=2 {
-            cache.put(&[number; 32], &image(&[number; 1_000])).unwrap();
+            cache.put(&id(number), &image(&[number; 1_000])).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
-        assert!(cache.get(&[1; 32]).is_some());
+        assert!(cache.get(&id(1)).is_some());
         std::thread::sleep(std::time::Duration::from_millis(10));
-        cache.put(&[3; 32], &image(&[3; 1_000])).unwrap();
-        assert!(cache.get(&[2; 32]).is_none(), "longest unused");
-        assert!(cache.get(&[1; 32]).is_some() && cache.get(&[3; 32]).is_some());
-        cache.put(&[4; 32], &image(&[4; 5_000])).unwrap();
-        assert!(cache.get(&[4; 32]).is_none(), "larger than the cache");
+        cache.put(&id(3), &image(&[3; 1_000])).unwrap();
+        assert!(cache.get(&id(2)).is_none(), "longest unused");
+        assert!(cache.get(&id(1)).is_some() && cache.get(&id(3)).is_some());
+        cache.put(&id(4), &image(&[4; 5_000])).unwrap();
+        assert!(cache.get(&id(4)).is_none(), "larger than the cache");
         assert_eq!(cache.rejected(), 0);
     }
 
@@ -330,8 +336,8 @@ mod tests {
                 scope.spawn(|| {
                     let cache = cache(temp.path(), 1, 1 << 30);
                     for _ in 0..5 {
-                        cache.put(&[1; 32], &image(&code)).unwrap();
-                        assert!(cache.get(&[1; 32]).is_some());
+                        cache.put(&id(1), &image(&code)).unwrap();
+                        assert!(cache.get(&id(1)).is_some());
                     }
                 });
             }

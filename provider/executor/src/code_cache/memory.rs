@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use crate::{Function, FunctionDigest};
+use dlambda_proto::FunctionId;
+
+use crate::Function;
 
 /// Functions at most, however small: each takes two of the descriptors that a worker may have, and calls need code that
 /// is kept no longer.
@@ -18,7 +20,7 @@ pub(crate) struct MemoryCache {
     capacity: u64,
     /// The priority of the last one let go.
     age: f64,
-    entries: HashMap<FunctionDigest, Entry>,
+    entries: HashMap<FunctionId, Entry>,
 }
 
 struct Entry {
@@ -47,17 +49,17 @@ impl MemoryCache {
         self.bytes
     }
 
-    pub(crate) fn get(&mut self, digest: &FunctionDigest) -> Option<Function> {
+    pub(crate) fn get(&mut self, id: &FunctionId) -> Option<Function> {
         let age = self.age;
-        let entry = self.entries.get_mut(digest)?;
+        let entry = self.entries.get_mut(id)?;
         entry.uses += 1.0;
         entry.priority = age + worth(entry.uses, entry.function.compiled_bytes());
         Some(entry.function.clone())
     }
 
     /// Keeps a function from now on, whatever its demand.
-    pub(crate) fn pin(&mut self, digest: &FunctionDigest) {
-        if let Some(entry) = self.entries.get_mut(digest) {
+    pub(crate) fn pin(&mut self, id: &FunctionId) {
+        if let Some(entry) = self.entries.get_mut(id) {
             entry.pinned = true;
         }
     }
@@ -68,12 +70,12 @@ impl MemoryCache {
         if size > self.capacity {
             return;
         }
-        let pinned = self.remove(&function.digest());
+        let pinned = self.remove(&function.id());
         while !self.has_room(size) {
-            let Some((digest, priority)) = self.least() else {
+            let Some((id, priority)) = self.least() else {
                 break;
             };
-            self.remove(&digest);
+            self.remove(&id);
             self.age = priority;
         }
         if !self.has_room(size) {
@@ -86,24 +88,24 @@ impl MemoryCache {
             priority: self.age + worth(1.0, size),
             pinned,
         };
-        self.entries.insert(function.digest(), entry);
+        self.entries.insert(function.id(), entry);
     }
 
     fn has_room(&self, size: u64) -> bool {
         self.bytes + size <= self.capacity && self.entries.len() < MOST
     }
 
-    fn least(&self) -> Option<(FunctionDigest, f64)> {
+    fn least(&self) -> Option<(FunctionId, f64)> {
         self.entries
             .iter()
             .filter(|(_, entry)| !entry.pinned)
             .min_by(|(_, a), (_, b)| a.priority.total_cmp(&b.priority))
-            .map(|(digest, entry)| (*digest, entry.priority))
+            .map(|(id, entry)| (*id, entry.priority))
     }
 
     /// Whether it was there and pinned.
-    fn remove(&mut self, digest: &FunctionDigest) -> bool {
-        let Some(entry) = self.entries.remove(digest) else {
+    fn remove(&mut self, id: &FunctionId) -> bool {
+        let Some(entry) = self.entries.remove(id) else {
             return false;
         };
         self.bytes -= entry.function.compiled_bytes();
@@ -120,13 +122,17 @@ fn worth(uses: f64, size: u64) -> f64 {
 mod tests {
     use super::*;
 
+    fn id(number: u8) -> FunctionId {
+        FunctionId::from_digest([number; 32])
+    }
+
     fn function(number: u8, size: usize) -> Function {
-        Function::for_test([number; 32], size)
+        Function::for_test(id(number), size)
     }
 
     fn cached(set: &mut MemoryCache, number: u8) -> bool {
         // Without counting it as a use.
-        set.entries.contains_key(&[number; 32])
+        set.entries.contains_key(&id(number))
     }
 
     #[test]
@@ -136,7 +142,7 @@ mod tests {
             set.insert(&function(number, 100));
         }
         for number in [1, 3, 3] {
-            assert!(set.get(&[number; 32]).is_some());
+            assert!(set.get(&id(number)).is_some());
         }
         set.insert(&function(4, 100));
         assert!(!cached(&mut set, 2));
@@ -149,12 +155,12 @@ mod tests {
         let mut set = MemoryCache::new(200);
         set.insert(&function(1, 100));
         for _ in 0..20 {
-            set.get(&[1; 32]);
+            set.get(&id(1));
         }
         let mut lasted = 0;
         for number in 2..=100 {
             set.insert(&function(number, 100));
-            set.get(&[number; 32]);
+            set.get(&id(number));
             lasted += usize::from(cached(&mut set, 1));
         }
         assert!((5..50).contains(&lasted), "{lasted}");
@@ -165,7 +171,7 @@ mod tests {
         let mut set = MemoryCache::new(1_000);
         for number in 1..=9 {
             set.insert(&function(number, 100));
-            set.get(&[number; 32]);
+            set.get(&id(number));
         }
         set.insert(&function(10, 100));
         set.insert(&function(11, 100));
@@ -182,7 +188,7 @@ mod tests {
         for number in 0..600_u32 {
             let mut digest = [0; 32];
             digest[..4].copy_from_slice(&number.to_le_bytes());
-            set.insert(&Function::for_test(digest, 1));
+            set.insert(&Function::for_test(FunctionId::from_digest(digest), 1));
         }
         assert_eq!(set.len(), MOST);
     }
@@ -191,11 +197,11 @@ mod tests {
     fn pinned_ones_stay_and_the_bound_holds() {
         let mut set = MemoryCache::new(300);
         set.insert(&function(1, 200));
-        set.pin(&[1; 32]);
+        set.pin(&id(1));
         for number in 2..=20 {
             set.insert(&function(number, 100));
             for _ in 0..number {
-                set.get(&[number; 32]);
+                set.get(&id(number));
             }
         }
         assert!(cached(&mut set, 1));

@@ -12,19 +12,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dlambda_proto::Start;
+use dlambda_proto::{FunctionId, Start};
 use tokio::sync::{Semaphore, watch};
 use tokio::task;
 
 use crate::backend::Backend;
 use crate::code_cache::{CodeBudget, CodeImage, DiskCache, MemoryCache};
 use crate::compile::{Compiler, largest_code};
-use crate::function;
 use crate::inspect::check;
 use crate::queue::MemoryBudget;
 use crate::{
-    Absence, CallQueue, ConfinementLayer, ExecutorConfig, ExecutorError, Function, FunctionDigest,
-    Invocation, Limits, Outcome, QueueConfig, engine,
+    Absence, CallQueue, ConfinementLayer, ExecutorConfig, ExecutorError, Function, Invocation,
+    Limits, Outcome, QueueConfig, engine,
 };
 
 /// Prepares and runs functions. Cheap to clone: clones share everything.
@@ -50,7 +49,7 @@ struct Inner {
 
 struct Functions {
     ready: MemoryCache,
-    pending: HashMap<FunctionDigest, Pending>,
+    pending: HashMap<FunctionId, Pending>,
 }
 
 #[derive(Default)]
@@ -113,20 +112,20 @@ impl Executor {
         self.0.backend.ready().await
     }
 
-    /// The function with this digest, if its compiled code is in memory. Costs next to nothing.
-    pub fn prepared(&self, digest: &FunctionDigest) -> Option<Function> {
-        let function = self.0.functions().ready.get(digest)?;
+    /// The function with this id, if its compiled code is in memory. Costs next to nothing.
+    pub fn prepared(&self, id: &FunctionId) -> Option<Function> {
+        let function = self.0.functions().ready.get(id)?;
         self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
         Some(function)
     }
 
-    /// The function with this digest, if its compiled code is in memory or on disk.
+    /// The function with this id, if its compiled code is in memory or on disk.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub async fn find(&self, digest: &FunctionDigest) -> Option<(Function, Start)> {
-        self.prepare_from(*digest, None).await.ok()
+    pub async fn find(&self, id: &FunctionId) -> Option<(Function, Start)> {
+        self.prepare_from(*id, None).await.ok()
     }
 
     /// Compiles a function unless it is here already, checks its imports and its entry point, and keeps it. Runs none
@@ -145,8 +144,8 @@ impl Executor {
     /// A compilation that has been started goes on, and its result is kept.
     pub async fn prepare(&self, wasm: Bytes) -> Result<(Function, Start), ExecutorError> {
         check::size(&wasm, &self.0.config)?;
-        let (digest, wasm) = digest(wasm).await?;
-        self.prepare_from(digest, Some(wasm)).await
+        let (id, wasm) = identify(wasm).await?;
+        self.prepare_from(id, Some(wasm)).await
     }
 
     /// Prepares a function and keeps it in memory from now on, whatever its demand.
@@ -156,7 +155,7 @@ impl Executor {
     /// Those of [`Executor::prepare`].
     pub async fn preload(&self, wasm: Bytes) -> Result<(Function, Start), ExecutorError> {
         let (function, start) = self.prepare(wasm).await?;
-        self.0.functions().ready.pin(&function.digest());
+        self.0.functions().ready.pin(&function.id());
         Ok((function, start))
     }
 
@@ -250,23 +249,23 @@ impl Executor {
     /// Boxed, so that it is compiled here, and not again in every crate that prepares functions.
     fn prepare_from(
         &self,
-        digest: FunctionDigest,
+        id: FunctionId,
         wasm: Option<Bytes>,
     ) -> Pin<Box<dyn Future<Output = Prepared> + Send + '_>> {
-        Box::pin(self.prepare_here(digest, wasm))
+        Box::pin(self.prepare_here(id, wasm))
     }
 
-    async fn prepare_here(&self, digest: FunctionDigest, wasm: Option<Bytes>) -> Prepared {
+    async fn prepare_here(&self, id: FunctionId, wasm: Option<Bytes>) -> Prepared {
         let (mut pending, ours) = {
             let mut functions = self.0.functions();
-            if let Some(function) = functions.ready.get(&digest) {
+            if let Some(function) = functions.ready.get(&id) {
                 self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
                 return Ok((function, Start::Warm));
             }
-            match functions.pending.get(&digest) {
+            match functions.pending.get(&id) {
                 Some(pending) => (pending.clone(), false),
                 None => (
-                    self.start_preparing(&mut functions, digest, wasm.clone())?,
+                    self.start_preparing(&mut functions, id, wasm.clone())?,
                     true,
                 ),
             }
@@ -279,7 +278,7 @@ impl Executor {
                 Ok((function, Start::Warm))
             }
             // Somebody looked for it without bringing it.
-            Err(MISSING) if !ours && wasm.is_some() => self.prepare_from(digest, wasm).await,
+            Err(MISSING) if !ours && wasm.is_some() => self.prepare_from(id, wasm).await,
             prepared => prepared,
         }
     }
@@ -287,7 +286,7 @@ impl Executor {
     fn start_preparing(
         &self,
         functions: &mut Functions,
-        digest: FunctionDigest,
+        id: FunctionId,
         wasm: Option<Bytes>,
     ) -> Result<Pending, ExecutorError> {
         if functions.pending.len() > self.0.config.max_queued {
@@ -296,13 +295,13 @@ impl Executor {
             });
         }
         let (sender, receiver) = watch::channel(None);
-        functions.pending.insert(digest, receiver.clone());
+        functions.pending.insert(id, receiver.clone());
         let entry = PendingEntry {
             inner: Arc::clone(&self.0),
-            digest,
+            id,
         };
         task::spawn(async move {
-            let prepared = entry.inner.image(digest, wasm).await;
+            let prepared = entry.inner.image(id, wasm).await;
             let prepared = prepared.and_then(|(image, start)| {
                 let share = entry.inner.code.take(image.len());
                 // Others are in use, or wait to be.
@@ -310,7 +309,7 @@ impl Executor {
                     retry_after: CODE_IN_USE,
                 })?;
                 let slot = entry.inner.backend.new_slot();
-                let function = Function::new(entry.inner.name, digest, (image, share), slot);
+                let function = Function::new(entry.inner.name, id, (image, share), slot);
                 Ok((function, start))
             });
             if let Ok((function, _)) = &prepared {
@@ -354,12 +353,12 @@ impl Inner {
     /// The compiled code: from disk, or from the compiler.
     async fn image(
         self: &Arc<Self>,
-        digest: FunctionDigest,
+        id: FunctionId,
         wasm: Option<Bytes>,
     ) -> Result<(CodeImage, Start), ExecutorError> {
         let inner = Arc::clone(self);
         let cached =
-            task::spawn_blocking(move || inner.disk.as_ref().and_then(|disk| disk.get(&digest)));
+            task::spawn_blocking(move || inner.disk.as_ref().and_then(|disk| disk.get(&id)));
         if let Ok(Some(image)) = cached.await {
             self.counters.cached.fetch_add(1, Ordering::Relaxed);
             return Ok((image, Start::Cached));
@@ -376,7 +375,7 @@ impl Inner {
         let kept = task::spawn_blocking(move || {
             if let Some(disk) = &inner.disk {
                 // A full or broken disk costs a compilation after the next start, no more.
-                let _ = disk.put(&digest, &image);
+                let _ = disk.put(&id, &image);
             }
             image
         });
@@ -390,21 +389,21 @@ impl Inner {
 /// Takes the entry away however the preparation ends, so that the function can be tried again.
 struct PendingEntry {
     inner: Arc<Inner>,
-    digest: FunctionDigest,
+    id: FunctionId,
 }
 
 impl Drop for PendingEntry {
     fn drop(&mut self) {
-        self.inner.functions().pending.remove(&self.digest);
+        self.inner.functions().pending.remove(&self.id);
     }
 }
 
 /// Hashes on a blocking thread if it takes long enough to matter.
-async fn digest(wasm: Bytes) -> Result<(FunctionDigest, Bytes), ExecutorError> {
+async fn identify(wasm: Bytes) -> Result<(FunctionId, Bytes), ExecutorError> {
     const SHORT: usize = 64 << 10;
     if wasm.len() <= SHORT {
-        return Ok((function::digest(&wasm), wasm));
+        return Ok((FunctionId::of(&wasm), wasm));
     }
-    let hashed = task::spawn_blocking(move || (function::digest(&wasm), wasm)).await;
+    let hashed = task::spawn_blocking(move || (FunctionId::of(&wasm), wasm)).await;
     hashed.map_err(|_| ExecutorError::Fault("hashing failed"))
 }
