@@ -71,7 +71,7 @@ pub enum CallError {
     /// The function was ended: a trap, or a limit of the plan.
     #[error("the function was ended: {reason}")]
     FunctionStopped {
-        /// Why, in the provider's words.
+        /// Why, in a sentence.
         reason: String,
         /// Its standard error until then.
         stderr: Vec<u8>,

@@ -36,6 +36,7 @@ mod call;
 mod consistency;
 mod contracts;
 mod error;
+mod explain;
 mod patience;
 mod querier;
 pub mod wallet;
@@ -48,6 +49,7 @@ pub use call::{
 pub use consistency::Looked;
 pub use contracts::{ContractProgress, ProposalOutcome, RecoveryReport};
 pub use error::{CallError, ContractError};
+pub use explain::stop_reason;
 pub use patience::WIRE_STEP;
 pub use querier::Querier;
 pub use wallet::{Wallet, WalletError};

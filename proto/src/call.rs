@@ -7,8 +7,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    CallToken, Epoch, ErrorKind, FunctionId, HttpRequest, HttpResponse, PlanName, SignedReceipt,
-    encode,
+    CallToken, EngineFingerprint, Epoch, ErrorKind, FunctionId, FunctionProblem, HttpRequest,
+    HttpResponse, PlanName, SignedReceipt, Status, StopKind, encode,
 };
 
 /// All that a call shows in the clear. It names the epoch whose key opens the
@@ -105,12 +105,8 @@ pub struct Reply {
     pub receipt: Option<SignedReceipt>,
 }
 
-/// Names everything that decides output and fuel: the engine's version, its
-/// settings and the prices of fuel. Equal for all calls of all providers with
-/// the same software.
-pub type EngineFingerprint = [u8; 32];
-
-/// How a call ended.
+/// How a call ended. Receipts commit to it, so it holds no text but the function's own: numbers
+/// only, from which the client makes sentences for people.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 #[non_exhaustive]
@@ -131,29 +127,25 @@ pub enum Completion {
         #[n(3)]
         http: Option<HttpResponse>,
     },
-    /// The function was ended: a trap, or a limit of the plan.
+    /// The function was stopped: a trap, or a limit of the plan.
     #[n(1)]
     Stopped {
-        /// Why, in a few words that hold nothing of the provider's machine.
+        /// Why.
         #[n(0)]
-        reason: String,
-        /// Standard error until then.
-        #[cbor(n(1), with = "minicbor::bytes")]
-        stderr: Vec<u8>,
-        /// Why, as a code.
-        #[n(2)]
         kind: StopKind,
+        /// The plan's limit that was reached: fuel, milliseconds or bytes. None for other kinds.
+        #[n(1)]
+        limit: Option<u64>,
+        /// Standard error until then.
+        #[cbor(n(2), with = "minicbor::bytes")]
+        stderr: Vec<u8>,
     },
     /// The provider does not have the function: attach it.
     #[n(2)]
     FunctionMissing,
     /// The bytes are no function that this provider runs.
     #[n(3)]
-    FunctionUnusable {
-        /// Why, for instance which import is not given.
-        #[n(0)]
-        reason: String,
-    },
+    FunctionUnusable(#[n(0)] FunctionProblem),
     /// The input, or the attached function, is larger than allowed.
     #[n(4)]
     TooLarge,
@@ -170,36 +162,6 @@ pub enum Completion {
     /// The call's token does not pay for it.
     #[n(7)]
     Unpaid(#[n(0)] TokenProblem),
-}
-
-/// Why a function was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[cbor(index_only)]
-#[non_exhaustive]
-pub enum StopKind {
-    /// It trapped.
-    #[n(0)]
-    Trap,
-    /// It used up the plan's fuel.
-    #[n(1)]
-    Fuel,
-    /// It ran for longer than the plan allows. Depends on the machine, so
-    /// nobody can check it.
-    #[n(2)]
-    Deadline,
-    /// It wanted more memory than the plan allows.
-    #[n(3)]
-    Memory,
-    /// It wrote more than the plan allows.
-    #[n(4)]
-    Output,
-    /// An HTTP function gave no response, or none that can be sent.
-    #[n(5)]
-    NoResponse,
-    /// Something that depends on the machine.
-    #[n(6)]
-    Machine,
 }
 
 /// What is wrong with a call's token.
@@ -391,6 +353,18 @@ fn bounded_args<C>(
     Ok(args)
 }
 
+impl Completion {
+    /// How the function ended, if it ran.
+    #[must_use]
+    pub fn status(&self) -> Option<Status> {
+        match self {
+            Self::Exited { status, .. } => Some(Status::Exited(*status)),
+            Self::Stopped { kind, .. } => Some(Status::Stopped(*kind)),
+            _ => None,
+        }
+    }
+}
+
 impl Request {
     /// Most arguments in a call.
     pub const MAX_ARGS: usize = 256;
@@ -454,7 +428,7 @@ impl fmt::Debug for Completion {
             Self::Exited { .. } => "Exited([scrubbed])",
             Self::Stopped { .. } => "Stopped([scrubbed])",
             Self::FunctionMissing => "FunctionMissing",
-            Self::FunctionUnusable { .. } => "FunctionUnusable([scrubbed])",
+            Self::FunctionUnusable(_) => "FunctionUnusable([scrubbed])",
             Self::TooLarge => "TooLarge",
             Self::ProviderFault => "ProviderFault",
             Self::Busy { .. } => "Busy",

@@ -119,6 +119,20 @@ impl HttpRequest {
         Ok(self)
     }
 
+    /// The same with these fields besides.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError::TooLong`].
+    pub fn with_fields(
+        mut self,
+        fields: impl IntoIterator<Item = HttpField>,
+    ) -> Result<Self, HttpError> {
+        self.fields.extend(fields);
+        bounded(self.fields.iter())?;
+        Ok(self)
+    }
+
     /// The method, such as `GET`.
     #[must_use]
     pub fn method(&self) -> &str {
@@ -295,7 +309,17 @@ mod tests {
 
         assert_eq!(HttpRequest::new("G T", "/").err(), Some(HttpError::Method));
         assert_eq!(HttpRequest::new("", "/").err(), Some(HttpError::Method));
-        for path in ["", "a", "http://elsewhere/", "/a b", "/\n"] {
+        let two_words = HttpRequest::new("GET /", "/").err();
+        assert_eq!(two_words, Some(HttpError::Method));
+        for path in [
+            "",
+            "a",
+            "path",
+            "http://elsewhere/",
+            "/a b",
+            "/\n",
+            "/\r\nx: y",
+        ] {
             assert_eq!(
                 HttpRequest::new("GET", path).err(),
                 Some(HttpError::Path),
@@ -306,6 +330,11 @@ mod tests {
             let made = request.clone().with_field(field);
             // A trailing carriage return is only white space.
             assert_eq!(made.is_err(), field != "a: b\r", "{field:?}");
+        }
+        assert!(HttpField::new("a", b"b").is_ok());
+        for (name, value) in [("a", &b"b\r\nc: d"[..]), ("a b", b"c")] {
+            let made = HttpField::new(name, value);
+            assert_eq!(made.err(), Some(HttpError::Field), "{name:?}");
         }
     }
 
@@ -322,6 +351,12 @@ mod tests {
             request.clone().with_field("one: more").err(),
             Some(HttpError::TooLong)
         );
+        let many = (0..40_000).map(|number| HttpField::new(&format!("x-{number}"), b""));
+        let many: Vec<_> = many.map(|field| field.expect("a field")).collect();
+        let get = HttpRequest::new("GET", "/").expect("good");
+        let too_many = get.clone().with_fields(many.clone()).err();
+        assert_eq!(too_many, Some(HttpError::TooLong));
+        assert!(get.with_fields(many.into_iter().take(MAX_FIELDS)).is_ok());
         request
             .fields
             .push(HttpField::new("one", b"more").expect("good"));

@@ -18,6 +18,7 @@ mod call;
 mod codec;
 mod contract;
 mod endpoint;
+mod engine;
 mod error;
 mod evidence;
 mod frame;
@@ -32,16 +33,19 @@ mod report;
 mod requirements;
 mod sealing;
 mod shape;
+mod status;
 mod time;
 mod token;
+#[cfg(test)]
+mod vectors;
 
 pub use advert::{
     Admission, Advert, AdvertDigest, AdvertStore, Authentic, Cpu, Current, PastEpoch,
     PublishedFunction, Signable, SignedAdvert, Specs, Verified, equivocation,
 };
 pub use call::{
-    ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, EngineFingerprint,
-    FunctionSource, Refusal, Reply, Request, RequestDigest, Start, StopKind, TokenProblem, Usage,
+    ANSWER_KEPT_SECONDS, CallEnvelope, CallHeader, Completion, EncapsulatedKey, FunctionSource,
+    Refusal, Reply, Request, RequestDigest, Start, TokenProblem, Usage,
 };
 pub use codec::{decode, encode};
 pub use contract::{
@@ -50,6 +54,7 @@ pub use contract::{
     SignedContract, Technology, read_signed_contract,
 };
 pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
+pub use engine::{EngineFingerprint, EngineProfile, Fact};
 pub use error::{AdvertError, DecodeError, FrameError, IdError};
 pub use evidence::{
     EquivocationProof, Evidence, EvidenceError, Finding, FraudProof, ReceiptEvidence, SignedVerdict,
@@ -66,10 +71,11 @@ pub use keys::{
 pub use kind::{ErrorKind, HasKind, Retry};
 pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
-pub use receipt::{CallEnding, OutputCommitment, Receipt, ReceiptError, SignedReceipt};
+pub use receipt::{OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::{Report, with_causes};
 pub use requirements::Requirements;
 pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;
+pub use status::{Cost, FunctionProblem, Measure, Status, StopKind};
 pub use time::{CLOCK_BLUR_SECONDS, UnixSeconds, Validity};
 pub use token::{CallKey, CallToken, RatingToken, TokenKeyId};

@@ -7,12 +7,11 @@
 use std::fmt;
 
 use minicbor::{CborLen, Decode, Encode};
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
     Advert, Completion, EngineFingerprint, Epoch, FunctionId, PlanName, ProviderId, ReceiptKey,
-    Reply, RequestDigest, StopKind, decode, encode,
+    Reply, RequestDigest, Status, decode, encode,
 };
 
 const DOMAIN: &[u8] = b"dlambda/receipt/v1";
@@ -41,7 +40,7 @@ pub struct Receipt {
     pub output: OutputCommitment,
     /// How it ended.
     #[n(6)]
-    pub ending: CallEnding,
+    pub status: Status,
     /// Fuel consumed.
     #[n(7)]
     pub fuel: u64,
@@ -54,19 +53,6 @@ pub struct Receipt {
     /// The engine it ran on.
     #[cbor(n(10), with = "minicbor::bytes")]
     pub engine: EngineFingerprint,
-}
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[cbor(array)]
-pub enum CallEnding {
-    /// The function ended by itself, with this exit status.
-    #[n(0)]
-    Exited(#[n(0)] u8),
-    /// It was ended.
-    #[n(1)]
-    Stopped(#[n(0)] StopKind),
 }
 
 /// SHA-256 of a completion and a salt that only the caller and the provider know.
@@ -120,18 +106,6 @@ impl OutputCommitment {
     }
 }
 
-impl CallEnding {
-    /// How this completion says that the call ended, if the function ran.
-    #[must_use]
-    pub fn of(completion: &Completion) -> Option<Self> {
-        match completion {
-            Completion::Exited { status, .. } => Some(Self::Exited(*status)),
-            Completion::Stopped { kind, .. } => Some(Self::Stopped(*kind)),
-            _ => None,
-        }
-    }
-}
-
 impl Receipt {
     /// The receipt for a reply, if the function ran.
     #[must_use]
@@ -151,7 +125,7 @@ impl Receipt {
             function,
             request,
             output: OutputCommitment::to(&reply.completion, seed),
-            ending: CallEnding::of(&reply.completion)?,
+            status: reply.completion.status()?,
             fuel: reply.usage.fuel,
             peak_memory_bytes: reply.usage.peak_memory_bytes,
             deterministic: reply.usage.deterministic,
@@ -189,10 +163,7 @@ impl Receipt {
                 self.output == OutputCommitment::to(&reply.completion, seed),
                 "output",
             ),
-            (
-                Some(self.ending) == CallEnding::of(&reply.completion),
-                "ending",
-            ),
+            (Some(self.status) == reply.completion.status(), "status"),
             (self.fuel == reply.usage.fuel, "fuel"),
             (
                 self.peak_memory_bytes == reply.usage.peak_memory_bytes,

@@ -30,6 +30,6 @@ pub use provider::{Provider, Stop};
 pub use session::record::{Observer, OpenedRecord, SessionRecord};
 pub use state::directory::DataDir;
 pub use status::{
-    AbsentWall, ContractTotals, ExecutionStatus, FunctionUsage, ProviderState, Queue, Snapshot,
+    AbsentLayer, ContractTotals, ExecutionStatus, FunctionUsage, ProviderState, Queue, Snapshot,
     StatusError, query_status,
 };

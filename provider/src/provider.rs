@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use dlambda_executor::{Executor, Lane};
+use dlambda_executor::{CallQueue, Executor};
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Service, Transport};
@@ -354,11 +354,11 @@ fn assemble(
     epochs: Arc<Epochs>,
 ) -> (Session, StatusSource) {
     let stop = CancellationToken::new();
-    let queues: Arc<HashMap<PlanName, Lane>> = Arc::new(
+    let queues: Arc<HashMap<PlanName, CallQueue>> = Arc::new(
         config
             .plans
             .iter()
-            .map(|plan| (plan.name.clone(), executor.lane(config.lane(&plan.name))))
+            .map(|plan| (plan.name.clone(), executor.queue(config.lane(&plan.name))))
             .collect(),
     );
     let usage = Arc::new(UsageCounters::new(&functions));

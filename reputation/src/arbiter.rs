@@ -10,11 +10,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use dlambda_executor::protocol::{self, Replayed};
+use dlambda_executor::replay::{self, Replayed};
 use dlambda_executor::{Executor, ExecutorConfig, ExecutorError, Isolation, fingerprint};
 use dlambda_proto::{
-    Advert, CallEnding, Evidence, Finding, FraudProof, FunctionId, FunctionSource,
-    OutputCommitment, Plan, Receipt, StopKind,
+    Advert, Evidence, Finding, FraudProof, FunctionId, FunctionSource, OutputCommitment, Plan,
+    Receipt, Status, StopKind,
 };
 
 /// A function may take so many times longer here than the plan allows.
@@ -101,7 +101,7 @@ impl Arbiter {
             ..plan.clone()
         };
         let executor = self.executor(&advert).await?;
-        match protocol::replay(&executor, &proof.request, &longer).await {
+        match replay::replay(&executor, &proof.request, &longer).await {
             Ok(replayed) => Ok(compare(&receipt, proof, &replayed)),
             Err(error) => Ok(undecidable(format!(
                 "the function cannot be run here: {error}"
@@ -119,7 +119,7 @@ impl Arbiter {
     /// An executor that agrees with a provider's with this menu.
     async fn executor(&mut self, advert: &Advert) -> Result<Executor, ExecutorError> {
         // No function of ours has more: beyond it, a larger plan makes no difference.
-        let most = protocol::max_memory_bytes(&advert.plans).min(MOST_MEMORY);
+        let most = replay::max_memory_bytes(&advert.plans).min(MOST_MEMORY);
         if let Some((same, executor)) = &self.executor
             && *same == most
         {
@@ -168,12 +168,12 @@ fn check_decidable(receipt: &Receipt, plan: &Plan) -> Result<(), Judgement> {
             "it ran on an engine other than ours: ask an arbiter with that version",
         ));
     }
-    match receipt.ending {
-        CallEnding::Stopped(StopKind::Deadline) => Err(undecidable(
+    match receipt.status {
+        Status::Stopped(StopKind::Deadline) => Err(undecidable(
             "it says that the time was up, and nobody can tell how fast its machine was",
         )),
-        CallEnding::Stopped(StopKind::Machine) => Err(undecidable(
-            "it says that its machine ended the call, and nobody else can tell",
+        Status::Stopped(StopKind::StackOverflow) => Err(undecidable(
+            "it says that the stack overflowed, and how deep a stack is depends on the machine",
         )),
         _ => Ok(()),
     }
@@ -185,12 +185,12 @@ fn compare(receipt: &Receipt, proof: &FraudProof, replayed: &Replayed) -> Judgem
             "running it here ended by the clock or at the end of the stack, which depends on the machine",
         );
     }
-    let ending = CallEnding::of(&replayed.completion);
-    if ending != Some(receipt.ending) {
+    let status = replayed.completion.status();
+    if status != Some(receipt.status) {
         return at_fault(format!(
             "it says that the call ended as {}, and running it ends as {}",
-            words(Some(receipt.ending)),
-            words(ending)
+            words(Some(receipt.status)),
+            words(status)
         ));
     }
     if replayed.fuel != receipt.fuel {
@@ -212,10 +212,10 @@ fn compare(receipt: &Receipt, proof: &FraudProof, replayed: &Replayed) -> Judgem
     unproven("running the call again gives just what the receipt says")
 }
 
-fn words(ending: Option<CallEnding>) -> String {
-    match ending {
-        Some(CallEnding::Exited(status)) => format!("exit status {status}"),
-        Some(CallEnding::Stopped(kind)) => format!("stopped ({kind:?})").to_lowercase(),
+fn words(status: Option<Status>) -> String {
+    match status {
+        Some(Status::Exited(status)) => format!("exit status {status}"),
+        Some(Status::Stopped(kind)) => format!("stopped ({})", kind.name()),
         None => "something else".to_owned(),
     }
 }

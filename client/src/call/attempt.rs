@@ -7,8 +7,8 @@ use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange, receive
 use dlambda_privacy::transport::{BoxStream, Connection, Service};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
-    Advert, Authentic, CallEnding, Completion, EquivocationProof, FunctionId, FunctionSource, Plan,
-    PlanName, Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
+    Advert, Authentic, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
+    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
 };
 
 use super::options::{Call, Candidate, FunctionName};
@@ -245,7 +245,7 @@ fn check_receipt(
     seed: &[u8; 32],
 ) -> Result<Option<Receipt>, ReceiptError> {
     let Some(signed) = &reply.receipt else {
-        return match CallEnding::of(&reply.completion) {
+        return match reply.completion.status() {
             Some(_) => Err(ReceiptError::Missing),
             None => Ok(None),
         };

@@ -8,7 +8,7 @@ use dlambda_proto::{
 };
 
 use super::output::{Output, Stages, Traffic};
-use crate::CallError;
+use crate::{CallError, stop_reason};
 
 /// What one call brought, whether its function succeeded or not.
 ///
@@ -68,13 +68,18 @@ impl CallOutcome {
                     stderr,
                 });
             }
-            Completion::Stopped { reason, stderr, .. } => {
-                let reason = printable(&reason);
+            Completion::Stopped {
+                kind,
+                limit,
+                stderr,
+            } => {
+                let reason = stop_reason(kind, limit, &self.plan.name);
                 return Err(CallError::FunctionStopped { reason, stderr });
             }
             Completion::FunctionMissing => return Err(CallError::FunctionMissing),
-            Completion::FunctionUnusable { reason } => {
-                return Err(CallError::FunctionUnusable(printable(&reason)));
+            Completion::FunctionUnusable(problem) => {
+                let reason = printable(&problem.to_string());
+                return Err(CallError::FunctionUnusable(reason));
             }
             Completion::TooLarge => return Err(CallError::TooLarge),
             Completion::ProviderFault => return Err(CallError::ProviderFault),

@@ -254,7 +254,7 @@ pub(crate) fn is_final(completion: &Completion) -> bool {
         completion,
         Completion::Exited { .. }
             | Completion::Stopped { .. }
-            | Completion::FunctionUnusable { .. }
+            | Completion::FunctionUnusable(_)
             // It will never pay for anything.
             | Completion::Unpaid(_)
     )

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 /// How large an executor is. [`ExecutorConfig::new`] is a sensible small machine.
 ///
-/// Each sandbox reserves address space (not memory) for two times its share of `max_concurrent` memories of 4 GiB.
+/// Each runtime reserves address space (not memory) for two times its share of `max_concurrent` memories of 4 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExecutorConfig {
     /// What stands between guests and the machine besides WebAssembly.
     pub isolation: Isolation,
     /// Calls that run at the same time. Default 32.
     pub max_concurrent: usize,
-    /// Calls without a lane that may wait for a free place, and, counted apart, functions that may wait to be
+    /// Calls that name no queue and may wait for a free place, and, counted apart, functions that may wait to be
     /// compiled. Each keeps its input or its module in memory meanwhile. Default 256.
     pub max_queued: usize,
     /// Longest wait for a free place. Default 60 s.

@@ -1,7 +1,8 @@
 //! Why there was no call. What a guest does wrong while it runs is an [`Outcome`](crate::Outcome) instead.
 
-use std::fmt;
 use std::time::Duration;
+
+use dlambda_proto::FunctionProblem;
 
 /// Why a function could not be prepared or run.
 ///
@@ -20,18 +21,19 @@ pub enum ExecutorError {
     #[error("the function cannot be called like this: {0}")]
     BadInvocation(&'static str),
 
-    /// Not WebAssembly, cut short, invalid, or using a proposal that is switched off here.
-    #[error("not a valid WebAssembly function: {reason}")]
+    /// The function can never run here.
+    #[error("{0}")]
+    BadFunction(FunctionProblem),
+
+    /// The same as [`FunctionProblem::Malformed`], with what the validator said, for this machine's
+    /// user. The text is not sent to callers.
+    #[error("{}: {reason}", FunctionProblem::Malformed { offset: *offset })]
     Malformed {
+        /// Where, in bytes from the beginning.
+        offset: u64,
         /// What the validator said.
         reason: String,
     },
-
-    /// Neither `_start: () -> ()` (preview 1) nor `wasi:cli/run` or `wasi:http/incoming-handler` (preview 2) is exported.
-    #[error(
-        "the function has no entry point: export `_start`, `wasi:cli/run` or `wasi:http/incoming-handler`"
-    )]
-    NoEntryPoint,
 
     /// Too many calls or compilations are waiting, one waited for too long, or too much compiled code is in use.
     #[error("the executor is overloaded; try again in {} s", .retry_after.as_secs().max(1))]
@@ -43,32 +45,6 @@ pub enum ExecutorError {
     /// The engine could not be set up on this machine.
     #[error("the WebAssembly engine cannot be set up: {0}")]
     Setup(String),
-
-    /// A property of the function exceeds what this executor takes.
-    #[error("the function is too large: {measure} {found}, at most {limit}")]
-    TooLarge {
-        /// What was measured.
-        measure: Measure,
-        /// What the function has.
-        found: u64,
-        /// What is allowed.
-        limit: u64,
-    },
-
-    /// Compiling took more than the operator allows.
-    #[error("the function costs too much {0} to compile")]
-    TooCostly(Cost),
-
-    /// Valid, but the engine cannot compile or hold it: too much memory or too large a table at the start, say.
-    #[error("the function does not fit this executor's bounds")]
-    Unsupported,
-
-    /// The function needs an import that is not given here, or gives it another type.
-    #[error("the function imports {import}, which is not provided here")]
-    UnsupportedImport {
-        /// The first such import: `module::field`, or an interface like `wasi:http/types@0.2.0`.
-        import: String,
-    },
 
     /// A worker process died or hung, and took this call with it; another call may succeed.
     #[error("the worker process that ran the function died")]
@@ -93,28 +69,6 @@ pub enum ErrorKind {
     Internal,
 }
 
-/// What compiling had too much of, in [`ExecutorError::TooCostly`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Cost {
-    /// Memory.
-    Memory,
-    /// Time.
-    Time,
-}
-
-/// A measured property of a function, in [`ExecutorError::TooLarge`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Measure {
-    /// Bytes of the longest function body.
-    FunctionBytes,
-    /// Number of functions that the module or component defines.
-    Functions,
-    /// Bytes of the whole module or component.
-    ModuleBytes,
-}
-
 impl ExecutorError {
     /// What the receiver can do about it.
     pub fn kind(&self) -> ErrorKind {
@@ -124,36 +78,19 @@ impl ExecutorError {
             }
             Self::BadInvocation(_) => ErrorKind::BadInvocation,
             Self::Overloaded { .. } => ErrorKind::Overloaded,
-            Self::Malformed { .. }
-            | Self::NoEntryPoint
-            | Self::TooCostly(_)
-            | Self::TooLarge { .. }
-            | Self::Unsupported
-            | Self::UnsupportedImport { .. } => ErrorKind::BadFunction,
+            Self::BadFunction(_) | Self::Malformed { .. } => ErrorKind::BadFunction,
         }
     }
-}
 
-impl fmt::Display for Cost {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
-            Self::Time => "time",
-        })
-    }
-}
-
-impl Measure {
-    pub(crate) const ALL: [Self; 3] = [Self::FunctionBytes, Self::Functions, Self::ModuleBytes];
-}
-
-impl fmt::Display for Measure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FunctionBytes => "bytes in one function body:",
-            Self::Functions => "functions:",
-            Self::ModuleBytes => "bytes:",
-        })
+    /// What is wrong with the function, as callers are told; `None` if it is not the function's
+    /// fault.
+    pub fn problem(&self) -> Option<FunctionProblem> {
+        match self {
+            Self::BadFunction(problem) => Some(problem.clone()),
+            Self::Malformed { offset, .. } => Some(FunctionProblem::Malformed { offset: *offset }),
+            Self::BadInvocation(_) => Some(FunctionProblem::BadInvocation),
+            _ => None,
+        }
     }
 }
 

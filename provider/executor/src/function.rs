@@ -3,14 +3,12 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest, Sha256};
+use dlambda_proto::FunctionId;
+use minicbor::{Decode, Encode};
 
-use crate::code::{CodeImage, CodeShare};
-use crate::sandbox::Code;
-use crate::worker::Retire;
-
-/// SHA-256 of a function's WebAssembly.
-pub type FunctionDigest = [u8; 32];
+use crate::backend::worker::SlotGuard;
+use crate::code_cache::{CodeImage, CodeShare};
+use crate::runtime::Code;
 
 /// A compiled function, ready for [`Executor::run`](crate::Executor::run) of the executor that made it. Cheap to clone;
 /// the compiled code lives until the last clone is gone and the executor has let go of it.
@@ -18,19 +16,23 @@ pub type FunctionDigest = [u8; 32];
 pub struct Function(Arc<Compiled>);
 
 /// The interface that a function was written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
 #[non_exhaustive]
 pub enum Abi {
     /// A core module with `_start`, importing `wasi_snapshot_preview1`.
+    #[n(1)]
     Preview1,
     /// A component exporting `wasi:cli/run`.
+    #[n(2)]
     Preview2,
     /// A component exporting `wasi:http/incoming-handler`.
+    #[n(3)]
     Http,
 }
 
 struct Compiled {
-    digest: FunctionDigest,
+    id: FunctionId,
     executor: u64,
     image: CodeImage,
     /// Of the memory for code; given back after the code.
@@ -38,29 +40,29 @@ struct Compiled {
     /// The code in this process, if guests run here.
     here: OnceLock<Code>,
     /// The code in worker processes, if guests run there.
-    retire: Retire,
+    slot: SlotGuard,
 }
 
 impl Function {
     pub(crate) fn new(
         executor: u64,
-        digest: FunctionDigest,
+        id: FunctionId,
         (image, share): (CodeImage, CodeShare),
-        retire: Retire,
+        slot: SlotGuard,
     ) -> Self {
         Self(Arc::new(Compiled {
-            digest,
+            id,
             executor,
             image,
             _share: share,
             here: OnceLock::new(),
-            retire,
+            slot,
         }))
     }
 
-    /// SHA-256 of the WebAssembly that this was made from.
-    pub fn digest(&self) -> FunctionDigest {
-        self.0.digest
+    /// The WebAssembly that this was made from.
+    pub fn id(&self) -> FunctionId {
+        self.0.id
     }
 
     /// The interface it was written for.
@@ -88,23 +90,23 @@ impl Function {
 
     /// Its name among workers.
     pub(crate) fn slot(&self) -> u64 {
-        self.0.retire.slot()
+        self.0.slot.slot()
     }
 
     #[cfg(test)]
-    pub(crate) fn for_test(digest: FunctionDigest, size: usize) -> Self {
-        let memory = crate::code::memory_file().unwrap();
+    pub(crate) fn for_test(id: FunctionId, size: usize) -> Self {
+        let memory = crate::code_cache::memory_file().unwrap();
         rustix::fs::ftruncate(&memory, size as u64).unwrap();
         let image = CodeImage::seal(Abi::Preview1, memory).unwrap();
-        let share = crate::code::CodeBudget::new(u64::MAX).take(size as u64);
-        Self::new(0, digest, (image, share.unwrap()), Retire::nowhere())
+        let share = crate::code_cache::CodeBudget::new(u64::MAX).take(size as u64);
+        Self::new(0, id, (image, share.unwrap()), SlotGuard::detached())
     }
 }
 
 /// Two functions are equal if they were made from the same WebAssembly.
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        self.0.digest == other.0.digest
+        self.0.id == other.0.id
     }
 }
 
@@ -117,8 +119,4 @@ impl fmt::Debug for Function {
             .field("abi", &self.abi())
             .finish_non_exhaustive()
     }
-}
-
-pub(crate) fn digest(wasm: &[u8]) -> FunctionDigest {
-    Sha256::digest(wasm).into()
 }

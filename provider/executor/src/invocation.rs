@@ -3,40 +3,28 @@
 use std::fmt;
 
 use bytes::Bytes;
+use dlambda_proto::{HttpField, HttpRequest};
+use minicbor::{Decode, Encode};
 
 /// What a function is called with.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Invocation {
-    /// Arguments after `argv[0]`, which is `function` for every function. A NUL ends an argument, as in C.
-    /// HTTP functions do not get them.
+    /// Arguments after `argv[0]`, which is `function` for every function. A NUL ends an argument,
+    /// as in C. HTTP functions do not get them.
+    #[n(0)]
     pub args: Vec<String>,
     /// Standard input; the body of the request for an HTTP function.
+    #[cbor(n(1), with = "crate::helper::ipc::octets")]
     pub input: Bytes,
-    /// Where all its random numbers come from; fresh random bytes for a function that keeps secrets.
+    /// Where all its random numbers come from; fresh random bytes for a function that keeps
+    /// secrets.
+    #[cbor(n(2), with = "minicbor::bytes")]
     pub seed: [u8; 32],
-    /// What an HTTP function is asked; commands do not see it. An HTTP function that is asked nothing gets `POST /`,
-    /// or `GET /` if there is no input.
+    /// What an HTTP function is asked; commands do not see it. An HTTP function that is asked
+    /// nothing gets `POST /`, or `GET /` if there is no input.
+    #[n(3)]
     pub http: Option<HttpRequest>,
-}
-
-/// The head of a request to an HTTP function.
-#[derive(Clone, PartialEq, Eq)]
-pub struct HttpRequest {
-    /// The method, such as `GET`.
-    pub method: String,
-    /// The path, beginning with `/`, and the query.
-    pub path: String,
-    /// Names and values of the header fields, in order.
-    pub fields: Vec<(String, Vec<u8>)>,
-}
-
-/// The head of an HTTP function's response; its body is [`Outcome::stdout`](crate::Outcome::stdout).
-#[derive(Clone, PartialEq, Eq)]
-pub struct HttpResponse {
-    /// The status code.
-    pub status: u16,
-    /// Names (in lower case) and values of the header fields, in order.
-    pub fields: Vec<(String, Vec<u8>)>,
 }
 
 impl Invocation {
@@ -44,12 +32,15 @@ impl Invocation {
     pub(crate) fn bytes(&self) -> u64 {
         const EACH: usize = 16;
         let args = self.args.iter().map(|arg| arg.len() + EACH);
-        let http = self.http.iter().flat_map(|http| {
-            let fields = http.fields.iter();
-            let fields = fields.map(|(name, value)| name.len() + value.len() + EACH);
-            fields.chain([http.method.len(), http.path.len()])
-        });
-        args.chain(http).fold(self.input.len() as u64, |sum, more| {
+        let fields = self.http.iter().flat_map(HttpRequest::fields);
+        let fields =
+            fields.map(|field: &HttpField| field.name().len() + field.value().len() + EACH);
+        let lines = self
+            .http
+            .iter()
+            .map(|http| http.method().len() + http.path().len());
+        let all = args.chain(fields).chain(lines);
+        all.fold(self.input.len() as u64, |sum, more| {
             sum.saturating_add(more as u64)
         })
     }
@@ -63,17 +54,5 @@ impl fmt::Debug for Invocation {
             .field("input_bytes", &self.input.len())
             .field("http", &self.http.is_some())
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for HttpRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HttpRequest([scrubbed])")
-    }
-}
-
-impl fmt::Debug for HttpResponse {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HttpResponse([scrubbed])")
     }
 }

@@ -23,7 +23,7 @@
 //!
 //! * Every call gets a fresh instance; nothing of one call can be seen by the next.
 //! * Under [`Limits::deterministic`], the same function, invocation and limits give the same status, output, fuel and
-//!   peak memory on every machine whose [`fingerprint`] is the same, as long as [`Status::is_reproducible`] says so.
+//!   peak memory on every machine whose [`fingerprint`] is the same, as long as [`Status::is_reproducible`](dlambda_proto::Status::is_reproducible) says so.
 //!   Clocks are virtual (each reading moves them by a microsecond, and sleeping by its length, in no time), random
 //!   numbers are ChaCha20 from [`Invocation::seed`], NaNs are canonical.
 //! * A guest's failure is an [`Outcome`]; an [`ExecutorError`] means that there was no call, or that the host failed.
@@ -32,18 +32,20 @@
 //! * With [`Isolation::Processes`], the process that uses this crate never runs or loads a stranger's code. Compiling
 //!   and running happen in processes that can reach neither files nor network nor other processes.
 //!
-//! # Rooms
+//! # Modules
 //!
-//! `inspect` looks at bytes; `compile` makes code of them; `code` keeps it; `lane` lets calls in; `place` sends them to
-//! a `worker` process; `sandbox` runs them; `wall` is around both kinds of process. [`protocol`] is the one room that
-//! knows what calls look like elsewhere.
+//! `inspect` looks at bytes; `compile` makes code of them, in a `helper` process; `code_cache` keeps
+//! it; `queue` admits calls; `backend` runs them in worker processes, or in this one; `runtime` is
+//! the host that functions see; `confinement` is what both kinds of process are under. [`replay`]
+//! is the one module that knows the protocol's requests and completions.
 
 #![deny(unsafe_code)]
 
-mod code;
+mod backend;
+mod code_cache;
 mod compile;
 mod config;
-mod counts;
+mod confinement;
 mod engine;
 mod error;
 mod executor;
@@ -51,32 +53,24 @@ mod function;
 mod helper;
 mod inspect;
 mod invocation;
-mod lane;
 mod limits;
 mod outcome;
-mod place;
-mod program;
-pub mod protocol;
-mod report;
-mod sandbox;
-mod wall;
-mod wire;
-mod worker;
+mod queue;
+pub mod replay;
+mod runtime;
 
 pub use config::{CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation};
-pub use counts::Counts;
-pub use engine::{EngineFingerprint, fingerprint};
-pub use error::{Cost, ErrorKind, ExecutorError, Measure};
-pub use executor::{Executor, Start};
-pub use function::{Abi, Function, FunctionDigest};
-pub use helper::{ProgramError, executor_program};
-pub use invocation::{HttpRequest, HttpResponse, Invocation};
-pub use lane::{Lane, LaneConfig, LaneStatus};
+pub use confinement::{Absence, ConfinementLayer};
+pub use engine::{fingerprint, profile};
+pub use error::{ErrorKind, ExecutorError};
+pub use executor::{Counts, Executor};
+pub use function::{Abi, Function};
+pub use helper::{ProgramError, executor_program, main};
+pub use inspect::{Inspection, inspect_function};
+pub use invocation::Invocation;
 pub use limits::Limits;
-pub use outcome::{Outcome, Status, TrapKind, Usage};
-pub use program::main;
-pub use report::{Inspection, inspect_function};
-pub use wall::{Absence, Wall};
+pub use outcome::{Outcome, Usage};
+pub use queue::{CallQueue, QueueConfig, QueueStatus};
 
 #[cfg(test)]
 mod tests;

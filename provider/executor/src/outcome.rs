@@ -1,172 +1,137 @@
 //! What came of a call.
 
-use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use wasmtime::Trap;
+use dlambda_proto::{HttpResponse, Status, StopKind};
+use minicbor::{Decode, Encode};
 
-use crate::HttpResponse;
+use crate::Limits;
 
 /// The end of a call, whichever way it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Outcome {
     /// How it ended.
+    #[n(0)]
     pub status: Status,
     /// What it wrote to standard output (the response's body for an HTTP function), also if it failed later; at most [`Limits::output_bytes`].
     ///
     /// [`Limits::output_bytes`]: crate::Limits::output_bytes
+    #[cbor(n(1), with = "crate::helper::ipc::octets")]
     pub stdout: Bytes,
     /// How an HTTP function answered, if it did.
+    #[n(2)]
     pub http: Option<HttpResponse>,
     /// The beginning of what it wrote to standard error; at most [`Limits::stderr_bytes`].
     ///
     /// [`Limits::stderr_bytes`]: crate::Limits::stderr_bytes
+    #[cbor(n(3), with = "crate::helper::ipc::octets")]
     pub stderr: Bytes,
     /// Whether it wrote more to standard error than was kept.
+    #[n(4)]
     pub stderr_truncated: bool,
     /// What it used.
+    #[n(5)]
     pub usage: Usage,
 }
 
 /// What a call used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub struct Usage {
     /// Fuel: one unit for an executed instruction, for a byte that the host copied, and for a byte or table element
     /// of a bulk operation; 50 for a read, a write or a look at a clock; 255 for a new page of memory.
-    /// After [`Status::DeadlineExceeded`] this is a lower bound.
+    /// After [`StopKind::Deadline`] this is a lower bound.
+    #[n(0)]
     pub fuel: u64,
     /// Largest total size of all its memories and tables, in bytes.
+    #[n(1)]
     pub peak_memory: u64,
     /// Time to make a fresh instance, on this machine's clock; part of `wall`.
+    #[cbor(n(2), with = "crate::helper::ipc::micros")]
     pub instantiate: Duration,
     /// Time from the first step of instantiation to the end, on this machine's clock.
+    #[cbor(n(3), with = "crate::helper::ipc::micros")]
     pub wall: Duration,
 }
 
-/// How a call ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Status {
-    /// Cut at [`Limits::wall_time`](crate::Limits::wall_time).
-    DeadlineExceeded,
-    /// It ended by itself with this status, 0 to 255 (larger statuses are given as 255). 0 is success.
-    /// A preview 2 component can only say 0 or 1.
-    Exited(i32),
-    /// Cut at [`Limits::fuel`](crate::Limits::fuel).
-    FuelExhausted,
-    /// It was refused memory and then trapped. A guest that copes with the refusal, or exits because of it,
-    /// has [`Status::Exited`].
-    MemoryExceeded,
-    /// An HTTP function that returned without a complete response.
-    NoResponse,
-    /// Cut when it wrote more to standard output than [`Limits::output_bytes`](crate::Limits::output_bytes).
-    OutputExceeded,
-    /// It trapped.
-    Trapped(TrapKind),
+impl Outcome {
+    /// Whether it keeps to the limits that the call was given, and ended in a way that this version
+    /// knows. What a worker says is believed only then.
+    pub(crate) fn keeps_to(&self, limits: &Limits) -> bool {
+        self.stdout.len() <= limits.output_bytes
+            && self.stderr.len() <= limits.stderr_bytes
+            && self.usage.fuel <= limits.fuel
+            && self.usage.peak_memory <= limits.memory_bytes
+            && !matches!(self.status, Status::Stopped(StopKind::Other(_)))
+    }
 }
 
-/// What a guest did to trap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TrapKind {
-    /// Called a table entry of another signature.
-    BadSignature,
-    /// Misused the host: a bad pointer or handle, or more of a host resource than it may have.
-    HostCall,
-    /// Called an empty table entry.
-    IndirectCallToNull,
-    /// Divided by zero.
-    IntegerDivisionByZero,
-    /// Overflowed an integer division or a conversion.
-    IntegerOverflow,
-    /// Converted a NaN to an integer.
-    InvalidConversion,
-    /// Touched memory beyond its end.
-    MemoryOutOfBounds,
-    /// Anything else.
-    Other,
-    /// Called too deep. How deep that is depends on the machine and on the engine's version.
-    StackOverflow,
-    /// Touched a table beyond its end.
-    TableOutOfBounds,
-    /// Executed `unreachable`: how compiled languages abort.
-    Unreachable,
-}
+#[cfg(test)]
+mod tests {
+    use dlambda_proto::{HttpField, HttpResponse};
 
-impl Status {
-    /// Whether a second deterministic run anywhere must end the same way, with the same output, fuel and peak memory.
-    pub fn is_reproducible(&self) -> bool {
-        match self {
-            Self::DeadlineExceeded | Self::Trapped(TrapKind::StackOverflow) => false,
-            Self::Exited(_)
-            | Self::FuelExhausted
-            | Self::MemoryExceeded
-            | Self::NoResponse
-            | Self::OutputExceeded
-            | Self::Trapped(_) => true,
+    use super::*;
+
+    fn outcome(status: Status) -> Outcome {
+        let field = HttpField::new("a", b"b").unwrap();
+        Outcome {
+            status,
+            stdout: "out".into(),
+            stderr: "err".into(),
+            stderr_truncated: true,
+            http: Some(HttpResponse::new(404, vec![field]).unwrap()),
+            usage: Usage {
+                fuel: 1,
+                peak_memory: 2,
+                instantiate: Duration::from_micros(3),
+                wall: Duration::from_micros(4),
+            },
         }
     }
 
-    /// Whether the guest ended by itself and said that all is well.
-    pub fn is_success(&self) -> bool {
-        *self == Self::Exited(0)
-    }
-}
-
-impl fmt::Display for TrapKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BadSignature => "a table entry of another signature was called",
-            Self::HostCall => "a host function was misused",
-            Self::IndirectCallToNull => "an empty table entry was called",
-            Self::IntegerDivisionByZero => "integer division by zero",
-            Self::IntegerOverflow => "integer overflow",
-            Self::InvalidConversion => "a NaN was converted to an integer",
-            Self::MemoryOutOfBounds => "memory was touched beyond its end",
-            Self::Other => "another trap",
-            Self::StackOverflow => "stack overflow",
-            Self::TableOutOfBounds => "a table was touched beyond its end",
-            Self::Unreachable => "`unreachable` was executed",
-        })
-    }
-}
-
-impl TrapKind {
-    pub(crate) const ALL: [Self; 11] = [
-        Self::BadSignature,
-        Self::HostCall,
-        Self::IndirectCallToNull,
-        Self::IntegerDivisionByZero,
-        Self::IntegerOverflow,
-        Self::InvalidConversion,
-        Self::MemoryOutOfBounds,
-        Self::Other,
-        Self::StackOverflow,
-        Self::TableOutOfBounds,
-        Self::Unreachable,
-    ];
-
-    pub(crate) fn new(trap: Trap) -> Self {
-        match trap {
-            Trap::BadSignature => Self::BadSignature,
-            Trap::IndirectCallToNull => Self::IndirectCallToNull,
-            Trap::IntegerDivisionByZero => Self::IntegerDivisionByZero,
-            Trap::IntegerOverflow => Self::IntegerOverflow,
-            Trap::BadConversionToInteger => Self::InvalidConversion,
-            Trap::MemoryOutOfBounds => Self::MemoryOutOfBounds,
-            Trap::StackOverflow => Self::StackOverflow,
-            Trap::TableOutOfBounds => Self::TableOutOfBounds,
-            Trap::UnreachableCodeReached => Self::Unreachable,
-            _ => Self::Other,
+    #[test]
+    fn every_outcome_survives_the_way_from_a_worker() {
+        let mut all = vec![Status::Exited(0), Status::Exited(255)];
+        all.extend(StopKind::ALL.iter().copied().map(Status::Stopped));
+        for status in all {
+            let bytes = minicbor::to_vec(outcome(status)).unwrap();
+            let back: Outcome = minicbor::decode(&bytes).unwrap();
+            assert!(back.keeps_to(&Limits::default()));
+            assert_eq!(back, outcome(status));
         }
     }
 
-    /// Whether a guest that was refused memory may end like this for that reason.
-    pub(crate) fn may_follow_refusal(self) -> bool {
-        matches!(
-            self,
-            Self::HostCall | Self::MemoryOutOfBounds | Self::TableOutOfBounds | Self::Unreachable
-        )
+    #[test]
+    fn an_outcome_beyond_the_limits_is_not_believed() {
+        let believed = |limits: Limits| outcome(Status::Exited(0)).keeps_to(&limits);
+        assert!(believed(Limits::default()));
+        assert!(!believed(Limits {
+            output_bytes: 2,
+            ..Limits::default()
+        }));
+        assert!(!believed(Limits {
+            stderr_bytes: 2,
+            ..Limits::default()
+        }));
+        assert!(!believed(Limits {
+            fuel: 0,
+            ..Limits::default()
+        }));
+        assert!(!believed(Limits {
+            memory_bytes: 1,
+            ..Limits::default()
+        }));
+        let unknown = outcome(Status::Stopped(StopKind::Other(999)));
+        assert!(!unknown.keeps_to(&Limits::default()));
+        let mut bytes = minicbor::to_vec(Status::Exited(255)).unwrap();
+        assert_eq!(bytes.pop(), Some(255));
+        bytes.pop();
+        bytes.extend([0x19, 1, 0]);
+        assert!(
+            minicbor::decode::<Status>(&bytes).is_err(),
+            "exit status 256"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use dlambda_executor::LaneConfig;
+use dlambda_executor::QueueConfig;
 use dlambda_proto::{Admission, BatchSize, Greeting, Plan, PlanName};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -197,7 +197,7 @@ impl ProviderConfig {
         Ok(())
     }
 
-    fn plan(&self, table: PlanTable) -> Result<(Plan, LaneConfig), ConfigError> {
+    fn plan(&self, table: PlanTable) -> Result<(Plan, QueueConfig), ConfigError> {
         let setting = |name: &str| format!("{name} of plan {}", table.name);
         let positive = |name: &str, value: u64, most: u64| match value {
             0 => Err(wrong(setting(name), "must not be 0")),
@@ -214,7 +214,7 @@ impl ProviderConfig {
             .parse()
             .map_err(|_| wrong("name of a plan".into(), "must be 1 to 16 of a-z, 0-9 and -"))?;
         let defaults = self.lane(&name);
-        let lane = LaneConfig {
+        let lane = QueueConfig {
             concurrent: if table.concurrent > 0 {
                 table.concurrent
             } else {

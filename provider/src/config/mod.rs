@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dlambda_crypto::negotiation::Terms;
 use dlambda_executor::{
-    CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, LaneConfig, executor_program,
+    CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, QueueConfig, executor_program,
 };
 use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
 use zeroize::Zeroizing;
@@ -44,7 +44,7 @@ pub struct ProviderConfig {
     pub store_bytes: u64,
     /// How many calls of a plan run and wait. A plan that is not in it gets the defaults of
     /// [`ProviderConfig::lane`].
-    pub lanes: HashMap<PlanName, LaneConfig>,
+    pub lanes: HashMap<PlanName, QueueConfig>,
     /// How contracts are made.
     pub contracts: Contracts,
     /// How functions are executed.
@@ -192,8 +192,8 @@ impl ProviderConfig {
 
     /// How many calls of this plan run and wait.
     #[must_use]
-    pub fn lane(&self, plan: &PlanName) -> LaneConfig {
-        self.lanes.get(plan).copied().unwrap_or(LaneConfig {
+    pub fn lane(&self, plan: &PlanName) -> QueueConfig {
+        self.lanes.get(plan).copied().unwrap_or(QueueConfig {
             concurrent: self.execution.max_concurrent,
             queued: self.max_sessions,
             max_wait: self.deadlines.prepare,

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use dlambda_crypto::SealError;
 use dlambda_crypto::seal::OpenedCall;
 use dlambda_executor::{
-    ErrorKind, Executor, ExecutorError, Function, Invocation, Lane, Start, fingerprint, protocol,
+    CallQueue, ErrorKind, Executor, ExecutorError, Function, Invocation, fingerprint, replay,
 };
 use dlambda_proto::{
     self as proto, CallEnvelope, Completion, Frame, FunctionId, FunctionSource, Plan, PlanName,
-    Receipt, Refusal, Reply, Request, RequestDigest, Usage, decode,
+    Receipt, Refusal, Reply, Request, RequestDigest, Start, Usage, decode,
 };
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -32,7 +32,7 @@ const RETRY_STEP: u64 = 5;
 pub(crate) struct CallHandler {
     pub(crate) executor: Executor,
     /// By plan.
-    pub(crate) queues: Arc<HashMap<PlanName, Lane>>,
+    pub(crate) queues: Arc<HashMap<PlanName, CallQueue>>,
     pub(crate) functions: Arc<FunctionStore>,
     pub(crate) redeemer: Redeemer,
     pub(crate) epochs: Arc<Epochs>,
@@ -124,7 +124,7 @@ impl CallHandler {
         request: Request,
         plan: &Plan,
     ) -> Result<(RequestFacts, Request), Completion> {
-        if !protocol::fits(&request, plan) {
+        if !replay::fits(&request, plan) {
             return Err(Completion::TooLarge);
         }
         if let FunctionSource::Attached(wasm) = &request.function
@@ -156,16 +156,12 @@ impl CallHandler {
         arrived: Instant,
         usage: &mut Usage,
     ) -> Result<Completion, Completion> {
-        let (source, invocation) = protocol::invocation(request);
+        let (source, invocation) = replay::invocation(request);
         let prepared = timeout(self.prepare_within, self.prepare(source, redemption));
         let prepared = prepared.await.unwrap_or_else(|_| Err(busy()));
         usage.queue_us = micros(arrived.elapsed());
         let (function, start) = prepared?;
-        usage.start = match start {
-            Start::Compiled => proto::Start::Compiled,
-            Start::Cached => proto::Start::Cached,
-            _ => proto::Start::Warm,
-        };
+        usage.start = start;
         Ok(self.execute(&function, invocation, plan, usage).await)
     }
 
@@ -179,7 +175,7 @@ impl CallHandler {
     ) -> Result<(Function, Start), Completion> {
         match source {
             FunctionSource::Known(id) => {
-                if let Some(found) = self.executor.find(id.digest()).await {
+                if let Some(found) = self.executor.find(&id).await {
                     spend(redemption).await?;
                     return Ok(found);
                 }
@@ -208,7 +204,7 @@ impl CallHandler {
         plan: &Plan,
         usage: &mut Usage,
     ) -> Completion {
-        let limits = protocol::limits(plan);
+        let limits = replay::limits(plan);
         usage.deterministic = plan.deterministic;
         let called = Instant::now();
         let Some(queue) = self.queues.get(&plan.name) else {
@@ -219,13 +215,13 @@ impl CallHandler {
             Ok(outcome) => outcome,
             Err(error) => return unusable(error),
         };
-        self.usage.count(&function.digest(), &outcome.usage);
+        self.usage.count(&function.id(), &outcome.usage);
         let waited = called.elapsed().saturating_sub(outcome.usage.wall);
         usage.queue_us = usage.queue_us.saturating_add(micros(waited));
         usage.execute_us = micros(outcome.usage.wall);
         usage.fuel = outcome.usage.fuel;
         usage.peak_memory_bytes = outcome.usage.peak_memory;
-        protocol::completion(outcome, plan)
+        replay::completion(outcome, plan)
     }
 }
 
@@ -304,10 +300,10 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn unusable(error: ExecutorError) -> Completion {
+    if let Some(problem) = error.problem() {
+        return Completion::FunctionUnusable(problem);
+    }
     match error.kind() {
-        ErrorKind::BadFunction | ErrorKind::BadInvocation => Completion::FunctionUnusable {
-            reason: error.to_string(),
-        },
         ErrorKind::Overloaded => match error {
             ExecutorError::Overloaded { retry_after } => busy_for(retry_after),
             _ => busy(),

@@ -132,9 +132,7 @@ pub(crate) fn verify(
 pub(crate) fn closes_token(completion: &Completion) -> bool {
     matches!(
         completion,
-        Completion::Exited { .. }
-            | Completion::Stopped { .. }
-            | Completion::FunctionUnusable { .. }
+        Completion::Exited { .. } | Completion::Stopped { .. } | Completion::FunctionUnusable(_)
     )
 }
 

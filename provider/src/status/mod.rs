@@ -17,7 +17,7 @@ pub(crate) use self::socket::answer;
 pub use self::socket::{StatusError, query_status};
 pub(crate) use self::source::StatusSource;
 pub(crate) use self::usage::UsageCounters;
-pub use self::usage::{AbsentWall, ExecutionStatus, FunctionUsage, Queue};
+pub use self::usage::{AbsentLayer, ExecutionStatus, FunctionUsage, Queue};
 
 /// Totals since the provider started.
 #[derive(Debug, Clone, Serialize, Deserialize)]

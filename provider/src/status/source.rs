@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use data_encoding::HEXLOWER;
-use dlambda_executor::{Executor, Lane};
+use dlambda_executor::{CallQueue, Executor};
 use dlambda_proto::PlanName;
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +24,7 @@ const LATEST_CONTRACTS: usize = 100;
 pub(crate) struct StatusSource {
     /// In the order of the menu.
     pub(crate) plans: Vec<PlanName>,
-    pub(crate) queues: Arc<HashMap<PlanName, Lane>>,
+    pub(crate) queues: Arc<HashMap<PlanName, CallQueue>>,
     pub(crate) executor: Executor,
     pub(crate) functions: Arc<FunctionStore>,
     pub(crate) store: Store,

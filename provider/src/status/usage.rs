@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dlambda_executor::{Executor, FunctionDigest, LaneStatus, Usage};
+use dlambda_executor::{Executor, QueueStatus, Usage};
+use dlambda_proto::FunctionId;
 use dlambda_proto::PlanName;
 use serde::{Deserialize, Serialize};
 
@@ -63,29 +64,29 @@ pub struct ExecutionStatus {
     pub cache_rejected: u64,
     /// Worker processes that died and were replaced.
     pub workers_lost: u64,
-    /// What stands between functions and this machine; nothing without
+    /// The active layers of confinement between functions and this machine; nothing without
     /// process isolation.
-    pub walls: Vec<String>,
-    /// What does not, and why this system does not offer it.
-    pub absent_walls: Vec<AbsentWall>,
-    /// Why the last worker process that was to start did not, such as a wall
-    /// that could stand here and does not.
+    pub confinement: Vec<String>,
+    /// The other layers, and why this system does not offer them.
+    pub absent_layers: Vec<AbsentLayer>,
+    /// Why the last worker process that was to start did not, such as a
+    /// confinement layer that this system offers and that failed.
     pub trouble: Option<String>,
 }
 
-/// A wall that this system does not offer.
+/// A confinement layer that this system does not offer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct AbsentWall {
+pub struct AbsentLayer {
     /// Its name.
-    pub wall: String,
-    /// Why it does not stand.
+    pub layer: String,
+    /// Why.
     pub reason: String,
 }
 
 /// Counts what functions did.
 pub(crate) struct UsageCounters {
-    published: HashMap<FunctionDigest, (String, Totals)>,
+    published: HashMap<FunctionId, (String, Totals)>,
     all: Totals,
 }
 
@@ -99,14 +100,14 @@ struct Totals {
 impl UsageCounters {
     pub(crate) fn new(store: &FunctionStore) -> Self {
         let published = store.published().into_iter();
-        let published = published.map(|f| (*f.id.digest(), (f.alias, Totals::default())));
+        let published = published.map(|f| (f.id, (f.alias, Totals::default())));
         Self {
             published: published.collect(),
             all: Totals::default(),
         }
     }
 
-    pub(crate) fn count(&self, function: &FunctionDigest, usage: &Usage) {
+    pub(crate) fn count(&self, function: &FunctionId, usage: &Usage) {
         self.all.count(usage);
         if let Some((_, totals)) = self.published.get(function) {
             totals.count(usage);
@@ -150,16 +151,16 @@ impl UsageCounters {
             warm_bytes: counts.warm_bytes,
             cache_rejected: counts.cache_rejected,
             workers_lost: counts.workers_lost,
-            walls: executor
-                .walls()
+            confinement: executor
+                .confinement_layers()
                 .iter()
-                .map(|wall| wall.name().to_owned())
+                .map(|layer| layer.name().to_owned())
                 .collect(),
-            absent_walls: executor
-                .absent_walls()
+            absent_layers: executor
+                .absent_layers()
                 .iter()
-                .map(|(wall, why)| AbsentWall {
-                    wall: wall.name().to_owned(),
+                .map(|(layer, why)| AbsentLayer {
+                    layer: layer.name().to_owned(),
                     reason: why.reason().to_owned(),
                 })
                 .collect(),
@@ -194,7 +195,7 @@ impl Totals {
 }
 
 impl Queue {
-    pub(crate) fn new(plan: &PlanName, status: &LaneStatus) -> Self {
+    pub(crate) fn new(plan: &PlanName, status: &QueueStatus) -> Self {
         Self {
             plan: plan.to_string(),
             running: status.running,

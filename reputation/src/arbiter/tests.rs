@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dlambda_executor::protocol;
+use dlambda_executor::replay;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint};
 use dlambda_proto::{
     Advert, Completion, Endpoint, Epoch, EquivocationProof, Evidence, Finding, FraudProof,
@@ -52,7 +52,7 @@ impl Court {
             plan.wall_ms = 60_000;
         }
         let executor = Executor::new(ExecutorConfig {
-            max_memory_bytes: protocol::max_memory_bytes(&advert.plans),
+            max_memory_bytes: replay::max_memory_bytes(&advert.plans),
             ..ExecutorConfig::dangerously_in_process()
         });
         Self {
@@ -78,7 +78,7 @@ impl Court {
     /// What an honest provider answers.
     async fn run(&self, request: &Request) -> Reply {
         let plan = &self.advert.plans[0];
-        let ran = protocol::replay(&self.executor, request, plan).await;
+        let ran = replay::replay(&self.executor, request, plan).await;
         let ran = ran.expect("it runs");
         Reply {
             completion: ran.completion,
@@ -141,9 +141,9 @@ impl Court {
 
 fn stopped(kind: StopKind) -> Completion {
     Completion::Stopped {
-        reason: "because".to_owned(),
-        stderr: vec![],
         kind,
+        limit: None,
+        stderr: vec![],
     }
 }
 
@@ -179,7 +179,7 @@ async fn every_lie_is_found() {
         *status = 1;
     };
     type Lie<'a> = (&'a str, &'a str, &'a dyn Fn(&mut Reply));
-    let lies: [Lie<'_>; 9] = [
+    let lies: [Lie<'_>; 11] = [
         ("its output is not", ECHO, &output),
         ("exit status 1", ECHO, &status),
         ("fuel", ECHO, &|reply| reply.usage.fuel += 1),
@@ -193,8 +193,16 @@ async fn every_lie_is_found() {
         ("stopped (fuel)", ECHO, &|reply| {
             reply.completion = stopped(StopKind::Fuel)
         }),
-        ("stopped (trap)", SPIN, &|reply| {
-            reply.completion = stopped(StopKind::Trap)
+        ("stopped (unreachable)", SPIN, &|reply| {
+            reply.completion = stopped(StopKind::Unreachable)
+        }),
+        // A kind that this version's engine does not give is no excuse.
+        ("stopped (other)", ECHO, &|reply| {
+            reply.completion = stopped(StopKind::Other(999))
+        }),
+        // The right kind, without the limit that goes with it.
+        ("its output is not", SPIN, &|reply| {
+            reply.completion = stopped(StopKind::Fuel)
         }),
         ("stopped (output)", TRAP, &|reply| {
             reply.completion = stopped(StopKind::Output)
@@ -219,7 +227,7 @@ async fn every_lie_is_found() {
 #[tokio::test]
 async fn what_depends_on_the_machine_cannot_be_decided() {
     let mut court = Court::new();
-    for kind in [StopKind::Deadline, StopKind::Machine] {
+    for kind in [StopKind::Deadline, StopKind::StackOverflow] {
         let judgement = court
             .after(ECHO, |reply| reply.completion = stopped(kind))
             .await;

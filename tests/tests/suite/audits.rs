@@ -7,7 +7,7 @@ use dlambda_client::wallet::Wallet;
 use dlambda_client::{Call, CallError, CallOutcome, FunctionName, Querier};
 use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_crypto::seal::EpochSecret;
-use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, protocol};
+use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, replay};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
@@ -160,13 +160,13 @@ async fn a_thousand_audits_never_condemn_an_honest_provider() {
             "audit {number}: {}",
             judgement.reason
         );
-        let ending = ended.receipt.expect("verified").ending;
-        *kinds.entry(format!("{ending:?}")).or_default() += 1;
+        let status = ended.receipt.expect("verified").status;
+        *kinds.entry(format!("{status:?}")).or_default() += 1;
     }
     println!("endings: {kinds:?}");
     for expected in [
         "Exited(0)",
-        "Stopped(Trap)",
+        "Stopped(Unreachable)",
         "Stopped(Fuel)",
         "Stopped(Output)",
     ] {
@@ -216,7 +216,7 @@ impl Patched {
         );
         advert.plans = small_plans().plans;
         let executor = Executor::new(ExecutorConfig {
-            max_memory_bytes: protocol::max_memory_bytes(&advert.plans),
+            max_memory_bytes: replay::max_memory_bytes(&advert.plans),
             ..ExecutorConfig::dangerously_in_process()
         });
         Self {
@@ -270,7 +270,7 @@ impl Patched {
                 wat::parse_str(r#"(module (memory (export "memory") 1) (func (export "_start")))"#);
             run.function = FunctionSource::Attached(quick.expect("good WAT"));
         }
-        let ran = protocol::replay(&self.executor, &run, plan)
+        let ran = replay::replay(&self.executor, &run, plan)
             .await
             .expect("runs");
         let mut reply = reply(ran.completion, ran.fuel, ran.peak_memory_bytes);
@@ -307,9 +307,9 @@ impl Patched {
             (Lie::Memory, _) => reply.usage.peak_memory_bytes += 1 << 16,
             (Lie::EarlyStop, completion) => {
                 *completion = Completion::Stopped {
-                    reason: "it used up the fuel".to_owned(),
-                    stderr: vec![],
                     kind: StopKind::Fuel,
+                    limit: None,
+                    stderr: vec![],
                 };
             }
             _ => {}

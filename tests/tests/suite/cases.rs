@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlambda_executor::{
-    CodeCacheConfig, CompileLimits, Executor, ExecutorConfig, HttpRequest, Invocation, Isolation,
-    Limits, Outcome, Status,
+    CodeCacheConfig, CompileLimits, Executor, ExecutorConfig, Invocation, Isolation, Limits,
+    Outcome,
 };
+use dlambda_proto::{HttpField, HttpRequest, Status};
 use dlambda_tests::program::binary;
 use sha2::{Digest as _, Sha256};
 use toml::{Table, Value};
@@ -53,9 +54,9 @@ impl Case {
         let http = outcome.http.as_ref();
         let status = match outcome.status {
             Status::Exited(0) if self.invocation.http.is_some() => {
-                http.map(|response| i32::from(response.status))
+                http.map(|response| i32::from(response.status()))
             }
-            Status::Exited(status) => Some(status),
+            Status::Exited(status) => Some(i32::from(status)),
             _ => None,
         };
         let mut faults = self.faults_of_output(&outcome.stdout);
@@ -68,8 +69,8 @@ impl Case {
         }
         for (name, value) in &self.fields {
             let sent = http.is_some_and(|response| {
-                let wanted = (name.clone(), value.clone().into_bytes());
-                response.fields.contains(&wanted)
+                let wanted = HttpField::new(name, value.as_bytes()).expect("a field");
+                response.fields().contains(&wanted)
             });
             if !sent {
                 faults.push(format!("no field {name}: {value}"));
@@ -129,14 +130,11 @@ fn example_case(case: &Table) -> Case {
     let args = strings(case, "args");
     let http = text(case, "http").map(|line| {
         let (method, path) = line.split_once(' ').expect("a method and a target");
-        HttpRequest {
-            method: method.to_owned(),
-            path: path.to_owned(),
-            fields: pairs(case, "headers")
-                .into_iter()
-                .map(|(name, value)| (name, value.into_bytes()))
-                .collect(),
-        }
+        let fields = pairs(case, "headers").into_iter();
+        let fields =
+            fields.map(|(name, value)| HttpField::new(&name, value.as_bytes()).expect("a field"));
+        let request = HttpRequest::new(method, path).expect("a request");
+        request.with_fields(fields).expect("few fields")
     });
     let stdout = if let Some(digest) = text(case, "stdout_sha256") {
         Expected::Sha256(digest)

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dlambda_executor::{
-    CodeCacheConfig, Counts, Executor, ExecutorConfig, Function, FunctionDigest, Invocation,
-    Limits, Start,
+    CodeCacheConfig, Counts, Executor, ExecutorConfig, Function, Invocation, Limits,
 };
-use sha2::{Digest as _, Sha256};
+use dlambda_proto::{FunctionId, Start};
 use tempfile::TempDir;
 
 use crate::cases::{executor, in_processes};
@@ -31,10 +30,6 @@ fn with_cache(directory: &Path, key: [u8; 32], bytes: u64) -> Executor {
 fn example(name: &str) -> Bytes {
     let path = functions().join(format!("{name}.wasm"));
     std::fs::read(path).expect("an example").into()
-}
-
-fn digest(wasm: &[u8]) -> FunctionDigest {
-    Sha256::digest(wasm).into()
 }
 
 /// The files of a cache, in the order of their names.
@@ -79,13 +74,18 @@ async fn code_survives_its_executor() {
 
     // Without its bytes, too; one that is nowhere is not found.
     let executor = with_cache(dir.path(), KEY, PLENTY);
-    let found = executor.find(&digest(&example("upper"))).await;
+    let found = executor.find(&FunctionId::of(&example("upper"))).await;
     let (function, start) = found.expect("on disk");
     assert_eq!(start, Start::Cached);
     assert_eq!(upper(&executor, &function).await, "HELLO");
     let (_, start) = prepare(&executor, example("upper")).await;
     assert_eq!(start, Start::Warm);
-    assert!(executor.find(&digest(b"nothing like it")).await.is_none());
+    assert!(
+        executor
+            .find(&FunctionId::of(b"nothing like it"))
+            .await
+            .is_none()
+    );
     assert_eq!(executor.counts().cache_rejected, 0);
 }
 
@@ -130,7 +130,7 @@ async fn code_under_another_key_or_another_name_is_thrown_away() {
     let executor = with_cache(dir.path(), KEY, PLENTY);
     prepare(&executor, example("primes")).await;
     let named = |wasm: &[u8]| {
-        let digest = hex::encode(digest(wasm));
+        let digest = hex::encode(FunctionId::of(wasm).digest());
         let ours = |file: &PathBuf| file.to_string_lossy().contains(&digest);
         files(dir.path()).into_iter().find(ours).expect("a file")
     };
@@ -166,10 +166,10 @@ async fn the_longest_unused_go_when_there_is_no_room() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let again = with_cache(dir.path(), KEY, total - 1);
-    let first = again.find(&digest(&example(NAMES[0]))).await;
+    let first = again.find(&FunctionId::of(&example(NAMES[0]))).await;
     assert!(first.is_none(), "the first had to go");
     for name in &NAMES[1..] {
-        let kept = again.find(&digest(&example(name))).await;
+        let kept = again.find(&FunctionId::of(&example(name))).await;
         assert_eq!(kept.map(|(_, start)| start), Some(Start::Cached), "{name}");
     }
 

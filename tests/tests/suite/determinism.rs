@@ -6,9 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use bytes::Bytes;
-use dlambda_executor::{
-    CodeCacheConfig, Executor, ExecutorConfig, Function, Limits, Outcome, Start,
-};
+use dlambda_executor::{CodeCacheConfig, Executor, ExecutorConfig, Function, Limits, Outcome};
+use dlambda_proto::Start;
 use futures::StreamExt as _;
 use tempfile::TempDir;
 

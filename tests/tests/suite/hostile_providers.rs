@@ -12,7 +12,7 @@ use dlambda_privacy::wire::{Budget, read_frame};
 use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind,
-    FunctionId, FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress,
+    FunctionId, FunctionProblem, FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress,
     PublishedFunction, Receipt, ReceiptKey, Refusal, Reply, UnixSeconds, Usage, Validity, decode,
     encode,
 };
@@ -445,9 +445,9 @@ async fn a_refusal_is_shown_and_not_repeated() {
 async fn words_of_a_provider_cannot_drive_our_terminal() {
     let liar = Liar::new();
     let reply = Reply {
-        completion: Completion::FunctionUnusable {
-            reason: format!("\u{1b}[2J{}", "x".repeat(10_000)),
-        },
+        completion: Completion::FunctionUnusable(FunctionProblem::UnsupportedImport {
+            import: format!("\u{1b}[2J{}", "x".repeat(10_000)),
+        }),
         usage: Usage::default(),
         engine: [0; 32],
         receipt: None,

@@ -194,9 +194,9 @@ async fn whoever_has_the_seed_can_repeat_a_run() {
         (&first.stdout, &report["fuel"])
     );
     assert!(stderr(&bare).starts_with("DANGER: "), "{}", stderr(&bare));
-    assert_eq!(in_process["walls"], serde_json::json!([]));
-    let walls = report["walls"].as_array().expect("walls");
-    assert!(walls.contains(&"seccomp".into()) && walls.contains(&"rlimits".into()));
+    assert_eq!(in_process["confinement"], serde_json::json!([]));
+    let layers = report["confinement"].as_array().expect("layers");
+    assert!(layers.contains(&"seccomp".into()) && layers.contains(&"rlimits".into()));
 
     let plans = desk.write("plans.toml", PLANS.as_bytes());
     let real = [

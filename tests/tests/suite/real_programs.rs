@@ -49,7 +49,7 @@ async fn run_cases(executor: &Executor, program: &Subject) -> Vec<String> {
     };
     let took = begun.elapsed();
     assert_eq!(
-        Some(hex::encode(function.digest())),
+        Some(hex::encode(function.id().digest())),
         program.sha256,
         "it is the one that was written down"
     );

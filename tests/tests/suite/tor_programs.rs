@@ -195,10 +195,10 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     );
     let execution = &status["status"]["execution"];
     assert!(execution["fuel"].as_u64() > Some(0), "{status}");
-    let walls = execution["walls"].as_array().expect("walls");
-    assert!(walls.contains(&"seccomp".into()), "{status}");
-    let absent = execution["absent_walls"].as_array().expect("walls");
-    assert_eq!(walls.len() + absent.len(), 6, "{status}");
+    let layers = execution["confinement"].as_array().expect("layers");
+    assert!(layers.contains(&"seccomp".into()), "{status}");
+    let absent = execution["absent_layers"].as_array().expect("layers");
+    assert_eq!(layers.len() + absent.len(), 6, "{status}");
     assert_eq!(execution["trouble"], Value::Null);
     assert_eq!(status["status"]["queues"][0]["plan"], "small");
     let functions = status["status"]["functions"].as_array().expect("functions");
@@ -223,8 +223,8 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
         "{findings}"
     );
     let mut checks = findings["checks"].as_array().expect("checks").iter();
-    let walls = checks.find(|check| check["check"] == "walls");
-    let found = walls.and_then(|walls| walls["finding"].as_str());
+    let confinement = checks.find(|check| check["check"] == "confinement");
+    let found = confinement.and_then(|check| check["finding"].as_str());
     assert!(
         found.is_some_and(|found| found.contains("seccomp")),
         "{findings}"

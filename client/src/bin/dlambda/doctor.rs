@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dlambda_executor::{
-    Absence, Executor, ExecutorConfig, Isolation, ProgramError, Wall, executor_program,
+    Absence, ConfinementLayer, Executor, ExecutorConfig, Isolation, ProgramError, executor_program,
 };
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::exchange::receive_advert;
@@ -47,7 +47,7 @@ pub(crate) async fn run(
 /// Stops at the first check without which the next makes no sense.
 async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examination) {
     examination.note("clock", check_clock());
-    examination.note("walls", check_walls().await);
+    examination.note("confinement", check_confinement().await);
     let network = home::network(common);
     let described = network
         .as_ref()
@@ -98,7 +98,7 @@ fn check_clock() -> Result<String, Report> {
 }
 
 /// What would stand between a function and this machine: `run`, `audit` and the arbiter execute what others wrote.
-async fn check_walls() -> Result<String, Report> {
+async fn check_confinement() -> Result<String, Report> {
     let program = match executor_program() {
         Ok(program) => program,
         Err(ProgramError::Missing) => {
@@ -123,17 +123,20 @@ async fn check_walls() -> Result<String, Report> {
     let executor = Executor::new(config).map_err(local::report)?;
     executor.ready().await.map_err(|error| {
         Report::new(ErrorKind::Local, error.to_string()).with_hint(
-            "nothing runs without the walls that could stand here: mend what the error names",
+            "nothing runs without the confinement that this system offers: mend what the error names",
         )
     })?;
-    Ok(walls_in_words(&executor.walls(), &executor.absent_walls()))
+    Ok(in_words(
+        &executor.confinement_layers(),
+        &executor.absent_layers(),
+    ))
 }
 
-fn walls_in_words(walls: &[Wall], absent: &[(Wall, Absence)]) -> String {
-    let standing: Vec<_> = walls.iter().map(|wall| wall.name()).collect();
-    let mut words = format!("functions run behind {}", standing.join(", "));
-    for (wall, why) in absent {
-        words += &format!("; no {}: {}", wall.name(), why.reason());
+fn in_words(active: &[ConfinementLayer], absent: &[(ConfinementLayer, Absence)]) -> String {
+    let active: Vec<_> = active.iter().map(|layer| layer.name()).collect();
+    let mut words = format!("functions run behind {}", active.join(", "));
+    for (layer, why) in absent {
+        words += &format!("; no {}: {}", layer.name(), why.reason());
     }
     words
 }
@@ -223,10 +226,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn walls_are_named_and_absent_ones_with_the_reason() {
-        let words = walls_in_words(
-            &[Wall::SystemCalls, Wall::Files],
-            &[(Wall::Root, Absence::NotRoot)],
+    fn layers_are_named_and_absent_ones_with_the_reason() {
+        let words = in_words(
+            &[ConfinementLayer::SystemCalls, ConfinementLayer::Files],
+            &[(ConfinementLayer::Root, Absence::NotRoot)],
         );
         assert_eq!(
             words,

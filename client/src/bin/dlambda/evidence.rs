@@ -7,8 +7,7 @@ use std::process::ExitCode;
 
 use dlambda_executor::{Isolation, fingerprint};
 use dlambda_proto::{
-    Advert, CallEnding, ErrorKind, Evidence, Finding, Receipt, Report, SignedVerdict, decode,
-    encode,
+    Advert, ErrorKind, Evidence, Finding, Receipt, Report, SignedVerdict, Status, decode, encode,
 };
 use dlambda_reputation::{Arbiter, Judgement};
 use serde_json::{Value, json};
@@ -147,12 +146,10 @@ fn judgement_to_json(
 }
 
 fn explain(receipt: &Receipt, advert: &Advert) -> String {
-    let ending = match receipt.ending {
-        CallEnding::Exited(0) => "it ended by itself, with success".to_owned(),
-        CallEnding::Exited(status) => format!("it ended by itself, with exit status {status}"),
-        CallEnding::Stopped(kind) => {
-            format!("it was stopped: {}", format!("{kind:?}").to_lowercase())
-        }
+    let ending = match receipt.status {
+        Status::Exited(0) => "it ended by itself, with success".to_owned(),
+        Status::Exited(status) => format!("it ended by itself, with exit status {status}"),
+        Status::Stopped(kind) => format!("it was stopped: {}", kind.name()),
     };
     let engine = if receipt.engine == fingerprint() {
         "the same as this program's: you can check it"
@@ -193,7 +190,7 @@ fn receipt_to_json(receipt: &Receipt) -> Value {
         "function": receipt.function.unredacted(),
         "input_commitment": hex::encode(receipt.request.0),
         "output_commitment": hex::encode(receipt.output.as_bytes()),
-        "ending": receipt.ending,
+        "ending": receipt.status,
         "fuel": receipt.fuel,
         "peak_memory_bytes": receipt.peak_memory_bytes,
         "deterministic": receipt.deterministic,

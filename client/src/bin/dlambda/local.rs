@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dlambda_executor::{
-    Abi, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError, Isolation, Start,
-    Wall, executor_program, protocol,
+    Abi, ConfinementLayer, ErrorKind as ExecutorErrorKind, Executor, ExecutorConfig, ExecutorError,
+    Isolation, executor_program, replay,
 };
-use dlambda_proto::{ErrorKind, Plan, Report};
+use dlambda_proto::{ErrorKind, Plan, Report, Start};
 
 use crate::cli::{Common, RunArgs};
 use crate::home;
@@ -18,7 +18,7 @@ pub(crate) struct Local {
     pub(crate) executor: Executor,
     pub(crate) function: dlambda_executor::Function,
     pub(crate) start: Start,
-    pub(crate) walls: Vec<Wall>,
+    pub(crate) confinement: Vec<ConfinementLayer>,
     /// Time until the executor was ready.
     pub(crate) setup: Duration,
     /// Time until the function was.
@@ -36,7 +36,7 @@ pub(crate) async fn prepare(
     let config = ExecutorConfig {
         max_concurrent: 1,
         // As a provider with this menu has it.
-        max_memory_bytes: protocol::max_memory_bytes(menu),
+        max_memory_bytes: replay::max_memory_bytes(menu),
         code_cache: Some(home::code_cache(common)?),
         ..ExecutorConfig::new(isolation(args)?)
     };
@@ -45,7 +45,7 @@ pub(crate) async fn prepare(
     let setup = started.elapsed();
     let (function, start) = executor.prepare(wasm).await.map_err(report)?;
     Ok(Local {
-        walls: executor.walls(),
+        confinement: executor.confinement_layers(),
         prepare: started.elapsed().saturating_sub(setup),
         executor,
         function,

@@ -8,7 +8,7 @@ mod report;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use dlambda_executor::{HttpRequest, Invocation};
+use dlambda_executor::replay;
 use dlambda_privacy::os_rng;
 use dlambda_proto::{ErrorKind, FunctionId, FunctionSource, Plan, Report, Request};
 use rand_core::Rng as _;
@@ -40,8 +40,8 @@ pub(crate) async fn run(args: RunArgs, common: &Common) -> Result<ExitCode, Repo
 
 /// Prints what the first run gave, and judges them all.
 fn conclude(args: &RunArgs, performance: &Performance) -> Result<ExitCode, Report> {
-    let (outcome, ending) = performance.first();
-    let http = ending.http.as_ref();
+    let outcome = performance.first();
+    let http = outcome.http.as_ref();
     args.http.print(http, &outcome.stdout)?;
     print_stderr_of_function(&outcome.stderr);
     if outcome.stderr_truncated {
@@ -70,50 +70,30 @@ async fn describe(args: &RunArgs, max_time: Duration) -> Result<Job, Report> {
         http,
         token: None,
     };
-    refuse_what_is_too_large(&request, &plan)?;
+    if !replay::fits(&request, &plan) {
+        return Err(too_large(&request, &plan));
+    }
     Ok(Job {
         function,
         wasm: wasm.into(),
         menu,
         plan,
         input_bytes: request.input_len(),
-        invocation: Invocation {
-            args: request.args,
-            input: request.input.into(),
-            seed: request.seed,
-            http: request.http.as_ref().map(head),
-        },
+        invocation: replay::invocation(request).1,
     })
 }
 
-/// As a provider does.
-fn refuse_what_is_too_large(request: &Request, plan: &Plan) -> Result<(), Report> {
-    let (found, allowed) = (request.input_len(), plan.input_bytes);
+/// Why no provider takes this request on this plan.
+fn too_large(request: &Request, plan: &Plan) -> Report {
     let message = if request.args.len() > Request::MAX_ARGS {
-        format!(
-            "no provider takes more than {} arguments",
-            Request::MAX_ARGS
-        )
-    } else if found > u64::from(allowed) {
-        format!(
-            "the input has {found} bytes; plan {} takes at most {allowed}",
-            plan.name
-        )
+        let most = Request::MAX_ARGS;
+        format!("no provider takes more than {most} arguments")
     } else {
-        return Ok(());
+        let (found, allowed) = (request.input_len(), plan.input_bytes);
+        let name = &plan.name;
+        format!("the input has {found} bytes; plan {name} takes at most {allowed}")
     };
-    Err(Report::new(ErrorKind::Refused, message).with_hint("send less, or try a larger plan"))
-}
-
-fn head(request: &dlambda_proto::HttpRequest) -> HttpRequest {
-    let fields = request.fields().iter();
-    HttpRequest {
-        method: request.method().to_owned(),
-        path: request.path().to_owned(),
-        fields: fields
-            .map(|field| (field.name().to_owned(), field.value().to_vec()))
-            .collect(),
-    }
+    Report::new(ErrorKind::Refused, message).with_hint("send less, or try a larger plan")
 }
 
 async fn perform_in_time(
@@ -134,29 +114,24 @@ async fn perform_in_time(
 mod tests {
     use super::*;
 
+    /// What fits is tested where providers decide it, in dlambda-executor.
     #[test]
-    fn arguments_input_and_head_share_one_limit() {
+    fn what_is_too_large_is_refused_with_its_measure() {
         let plan = &Plan::standard_menu()[0];
-        let http = dlambda_proto::HttpRequest::new("GET", "/").expect("good");
         let mut request = Request {
             function: FunctionSource::Attached(vec![]),
-            args: vec!["x".repeat(100)],
-            input: vec![0; plan.input_bytes as usize - 104],
+            args: vec![],
+            input: vec![0; plan.input_bytes as usize + 1],
             seed: [0; 32],
-            http: Some(http),
+            http: None,
             token: None,
         };
-        assert!(refuse_what_is_too_large(&request, plan).is_ok());
-        request.input.push(0);
-        let error = refuse_what_is_too_large(&request, plan).expect_err("a byte too many");
+        let error = too_large(&request, plan);
         assert_eq!(crate::exit::code(error.kind), 4);
-        assert!(
-            error.message.contains("1048577 bytes; plan small"),
-            "{}",
-            error.message
-        );
-        request.input.clear();
+        let said = "1048577 bytes; plan small";
+        assert!(error.message.contains(said), "{}", error.message);
         request.args = vec![String::new(); Request::MAX_ARGS + 1];
-        assert!(refuse_what_is_too_large(&request, plan).is_err());
+        let error = too_large(&request, plan);
+        assert!(error.message.contains("256 arguments"), "{}", error.message);
     }
 }

@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
-use crate::compile::{Here, Verdict};
-use crate::wall::{Confinement, confine};
-use crate::wire::{WireError, abi_code};
-use crate::{ExecutorConfig, ExecutorError};
+use crate::compile::{InProcess, Verdict};
+use crate::confinement::{ConfinementConfig, confine};
+use crate::helper::ipc::HelperError;
+use crate::{Abi, ExecutorConfig, ExecutorError};
 
 /// The command that starts it.
 pub(crate) const COMMAND: &str = "compile";
-/// Exit status when the walls cannot be put up.
+/// Exit status when the process cannot be confined.
 pub(crate) const SETUP_FAILED: i32 = 3;
 
 /// Compiled code is a few times as large as the function; no more than this.
@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     if confine(&confinement).is_err() {
         return ExitCode::from(u8::try_from(SETUP_FAILED).unwrap_or(1));
     }
-    let verdict: Verdict = compile(&config).map_err(WireError::from);
+    let verdict: Verdict = compile(&config).map_err(HelperError::from);
     let written = minicbor::to_vec(&verdict)
         .map_err(drop)
         .and_then(|bytes| std::io::stderr().write_all(&bytes).map_err(drop));
@@ -52,19 +52,19 @@ pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn compile(config: &ExecutorConfig) -> Result<u8, ExecutorError> {
+fn compile(config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
     let mut wasm = Vec::new();
     let most = config.max_module_bytes as u64 + 1;
     let read = std::io::stdin().take(most).read_to_end(&mut wasm);
     read.map_err(|_| ExecutorError::Fault("the function cannot be read"))?;
-    let (abi, code) = Here::new(config)?.compile(&wasm)?;
+    let (abi, code) = InProcess::new(config)?.compile(&wasm)?;
     std::io::stdout()
         .write_all(&code)
         .map_err(|_| ExecutorError::Fault("the code cannot be written"))?;
-    Ok(abi_code(abi))
+    Ok(abi)
 }
 
-fn parse(arguments: &[OsString]) -> Option<(ExecutorConfig, Confinement)> {
+fn parse(arguments: &[OsString]) -> Option<(ExecutorConfig, ConfinementConfig)> {
     let numbers = arguments
         .iter()
         .map(|argument| argument.to_str()?.parse().ok());
@@ -80,7 +80,7 @@ fn parse(arguments: &[OsString]) -> Option<(ExecutorConfig, Confinement)> {
         max_memory_bytes: size(largest),
         ..ExecutorConfig::dangerously_in_process()
     };
-    let confinement = Confinement {
+    let confinement = ConfinementConfig {
         data_bytes: memory,
         cpu_seconds: Some(cpu),
         file_bytes: module.saturating_mul(GROWTH),

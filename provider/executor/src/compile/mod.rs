@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use bytes::Bytes;
+use dlambda_proto::{Cost, FunctionProblem};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::task::spawn_blocking;
@@ -21,17 +22,17 @@ use tokio::time::timeout;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
-use crate::code::{CodeImage, memory_file};
-use crate::sandbox::Linkers;
-use crate::wire::{self, WireError};
-use crate::worker::messages;
-use crate::{Abi, Cost, ExecutorConfig, ExecutorError, Isolation, engine, inspect};
+use crate::code_cache::{CodeImage, memory_file};
+use crate::helper::ipc::{self, HelperError};
+use crate::inspect::check;
+use crate::runtime::Linkers;
+use crate::{Abi, ExecutorConfig, ExecutorError, Isolation, engine};
 
 /// Longest verdict of a child.
 const VERDICT_BYTES: u64 = 16 << 10;
 
 /// What a child says about a function on standard error: its interface, or why not. The code is on standard output.
-pub(crate) type Verdict = Result<u8, WireError>;
+pub(crate) type Verdict = Result<Abi, HelperError>;
 
 /// Compiles functions.
 pub(crate) enum Compiler {
@@ -41,7 +42,7 @@ pub(crate) enum Compiler {
         config: Box<ExecutorConfig>,
     },
     /// On a blocking thread.
-    Here(std::sync::Arc<Here>),
+    InProcess(std::sync::Arc<InProcess>),
 }
 
 /// Bytes of the largest code that a process of its own makes.
@@ -50,7 +51,7 @@ pub(crate) fn largest_code(config: &ExecutorConfig) -> u64 {
 }
 
 /// Compiles in this process.
-pub(crate) struct Here {
+pub(crate) struct InProcess {
     engine: Engine,
     /// As large as the place for one call.
     pool: Engine,
@@ -65,15 +66,17 @@ impl Compiler {
                 program: program.clone(),
                 config: Box::new(config.clone()),
             },
-            Isolation::DangerouslyInProcess => Self::Here(std::sync::Arc::new(Here::new(config)?)),
+            Isolation::DangerouslyInProcess => {
+                Self::InProcess(std::sync::Arc::new(InProcess::new(config)?))
+            }
         })
     }
 
     /// Compiles a function and checks its imports and entry point. Runs none of its code.
     pub(crate) async fn compile(&self, wasm: Bytes) -> Result<CodeImage, ExecutorError> {
         match self {
-            Self::Process { program, config } => in_process_of_its_own(program, config, wasm).await,
-            Self::Here(here) => {
+            Self::Process { program, config } => in_child_process(program, config, wasm).await,
+            Self::InProcess(here) => {
                 let here = std::sync::Arc::clone(here);
                 let compiled = spawn_blocking(move || {
                     let (abi, code) = here.compile(&wasm)?;
@@ -89,7 +92,7 @@ impl Compiler {
     }
 }
 
-impl Here {
+impl InProcess {
     pub(crate) fn new(config: &ExecutorConfig) -> Result<Self, ExecutorError> {
         let engine = engine::for_compiling()?;
         Ok(Self {
@@ -106,8 +109,8 @@ impl Here {
         reason = "code is loaded that was compiled a moment ago, and not run"
     )]
     pub(crate) fn compile(&self, wasm: &[u8]) -> Result<(Abi, Vec<u8>), ExecutorError> {
-        let unsupported = |_| ExecutorError::Unsupported;
-        let (abi, code, fits) = if inspect::check(wasm, &self.config)? {
+        let unsupported = |_| ExecutorError::BadFunction(FunctionProblem::Unsupported);
+        let (abi, code, fits) = if check::check(wasm, &self.config)? {
             let component = Component::from_binary(&self.engine, wasm).map_err(unsupported)?;
             let abi = self.linkers.component(&component)?.abi();
             let code = component.serialize().map_err(unsupported)?;
@@ -124,11 +127,11 @@ impl Here {
         };
         // What is valid and compiles may still not fit the place that a call has.
         fits.then_some((abi, code))
-            .ok_or(ExecutorError::Unsupported)
+            .ok_or(ExecutorError::BadFunction(FunctionProblem::Unsupported))
     }
 }
 
-async fn in_process_of_its_own(
+async fn in_child_process(
     program: &Path,
     config: &ExecutorConfig,
     wasm: Bytes,
@@ -161,14 +164,14 @@ async fn in_process_of_its_own(
     });
     let (verdict, status) = ended
         .await
-        .map_err(|_| ExecutorError::TooCostly(Cost::Time))?;
+        .map_err(|_| ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)))?;
     let status = status.map_err(|_| ExecutorError::Fault("the compiler was lost"))?;
     if !status.success() {
         return Err(too_costly(status));
     }
     let verdict: Verdict =
-        messages::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
-    let abi = wire::abi(verdict?).ok_or(ExecutorError::Fault("the compiler's verdict"))?;
+        ipc::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
+    let abi = verdict?;
     // It has ended, and had no way to hand the memory on.
     let sealed = spawn_blocking(move || CodeImage::seal(abi, code));
     sealed.await.map_err(no_memory)?.map_err(no_memory)
@@ -178,9 +181,9 @@ async fn in_process_of_its_own(
 fn too_costly(status: ExitStatus) -> ExecutorError {
     match status.signal() {
         // XCPU at the limit of CPU time, KILL a second later.
-        Some(24 | 9) => ExecutorError::TooCostly(Cost::Time),
+        Some(24 | 9) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)),
         // An allocation failed, the compiler overflowed its stack, or its code is too large for a file.
-        Some(6 | 11 | 25) => ExecutorError::TooCostly(Cost::Memory),
+        Some(6 | 11 | 25) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Memory)),
         _ if status.code() == Some(child::SETUP_FAILED) => {
             ExecutorError::Setup("the compiler's process cannot be confined".into())
         }

@@ -1,4 +1,5 @@
-//! Bounds of the host functions. A guest can see where they are, so they are part of the engine's name.
+//! Bounds of the host functions. A guest can see where they are, so they are part of the engine's
+//! profile.
 
 /// Bytes that a guest may pass to the host in one call of the host.
 pub(crate) const BYTES_PER_HOST_CALL: usize = 16 << 20;
@@ -8,10 +9,8 @@ pub(crate) const FIELD_BYTES: usize = 64 << 10;
 pub(crate) const HANDLES: usize = 1_024;
 /// Random bytes in one request.
 pub(crate) const RANDOM_BYTES: u64 = 1 << 20;
-/// Things to wait for in one `poll_oneoff`: more than any guest has use for; the answer is as long.
+/// Standard error that a provider keeps and sends back, in bytes; the rest is dropped.
+pub(crate) const STDERR_BYTES: usize = 16 << 10;
+/// Things to wait for in one `poll_oneoff`: more than any guest has use for; the answer is as
+/// long.
 pub(crate) const SUBSCRIPTIONS: usize = 1_024;
-
-/// All of them, to be hashed.
-pub(crate) fn all() -> String {
-    format!("{BYTES_PER_HOST_CALL} {FIELD_BYTES} {HANDLES} {RANDOM_BYTES} {SUBSCRIPTIONS}")
-}

@@ -1,11 +1,13 @@
-//! The engine that all functions of a sandbox share: its settings, its name, and the thread that makes guests yield.
+//! The engine that all functions of a runtime share: its settings, its name, and the thread that makes guests yield.
 
 pub(crate) mod bounds;
 mod fuel;
 mod ticker;
 
 use std::hash::{Hash as _, Hasher};
+use std::sync::LazyLock;
 
+use dlambda_proto::{EngineFingerprint, EngineProfile};
 use sha2::{Digest as _, Sha256};
 use wasmparser::WasmFeatures;
 use wasmtime::{
@@ -17,10 +19,6 @@ pub(crate) use fuel::{PER_HOST_BYTE, PER_HOST_CALL};
 pub(crate) use ticker::Ticker;
 
 use crate::ExecutorError;
-
-/// Names everything that decides what a function computes and what that costs: the engine's version, its settings and
-/// the prices of fuel. The same on every machine.
-pub type EngineFingerprint = [u8; 32];
 
 /// Core instances of one call; a component with the preview 1 adapter takes four.
 pub(crate) const INSTANCES_PER_CALL: u32 = 32;
@@ -39,8 +37,9 @@ const KEEP_RESIDENT: usize = 128 << 10;
 const INSTANCE_BYTES: usize = 1 << 20;
 const RESERVED_PER_MEMORY: usize = 4 << 30;
 
-/// The engine's version. Code and fuel may differ between versions, so it is part of the fingerprint.
-const ENGINE: &str = "wasmtime 48.0.8";
+/// Number of the rules that no other field of the profile states: virtual clocks, random numbers,
+/// the kinds of completions. Every change of them takes the next number.
+const RULES: u32 = 2;
 
 /// The proposals that a function may use: WebAssembly 2.0 and what compilers emit without being asked.
 /// No threads, no 64-bit memories, no garbage collection, no exceptions.
@@ -64,20 +63,59 @@ pub(crate) fn for_compiling() -> Result<Engine, ExecutorError> {
     Engine::new(&settings()).map_err(setup)
 }
 
-/// See [`EngineFingerprint`].
+/// The name of [`profile`].
+#[must_use]
 pub fn fingerprint() -> EngineFingerprint {
-    let mut hash = Sha256::new();
-    hash.update(b"dlambda engine 1\n");
-    hash.update(ENGINE);
-    hash.update(format!(
-        "\n{:?}\n{}\n{}\n{:?}\n{WASM_STACK} {TABLE_ELEMENTS} {INSTANCES_PER_CALL}\n{}",
-        fuel::prices(),
-        PER_HOST_BYTE,
-        PER_HOST_CALL,
-        FEATURES,
-        bounds::all(),
-    ));
-    hash.finalize().into()
+    static FINGERPRINT: LazyLock<EngineFingerprint> = LazyLock::new(|| profile().fingerprint());
+    *FINGERPRINT
+}
+
+/// All facts that decide what a function computes and what that costs. The same on every machine.
+#[must_use]
+pub fn profile() -> EngineProfile {
+    // Set by build.rs: `name version`, separated by commas.
+    let libraries = env!("DLAMBDA_ENGINE_LIBRARIES")
+        .split(',')
+        .filter_map(|library| library.split_once(' '));
+    EngineProfile::new(
+        RULES,
+        libraries
+            .map(|(name, version)| (name.to_owned(), version.to_owned()))
+            .collect(),
+        features(),
+        fuel::facts(),
+        bounds(),
+    )
+}
+
+/// The names of proposals, as the specification writes them.
+fn features() -> Vec<String> {
+    FEATURES
+        .iter_names()
+        .map(|(name, _)| name.to_ascii_lowercase().replace('_', "-"))
+        .collect()
+}
+
+fn bounds() -> Vec<(String, u64)> {
+    let sizes = [
+        ("field-bytes", bounds::FIELD_BYTES),
+        ("handles", bounds::HANDLES),
+        ("host-call-bytes", bounds::BYTES_PER_HOST_CALL),
+        ("stack-bytes", WASM_STACK),
+        ("stderr-bytes", bounds::STDERR_BYTES),
+        ("subscriptions", bounds::SUBSCRIPTIONS),
+        ("table-elements", TABLE_ELEMENTS),
+    ];
+    let counts = [
+        ("instances", INSTANCES_PER_CALL.into()),
+        ("memories", MEMORIES_PER_CALL.into()),
+        ("random-bytes", bounds::RANDOM_BYTES),
+        ("tables", TABLES_PER_CALL.into()),
+    ];
+    let sizes = sizes.map(|(name, size)| (name, size as u64));
+    let all = sizes.into_iter().chain(counts);
+    all.map(|(name, number)| (name.to_owned(), number))
+        .collect()
 }
 
 /// Names all that compiled code depends on, this machine's processor included.
@@ -160,19 +198,55 @@ mod tests {
         assert_eq!(code_compatibility(&compiling), code_compatibility(&running));
     }
 
-    /// If this fails, the library has changed what something costs, or that something exists: decide on the prices,
-    /// then give the protocol's engine a new number.
+    /// If this fails, receipts of this version cannot be compared with those of the version
+    /// before. That is right after an update of a library; otherwise decide whether the rules have
+    /// changed, and give them the next number.
     #[test]
-    fn the_prices_of_fuel_are_those_of_the_protocol() {
-        let prices = format!("{:?}", fuel::prices());
-        let digest = hex(&Sha256::digest(prices));
+    fn the_profile_is_made_of_names_and_numbers() {
+        let profile = profile();
+        let libraries: Vec<_> = profile
+            .libraries
+            .iter()
+            .map(|(name, _)| &name[..])
+            .collect();
         assert_eq!(
-            digest,
-            "26a07c2bd5244931a6a81cf25e8498a04ab4492d264bbc8ae378ff950b1374c1"
+            libraries,
+            ["wasmtime", "wasmtime-wasi", "wasmtime-wasi-http"]
         );
+        for (_, version) in &profile.libraries {
+            let parts: Vec<_> = version.split('.').map(str::parse::<u32>).collect();
+            assert!(
+                parts.len() == 3 && parts.iter().all(Result::is_ok),
+                "{version}"
+            );
+        }
+        let facts = profile.prices.iter().chain(&profile.bounds);
+        let names = facts.map(|(name, _)| name).chain(&profile.features);
+        for name in names {
+            let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            assert!(name.bytes().all(fit), "{name} is no identifier");
+        }
+        assert!(profile.features.iter().any(|name| name == "relaxed-simd"));
+        assert!(!profile.features.iter().any(|name| name == "threads"));
+        let price = |wanted: &str| profile.prices.iter().find(|(name, _)| name == wanted);
+        assert_eq!(
+            price("memory_grow_per_page").map(|(_, fuel)| *fuel),
+            Some(255)
+        );
+        let bytes = dlambda_proto::encode(&profile);
+        assert_eq!(dlambda_proto::decode(&bytes), Ok(profile.clone()));
+        assert_eq!(fingerprint(), profile.fingerprint());
     }
 
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    #[test]
+    fn the_features_in_the_profile_are_those_that_are_on() {
+        let named = features().into_iter().map(|name| {
+            let name = name.replace('-', "_").to_ascii_uppercase();
+            WasmFeatures::from_name(&name).unwrap()
+        });
+        assert_eq!(
+            named.fold(WasmFeatures::empty(), WasmFeatures::union),
+            FEATURES
+        );
     }
 }

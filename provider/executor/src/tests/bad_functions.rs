@@ -1,9 +1,10 @@
 //! Functions that cannot run here are refused when they are prepared, with a reason.
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, Measure};
 
 use super::{command, component, config, executor, wat};
-use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Measure};
+use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError};
 
 async fn refusal(wasm: impl Into<Bytes>) -> ExecutorError {
     let error = executor().prepare(wasm.into()).await.unwrap_err();
@@ -67,9 +68,9 @@ async fn unknown_imports_are_named() {
         let error = refusal(wat(&format!("(module {import} {start})"))).await;
         assert_eq!(
             error,
-            ExecutorError::UnsupportedImport {
+            ExecutorError::BadFunction(FunctionProblem::UnsupportedImport {
                 import: named.into()
-            }
+            })
         );
     }
 }
@@ -81,7 +82,7 @@ async fn unknown_interfaces_are_named() {
     let named = "wasi:http/types@0.2.0".into();
     assert_eq!(
         refusal(wasm).await,
-        ExecutorError::UnsupportedImport { import: named }
+        ExecutorError::BadFunction(FunctionProblem::UnsupportedImport { import: named })
     );
 }
 
@@ -98,7 +99,7 @@ async fn functions_need_an_entry_point() {
     ] {
         assert_eq!(
             refusal(wat(module)).await,
-            ExecutorError::NoEntryPoint,
+            ExecutorError::BadFunction(FunctionProblem::NoEntryPoint),
             "{module}"
         );
     }
@@ -118,7 +119,7 @@ async fn what_the_engine_cannot_hold() {
     ] {
         assert_eq!(
             refusal(wat(module)).await,
-            ExecutorError::Unsupported,
+            ExecutorError::BadFunction(FunctionProblem::Unsupported),
             "{why}"
         );
     }
@@ -133,11 +134,11 @@ async fn what_is_too_large() {
     })
     .unwrap();
     let error = executor.prepare(vec![0; 1_001].into()).await.unwrap_err();
-    let expected = ExecutorError::TooLarge {
+    let expected = ExecutorError::BadFunction(FunctionProblem::TooLarge {
         measure: Measure::ModuleBytes,
         found: 1_001,
         limit: 1_000,
-    };
+    });
     assert_eq!(error, expected);
     assert_eq!(
         error.to_string(),

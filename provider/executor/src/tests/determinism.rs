@@ -1,7 +1,8 @@
 //! The same call gives the same outcome; another seed gives other random numbers; nothing is left behind.
 
 use super::{command, component, executor, prepare};
-use crate::{Invocation, Limits, Outcome, Status};
+use crate::{Invocation, Limits, Outcome};
+use dlambda_proto::Status;
 
 /// Writes 16 random bytes, then four readings of each clock.
 const SOURCES: &str = "

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{command, config, deadline, executor, prepare};
-use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, LaneConfig, Limits, Status};
+use crate::{Executor, ExecutorConfig, ExecutorError, Invocation, Limits, QueueConfig};
+use dlambda_proto::{Status, StopKind};
 
 const SPIN: &str = "(loop (br 0))";
 
@@ -111,14 +112,14 @@ async fn a_call_of_a_small_plan_does_not_wait_for_the_memory_of_a_large_one() {
         ..config()
     })
     .unwrap();
-    let lane = |concurrent| {
-        executor.lane(LaneConfig {
+    let queue = |concurrent| {
+        executor.queue(QueueConfig {
             concurrent,
             queued: 8,
             max_wait: Duration::from_secs(60),
         })
     };
-    let (large, small) = (lane(4), lane(4));
+    let (large, small) = (queue(4), queue(4));
     let spinner = prepare(&executor, command(SPIN)).await;
     let quick = prepare(&executor, command("")).await;
     let limits = Limits {
@@ -148,5 +149,5 @@ async fn a_call_of_a_small_plan_does_not_wait_for_the_memory_of_a_large_one() {
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     let second = spinning.join_next().await.unwrap().unwrap().unwrap();
-    assert_eq!(second.status, Status::DeadlineExceeded);
+    assert_eq!(second.status, Status::Stopped(StopKind::Deadline));
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{command, component, deadline, executor, prepare, run, wat};
-use crate::{Invocation, Limits, Status, TrapKind};
+use crate::{Invocation, Limits};
+use dlambda_proto::{Status, StopKind};
 
 const SPIN: &str = "(loop (br 0))";
 /// Sleeps for an hour: one subscription of type clock at 64, to the monotonic clock.
@@ -28,7 +29,7 @@ async fn a_spinner_runs_out_of_fuel() {
         },
     )
     .await;
-    assert_eq!(outcome.status, Status::FuelExhausted);
+    assert_eq!(outcome.status, Status::Stopped(StopKind::Fuel));
     assert_eq!(outcome.usage.fuel, 1_000_000);
 }
 
@@ -36,7 +37,7 @@ async fn a_spinner_runs_out_of_fuel() {
 async fn a_spinner_meets_its_deadline() {
     for wasm in [command(SPIN), component(&command(SPIN))] {
         let outcome = run(&executor(), wasm, &deadline(100)).await;
-        assert_eq!(outcome.status, Status::DeadlineExceeded);
+        assert_eq!(outcome.status, Status::Stopped(StopKind::Deadline));
         let wall = outcome.usage.wall;
         assert!(
             wall >= Duration::from_millis(100) && wall < Duration::from_secs(10),
@@ -61,7 +62,7 @@ async fn a_sleeper_meets_its_deadline() {
             ..deadline(100)
         };
         let outcome = run(&executor(), wasm, &limits).await;
-        assert_eq!(outcome.status, Status::DeadlineExceeded);
+        assert_eq!(outcome.status, Status::Stopped(StopKind::Deadline));
         assert!(
             outcome.usage.wall < Duration::from_secs(10),
             "{:?}",
@@ -75,7 +76,7 @@ async fn deep_recursion_traps() {
     let body = "(drop (call $recurse (i32.const 0)))";
     for wasm in [command(body), component(&command(body))] {
         let outcome = run(&executor(), wasm, &Limits::default()).await;
-        assert_eq!(outcome.status, Status::Trapped(TrapKind::StackOverflow));
+        assert_eq!(outcome.status, Status::Stopped(StopKind::StackOverflow));
         assert!(!outcome.status.is_reproducible());
     }
 }
@@ -83,35 +84,35 @@ async fn deep_recursion_traps() {
 #[tokio::test]
 async fn traps_are_told_apart() {
     for (body, kind) in [
-        ("unreachable", TrapKind::Unreachable),
+        ("unreachable", StopKind::Unreachable),
         (
             "(drop (i32.load (i32.const 65536)))",
-            TrapKind::MemoryOutOfBounds,
+            StopKind::MemoryOutOfBounds,
         ),
         (
             "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
-            TrapKind::IntegerDivisionByZero,
+            StopKind::IntegerDivisionByZero,
         ),
         (
             "(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))",
-            TrapKind::IntegerOverflow,
+            StopKind::IntegerOverflow,
         ),
         (
             "(drop (i32.trunc_f32_s (f32.const nan)))",
-            TrapKind::InvalidConversion,
+            StopKind::InvalidConversion,
         ),
         (
             "(call_indirect (i32.const 0))",
-            TrapKind::IndirectCallToNull,
+            StopKind::IndirectCallToNull,
         ),
-        ("(call_indirect (i32.const 1))", TrapKind::TableOutOfBounds),
+        ("(call_indirect (i32.const 1))", StopKind::TableOutOfBounds),
         (
             "(drop (call $random (i32.const 0) (i32.const -1)))",
-            TrapKind::HostCall,
+            StopKind::HostCall,
         ),
     ] {
         let outcome = run(&executor(), command(body), &Limits::default()).await;
-        assert_eq!(outcome.status, Status::Trapped(kind), "{body}");
+        assert_eq!(outcome.status, Status::Stopped(kind), "{body}");
     }
 }
 
@@ -123,7 +124,7 @@ async fn endless_output_is_cut() {
     };
     for wasm in [command(&flood(1)), component(&command(&flood(1)))] {
         let outcome = run(&executor(), wasm, &limits).await;
-        assert_eq!(outcome.status, Status::OutputExceeded);
+        assert_eq!(outcome.status, Status::Stopped(StopKind::Output));
         assert_eq!(outcome.stdout.len(), 100_000);
     }
 }
@@ -158,7 +159,7 @@ async fn exactly_the_output_limit_is_no_excess() {
         .await;
         assert_eq!(
             (outcome.status, outcome.stdout.len()),
-            (Status::OutputExceeded, 0)
+            (Status::Stopped(StopKind::Output), 0)
         );
     }
 }
@@ -172,7 +173,7 @@ async fn endless_errors_are_dropped_and_cost_fuel() {
     };
     for wasm in [command(&flood(2)), component(&command(&flood(2)))] {
         let outcome = run(&executor(), wasm, &limits).await;
-        assert_eq!(outcome.status, Status::FuelExhausted);
+        assert_eq!(outcome.status, Status::Stopped(StopKind::Fuel));
         assert_eq!(outcome.stderr.len(), 5_000);
         assert!(outcome.stderr_truncated);
     }
@@ -211,9 +212,9 @@ async fn a_start_section_runs_under_the_limits_of_the_call() {
                 fuel: 10_000,
                 ..Limits::default()
             },
-            Status::FuelExhausted,
+            Status::Stopped(StopKind::Fuel),
         ),
-        (deadline(50), Status::DeadlineExceeded),
+        (deadline(50), Status::Stopped(StopKind::Deadline)),
     ] {
         let outcome = executor
             .run(&function, Invocation::default(), &limits)
@@ -230,5 +231,5 @@ async fn a_function_without_memory_cannot_confuse_the_host() {
             (func (export "_start") (drop (call $random (i32.const 0) (i32.const 1)))))"#,
     );
     let outcome = run(&executor(), wasm, &Limits::default()).await;
-    assert_eq!(outcome.status, Status::Trapped(TrapKind::HostCall));
+    assert_eq!(outcome.status, Status::Stopped(StopKind::HostCall));
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::processes::{eventually, lives};
 use super::{command, deadline, executor, prepare};
-use crate::{Invocation, Status};
+use crate::Invocation;
+use dlambda_proto::{Status, StopKind};
 
 /// Programs that keep the first processor busy until they are dropped.
 struct Burners(Vec<Child>);
@@ -72,7 +73,7 @@ async fn a_worker_that_gets_next_to_no_processor_keeps_its_calls() {
     drop(burners);
     for call in calls {
         let outcome = call.await.unwrap().unwrap();
-        assert_eq!(outcome.status, Status::DeadlineExceeded);
+        assert_eq!(outcome.status, Status::Stopped(StopKind::Deadline));
     }
     assert!(begun.elapsed() > Duration::from_secs(40));
     assert!(workers.iter().all(|worker| lives(*worker)));

@@ -1,7 +1,8 @@
 //! The memory limit counts everything, and its refusals are told from other failures.
 
 use super::{command, component, config, executor, run, wat};
-use crate::{ExecutorConfig, Limits, Outcome, Status};
+use crate::{ExecutorConfig, Limits, Outcome};
+use dlambda_proto::{Status, StopKind};
 
 /// Grows until it is refused, then executes `after`.
 fn eat(grow: &str, after: &str) -> bytes::Bytes {
@@ -33,7 +34,7 @@ async fn eaters_that_abort_have_exceeded_their_memory() {
             component(&eat(grow, "unreachable")),
         ] {
             let outcome = with_memory(wasm, 4 << 20).await;
-            assert_eq!(outcome.status, Status::MemoryExceeded, "{grow}");
+            assert_eq!(outcome.status, Status::Stopped(StopKind::Memory), "{grow}");
             assert!(
                 outcome.usage.peak_memory <= 4 << 20,
                 "{}",
@@ -63,7 +64,7 @@ async fn memories_and_tables_are_counted_together() {
         (Status::Exited(0), all)
     );
     let outcome = with_memory(command(&both), all - 1).await;
-    assert_eq!(outcome.status, Status::MemoryExceeded);
+    assert_eq!(outcome.status, Status::Stopped(StopKind::Memory));
 }
 
 #[tokio::test]
@@ -77,7 +78,7 @@ async fn initial_sizes_count() {
     let outcome = with_memory(wasm, (10 << 20) - 1).await;
     assert_eq!(
         (outcome.status, outcome.usage.peak_memory),
-        (Status::MemoryExceeded, 0)
+        (Status::Stopped(StopKind::Memory), 0)
     );
 }
 
@@ -97,7 +98,7 @@ async fn one_memory_never_passes_the_executors_bound() {
     })
     .unwrap();
     let outcome = run(&executor, eat(PAGES, "unreachable"), &Limits::default()).await;
-    assert_eq!(outcome.status, Status::MemoryExceeded);
+    assert_eq!(outcome.status, Status::Stopped(StopKind::Memory));
     assert!(
         outcome.usage.peak_memory <= 3 << 20,
         "{}",
@@ -111,8 +112,5 @@ async fn a_declared_maximum_is_the_guests_own_business() {
             (func (export "_start")
                 (if (i32.eq (memory.grow (i32.const 2)) (i32.const -1)) (then unreachable))))"#);
     let outcome = with_memory(wasm, 4 << 20).await;
-    assert_eq!(
-        outcome.status,
-        Status::Trapped(crate::TrapKind::Unreachable)
-    );
+    assert_eq!(outcome.status, Status::Stopped(StopKind::Unreachable));
 }

@@ -1,6 +1,7 @@
 //! Tests that compile and run real WebAssembly.
 
 mod bad_functions;
+mod confinement;
 mod determinism;
 mod fairness;
 mod hostile;
@@ -10,7 +11,6 @@ mod memory;
 mod prepare;
 mod processes;
 mod programs;
-mod wall;
 mod workers;
 
 use std::time::Duration;

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, Start};
 
 use super::{command, config, executor, wat};
-use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Start};
+use crate::{ErrorKind, Executor, ExecutorConfig, ExecutorError, Invocation, Limits};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn callers_of_one_new_function_compile_it_once() {
@@ -37,7 +38,7 @@ async fn callers_of_one_new_function_compile_it_once() {
 async fn a_compilation_outlives_its_caller() {
     let executor = executor();
     let wasm = command("unreachable");
-    let digest = crate::function::digest(&wasm);
+    let digest = dlambda_proto::FunctionId::of(&wasm);
     {
         let mut caller = Box::pin(executor.prepare(wasm));
         assert!(poll_once(caller.as_mut()).await.is_none());
@@ -67,7 +68,10 @@ async fn a_bad_function_can_be_tried_again() {
     let executor = executor();
     for _ in 0..2 {
         let error = executor.prepare(wat("(module)")).await.unwrap_err();
-        assert_eq!(error, ExecutorError::NoEntryPoint);
+        assert_eq!(
+            error,
+            ExecutorError::BadFunction(FunctionProblem::NoEntryPoint)
+        );
     }
 }
 
@@ -90,7 +94,7 @@ async fn what_is_used_least_is_let_go() {
     .unwrap();
     let mut digests = Vec::new();
     for program in &programs[..3] {
-        digests.push(executor.prepare(program.clone()).await.unwrap().0.digest());
+        digests.push(executor.prepare(program.clone()).await.unwrap().0.id());
     }
     for used in [0, 2] {
         assert!(executor.prepared(&digests[used]).is_some());
@@ -102,7 +106,7 @@ async fn what_is_used_least_is_let_go() {
         .map(|digest| executor.prepared(digest).is_some())
         .collect();
     assert_eq!(kept, [true, false, true]);
-    assert!(executor.prepared(&evictor.digest()).is_some());
+    assert!(executor.prepared(&evictor.id()).is_some());
     assert_eq!(
         executor.prepare(programs[1].clone()).await.unwrap().1,
         Start::Compiled

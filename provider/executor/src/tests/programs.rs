@@ -1,10 +1,11 @@
 //! The demo functions do what they say, as modules and as components.
 
 use bytes::Bytes;
+use dlambda_proto::Status;
 use sha2::{Digest, Sha256};
 
 use super::{component, executor, prepare};
-use crate::{Abi, Invocation, Limits, Outcome, Status};
+use crate::{Abi, Invocation, Limits, Outcome};
 
 macro_rules! program {
     ($name:literal) => {

@@ -4,13 +4,14 @@ use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use dlambda_proto::{Status, StopKind};
 use rustix::process::Signal;
 
 use super::processes::{eventually, lives, signal};
 use super::{command, component, config, deadline, executor, prepare, run};
 use crate::{
     CodeCacheConfig, Executor, ExecutorConfig, ExecutorError, Invocation, Isolation, Limits,
-    Outcome, Status, executor_program,
+    Outcome, executor_program,
 };
 
 const SPIN: &str = "(loop (br 0))";
@@ -46,7 +47,7 @@ async fn sorted(calls: Vec<tokio::task::JoinHandle<Ended>>) -> (usize, usize) {
     let (mut cut, mut died) = (0, 0);
     for call in calls {
         match call.await.unwrap() {
-            Ok(outcome) if outcome.status == Status::DeadlineExceeded => cut += 1,
+            Ok(outcome) if outcome.status == Status::Stopped(StopKind::Deadline) => cut += 1,
             Err(ExecutorError::WorkerDied) => died += 1,
             other => panic!("{other:?}"),
         }

@@ -77,7 +77,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         execution,
         ..
     } = snapshot;
-    let walls = walls(execution);
+    let confinement = confinement(execution);
     let (plans, functions) = (plans(snapshot), functions(snapshot));
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
@@ -91,7 +91,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
          {plans}{functions}\
-         walls:      {walls}\n\
+         confined:   {confinement}\n\
          advice:     {advice}",
         execution.calls,
         execution.fuel,
@@ -143,22 +143,22 @@ fn functions(snapshot: &Snapshot) -> String {
     lines.collect()
 }
 
-/// What stands around functions, what does not, and what is wrong with it.
-fn walls(execution: &ExecutionStatus) -> String {
-    let mut walls = match execution.walls.join(", ") {
+/// What confines functions, what does not, and what is wrong with it.
+fn confinement(execution: &ExecutionStatus) -> String {
+    let mut shown = match execution.confinement.join(", ") {
         none if none.is_empty() && execution.trouble.is_some() => {
             "no worker process yet".to_owned()
         }
         none if none.is_empty() => "NONE: functions run in the process with the keys".to_owned(),
-        walls => walls,
+        layers => layers,
     };
-    for absent in &execution.absent_walls {
-        walls += &format!("\n            no {}: {}", absent.wall, absent.reason);
+    for absent in &execution.absent_layers {
+        shown += &format!("\n            no {}: {}", absent.layer, absent.reason);
     }
     if let Some(trouble) = &execution.trouble {
-        walls += &format!("\nPROBLEM:    a worker process did not start: {trouble}");
+        shown += &format!("\nPROBLEM:    a worker process did not start: {trouble}");
     }
-    walls
+    shown
 }
 
 /// What is wrong and what to do, in a sentence.
@@ -168,7 +168,7 @@ fn advice(snapshot: &Snapshot) -> &'static str {
     } else if snapshot.state == ProviderState::Draining {
         "stopping after the calls that are running"
     } else if snapshot.execution.trouble.is_some() {
-        "worker processes cannot start, and run nothing without the walls that could stand here: \
+        "worker processes cannot start, and run nothing without the confinement that this system offers: \
          mend what PROBLEM names"
     } else if snapshot.faults > 0 {
         "some calls failed by my own fault: look at my log for the cause"
@@ -177,7 +177,7 @@ fn advice(snapshot: &Snapshot) -> &'static str {
          find out who can write to my data directory"
     } else if snapshot.execution.workers_lost > 0 {
         "worker processes died: a function may be attacking the engine; update dlambda"
-    } else if snapshot.execution.walls.is_empty() {
+    } else if snapshot.execution.confinement.is_empty() {
         "functions run in the process that holds my keys: start without --no-process-isolation"
     } else if snapshot.published_functions == 0 {
         "no function is published: put *.wasm files into the functions directory and restart"
@@ -193,17 +193,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wall_that_failed_and_walls_that_are_not_offered_are_named() {
+    fn a_layer_that_failed_and_layers_that_are_not_offered_are_named() {
         let mut execution = ExecutionStatus::default();
-        assert!(walls(&execution).starts_with("NONE"));
-        execution.trouble = Some("the wall chroot could stand and does not".to_owned());
-        let said = walls(&execution);
+        assert!(confinement(&execution).starts_with("NONE"));
+        execution.trouble = Some("the confinement layer chroot failed".to_owned());
+        let said = confinement(&execution);
         assert!(!said.contains("NONE") && said.contains("chroot"), "{said}");
-        execution.walls = vec!["seccomp".to_owned(), "rlimits".to_owned()];
+        execution.confinement = vec!["seccomp".to_owned(), "rlimits".to_owned()];
         execution.trouble = None;
-        let absent = r#"[{ "wall": "netns", "reason": "only when started as root" }]"#;
-        execution.absent_walls = serde_json::from_str(absent).expect("JSON");
-        let said = walls(&execution);
+        let absent = r#"[{ "layer": "netns", "reason": "only when started as root" }]"#;
+        execution.absent_layers = serde_json::from_str(absent).expect("JSON");
+        let said = confinement(&execution);
         assert!(said.starts_with("seccomp, rlimits\n"), "{said}");
         assert!(
             said.ends_with("no netns: only when started as root"),

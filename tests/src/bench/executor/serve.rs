@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
-use dlambda_executor::{Executor, ExecutorConfig, Function, HttpRequest, Invocation, Limits};
+use dlambda_executor::{Executor, ExecutorConfig, Function, Invocation, Limits};
+use dlambda_proto::{HttpField, HttpRequest};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -116,15 +117,12 @@ async fn handle(
         .map(http_body_util::Collected::to_bytes)
         .unwrap_or_default();
     let fields = head.headers.iter();
+    let fields =
+        fields.filter_map(|(name, value)| HttpField::new(name.as_str(), value.as_bytes()).ok());
+    let asked = HttpRequest::new(head.method.as_str(), head.uri.path());
     let invocation = Invocation {
         input,
-        http: Some(HttpRequest {
-            method: head.method.to_string(),
-            path: head.uri.path().to_owned(),
-            fields: fields
-                .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
-                .collect(),
-        }),
+        http: asked.and_then(|asked| asked.with_fields(fields)).ok(),
         ..Invocation::default()
     };
     let outcome = executor.run(function, invocation, &Limits::default()).await;

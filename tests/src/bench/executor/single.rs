@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use dlambda_executor::{
-    CodeCacheConfig, Executor, ExecutorConfig, Function, Invocation, Limits, Start,
-};
+use dlambda_executor::{CodeCacheConfig, Executor, ExecutorConfig, Function, Invocation, Limits};
+use dlambda_proto::Start;
 
 use super::{Report, Setting, example, in_process, isolated};
 

@@ -3,8 +3,8 @@
 
 use dlambda_client::{Call, CallOutcome, FunctionName};
 use dlambda_proto::{
-    BatchSize, CallEnding, Completion, FunctionId, FunctionSource, OutputCommitment, Reply,
-    Request, StopKind, decode, encode,
+    BatchSize, Completion, FunctionId, FunctionSource, OutputCommitment, Reply, Request, Status,
+    StopKind, decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 
@@ -26,11 +26,11 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
     let market = Market::with(config).await;
     let querier = market.customer("anne");
     market.buy(&querier, BatchSize::Calls8).await;
-    let stopped = CallEnding::Stopped;
+    let stopped = Status::Stopped;
     for (function, ending) in [
-        (alias("upper"), CallEnding::Exited(0)),
-        (wat(EXIT_3), CallEnding::Exited(3)),
-        (wat(TRAP), stopped(StopKind::Trap)),
+        (alias("upper"), Status::Exited(0)),
+        (wat(EXIT_3), Status::Exited(3)),
+        (wat(TRAP), stopped(StopKind::Unreachable)),
         (wat(LOOP), stopped(StopKind::Fuel)),
     ] {
         let call = Call::new(market.endpoint(), function)
@@ -56,10 +56,7 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
     let replies = records.iter().filter_map(|record| record.reply.as_ref());
     let replies = replies.filter_map(|reply| decode::<Reply>(reply).ok());
     let with_receipts = replies.filter(|reply| {
-        assert_eq!(
-            reply.receipt.is_some(),
-            CallEnding::of(&reply.completion).is_some()
-        );
+        assert_eq!(reply.receipt.is_some(), reply.completion.status().is_some());
         reply.receipt.is_some()
     });
     assert_eq!(with_receipts.count(), 4);
@@ -67,14 +64,14 @@ async fn every_function_that_ran_has_a_receipt_that_is_true() {
 
 const INPUT: &[u8] = b"what nobody else may learn: the quick brown fox is at home";
 
-fn check(ended: &CallOutcome, ending: CallEnding) {
+fn check(ended: &CallOutcome, ending: Status) {
     let evidence = ended.evidence.as_ref().expect("evidence");
     let (advert, receipt) = evidence.verify().expect("it verifies");
     assert!(advert == *ended.advert.authentic() && Some(&receipt) == ended.receipt.as_ref());
-    assert_eq!(receipt.ending, ending);
+    assert_eq!(receipt.status, ending);
     assert!(receipt.function == ended.function && receipt.deterministic);
     assert_eq!(receipt.fuel, ended.reply.usage.fuel);
-    assert!(receipt.fuel > 0 || ending == CallEnding::Stopped(StopKind::Trap));
+    assert!(receipt.fuel > 0 || ending == Status::Stopped(StopKind::Unreachable));
     let mut request = Request {
         function: FunctionSource::Known(ended.function),
         args: vec!["an argument".to_owned()],

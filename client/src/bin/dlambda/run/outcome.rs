@@ -1,86 +1,38 @@
-//! What a run came to, in the words of a provider.
+//! What a run came to, as a caller of a provider would be told.
 
-use dlambda_client::CallError;
-use dlambda_executor::{Outcome, Status};
-use dlambda_proto::{HttpError, HttpField, HttpResponse, Plan, Report};
+use dlambda_client::{CallError, stop_reason};
+use dlambda_executor::{Outcome, replay};
+use dlambda_proto::{Plan, Report, Status, StopKind};
 
-/// How a run ended.
-pub(super) struct Ending {
-    pub(super) http: Option<HttpResponse>,
-    /// `None` if it ended well.
-    pub(super) failure: Option<Report>,
-}
-
-pub(super) fn ending(outcome: &Outcome, plan: &Plan) -> Ending {
-    let (http, unfit) = match outcome.http.as_ref().map(response).transpose() {
-        Ok(http) => (http, None),
-        Err(error) => {
-            let reason = format!("its response has a head that cannot be sent: {error}");
-            (None, Some(stopped(reason)))
-        }
-    };
-    let failure = match outcome.status {
-        Status::Exited(0) => None,
-        Status::Exited(status) => Some(CallError::FunctionFailed {
-            status: u8::try_from(status).unwrap_or(u8::MAX),
+/// What went wrong, if anything did.
+pub(super) fn failure(status: Status, plan: &Plan) -> Option<Report> {
+    let error = match status {
+        Status::Exited(0) => return None,
+        Status::Exited(status) => CallError::FunctionFailed {
+            status,
             stdout: Vec::new(),
             stderr: Vec::new(),
-        }),
-        status => Some(stopped(stop_reason(status, plan))),
+        },
+        Status::Stopped(kind) => CallError::FunctionStopped {
+            reason: stop_reason(kind, replay::limit(kind, plan), &plan.name),
+            stderr: Vec::new(),
+        },
     };
-    Ending {
-        http,
-        failure: unfit.or(failure).map(Report::from),
-    }
-}
-
-fn response(response: &dlambda_executor::HttpResponse) -> Result<HttpResponse, HttpError> {
-    let fields = response
-        .fields
-        .iter()
-        .map(|(name, value)| HttpField::new(name, value));
-    HttpResponse::new(response.status, fields.collect::<Result<_, _>>()?)
-}
-
-fn stopped(reason: String) -> CallError {
-    CallError::FunctionStopped {
-        reason,
-        stderr: Vec::new(),
-    }
-}
-
-fn stop_reason(status: Status, plan: &Plan) -> String {
-    let Plan { name, .. } = plan;
-    match status {
-        Status::DeadlineExceeded => {
-            format!("it ran longer than the {} ms of plan {name}", plan.wall_ms)
-        }
-        Status::FuelExhausted => format!("it used up the {} fuel of plan {name}", plan.fuel),
-        Status::MemoryExceeded => {
-            let bytes = plan.memory_bytes;
-            format!("it needed more than the {bytes} bytes of memory of plan {name}")
-        }
-        Status::OutputExceeded => {
-            let bytes = plan.output_bytes;
-            format!("it wrote more than the {bytes} bytes of output of plan {name}")
-        }
-        Status::NoResponse => "it returned without a complete HTTP response".to_owned(),
-        Status::Trapped(trap) => format!("it trapped: {trap}"),
-        _ => "it was ended".to_owned(),
-    }
+    Some(Report::from(error))
 }
 
 /// A word for machines.
 pub(super) fn word(status: Status) -> &'static str {
     match status {
-        Status::DeadlineExceeded => "deadline-exceeded",
         Status::Exited(_) => "exited",
-        Status::FuelExhausted => "fuel-exhausted",
-        Status::MemoryExceeded => "memory-exceeded",
-        Status::NoResponse => "no-response",
-        Status::OutputExceeded => "output-exceeded",
-        Status::Trapped(_) => "trapped",
-        _ => "other",
+        Status::Stopped(StopKind::BadResponse) => "bad-response",
+        Status::Stopped(StopKind::Deadline) => "deadline-exceeded",
+        Status::Stopped(StopKind::Fuel) => "fuel-exhausted",
+        Status::Stopped(StopKind::Memory) => "memory-exceeded",
+        Status::Stopped(StopKind::NoResponse) => "no-response",
+        Status::Stopped(StopKind::Output) => "output-exceeded",
+        Status::Stopped(kind) if kind.is_trap() => "trapped",
+        Status::Stopped(_) => "other",
     }
 }
 
@@ -106,7 +58,7 @@ pub(super) fn difference(one: &Outcome, other: &Outcome) -> Option<&'static str>
 mod tests {
     use std::time::Duration;
 
-    use dlambda_executor::{TrapKind, Usage};
+    use dlambda_executor::Usage;
 
     use super::*;
 
@@ -127,45 +79,15 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_named_with_their_value() {
+    fn every_end_but_success_is_a_failure_of_the_function() {
         let plan = &Plan::standard_menu()[0];
-        for (status, said) in [
-            (Status::DeadlineExceeded, "the 10000 ms of plan small"),
-            (Status::FuelExhausted, "the 5000000000 fuel of plan small"),
-            (
-                Status::MemoryExceeded,
-                "the 67108864 bytes of memory of plan small",
-            ),
-            (
-                Status::OutputExceeded,
-                "the 1048576 bytes of output of plan small",
-            ),
-            (Status::NoResponse, "without a complete HTTP response"),
-            (Status::Trapped(TrapKind::Unreachable), "unreachable"),
-            (Status::Exited(300), "exit status 255"),
-        ] {
-            let failure = ending(&outcome(status), plan).failure.expect("it failed");
-            assert!(failure.message.contains(said), "{}", failure.message);
+        let stops = StopKind::ALL.iter().copied().map(Status::Stopped);
+        for status in stops.chain([Status::Exited(1), Status::Exited(255)]) {
+            let failure = failure(status, plan).expect("it failed");
             assert_eq!(crate::exit::code(failure.kind), 1);
+            assert_ne!(word(status), "other");
         }
-        assert!(ending(&outcome(Status::Exited(0)), plan).failure.is_none());
-    }
-
-    #[test]
-    fn a_response_that_no_reply_can_carry_is_a_failure() {
-        let mut outcome = outcome(Status::Exited(0));
-        outcome.http = Some(dlambda_executor::HttpResponse {
-            status: 200,
-            fields: vec![("x".to_owned(), b"y".to_vec()); 65],
-        });
-        let ending = ending(&outcome, &Plan::standard_menu()[0]);
-        assert!(ending.http.is_none());
-        let failure = ending.failure.expect("too many fields");
-        assert!(
-            failure.message.contains("cannot be sent"),
-            "{}",
-            failure.message
-        );
+        assert!(failure(Status::Exited(0), plan).is_none());
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use dlambda_executor::protocol;
-use dlambda_executor::{Outcome, Start};
-use dlambda_proto::{ErrorKind, PlanName, Report};
+use dlambda_executor::Outcome;
+use dlambda_executor::replay;
+use dlambda_proto::{ErrorKind, PlanName, Report, Start};
 
 use super::job::Job;
-use super::outcome::{Ending, difference, ending};
+use super::outcome::{difference, failure};
 use crate::cli::{Common, RunArgs};
 use crate::local::{self, Local};
 use crate::output::Spinner;
@@ -28,20 +28,18 @@ pub(super) struct Run {
     pub(super) start: Start,
     pub(super) queue: Duration,
     pub(super) outcome: Outcome,
-    pub(super) ending: Ending,
+    /// `None` if it ended well.
+    pub(super) failure: Option<Report>,
 }
 
 impl Performance {
-    pub(super) fn first(&self) -> (&Outcome, &Ending) {
-        let Run {
-            outcome, ending, ..
-        } = &self.runs[0];
-        (outcome, ending)
+    pub(super) fn first(&self) -> &Outcome {
+        &self.runs[0].outcome
     }
 
     /// What went wrong, if anything did.
     pub(super) fn failure(&self) -> Option<Report> {
-        let failures = self.runs.iter().map(|run| run.ending.failure.clone());
+        let failures = self.runs.iter().map(|run| run.failure.clone());
         self.difference
             .clone()
             .or_else(|| failures.flatten().next())
@@ -84,7 +82,7 @@ pub(super) async fn perform(
 
 async fn run_once(job: &Job, local: &Local, start: Start) -> Result<Run, Report> {
     let called = Instant::now();
-    let limits = protocol::limits(&job.plan);
+    let limits = replay::limits(&job.plan);
     let running = local
         .executor
         .run(&local.function, job.invocation.clone(), &limits);
@@ -92,7 +90,7 @@ async fn run_once(job: &Job, local: &Local, start: Start) -> Result<Run, Report>
     Ok(Run {
         start,
         queue: called.elapsed().saturating_sub(outcome.usage.wall),
-        ending: ending(&outcome, &job.plan),
+        failure: failure(outcome.status, &job.plan),
         outcome,
     })
 }

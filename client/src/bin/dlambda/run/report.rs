@@ -1,7 +1,7 @@
 //! The report of `dlambda run`, for machines.
 
-use dlambda_executor::{Start, Status, Wall, fingerprint};
-use dlambda_proto::Report;
+use dlambda_executor::{ConfinementLayer, fingerprint};
+use dlambda_proto::{Report, Start, Status};
 use serde_json::{Value, json};
 
 use super::Job;
@@ -16,9 +16,10 @@ const SCHEMA: &str = "dlambda.run/1";
 /// Of runs that took place, whatever came of them.
 pub(super) fn of(job: &Job, performance: &Performance) -> Value {
     let Performance { local, runs, .. } = performance;
-    let (outcome, ending) = performance.first();
+    let outcome = performance.first();
     let failure = performance.failure();
-    let walls = local.walls.iter().copied().map(Wall::name);
+    let layers = local.confinement.iter().copied();
+    let layers = layers.map(ConfinementLayer::name);
     let first = &runs[0];
     json!({
         "schema": SCHEMA,
@@ -31,12 +32,12 @@ pub(super) fn of(job: &Job, performance: &Performance) -> Value {
         "deterministic": job.plan.deterministic,
         "engine": hex::encode(fingerprint()),
         "seed": hex::encode(job.invocation.seed),
-        "walls": walls.collect::<Vec<_>>(),
-        "start": start(first.start),
+        "confinement": layers.collect::<Vec<_>>(),
+        "start": first.start,
         "cold": first.start != Start::Warm,
         "status": word(outcome.status),
         "exit_status": exit_status(outcome.status),
-        "http": ending.http.as_ref().map(http::to_json),
+        "http": outcome.http.as_ref().map(http::to_json),
         "fuel": outcome.usage.fuel,
         "peak_memory_bytes": outcome.usage.peak_memory,
         "bytes": {
@@ -70,7 +71,7 @@ pub(super) fn of_error(error: &Report) -> Value {
 fn of_run(run: &Run) -> Value {
     let usage = &run.outcome.usage;
     json!({
-        "start": start(run.start),
+        "start": run.start,
         "status": word(run.outcome.status),
         "exit_status": exit_status(run.outcome.status),
         "fuel": usage.fuel,
@@ -81,18 +82,9 @@ fn of_run(run: &Run) -> Value {
     })
 }
 
-fn exit_status(status: Status) -> Option<i32> {
+fn exit_status(status: Status) -> Option<u8> {
     match status {
         Status::Exited(status) => Some(status),
         _ => None,
-    }
-}
-
-/// As providers put it.
-fn start(start: Start) -> dlambda_proto::Start {
-    match start {
-        Start::Compiled => dlambda_proto::Start::Compiled,
-        Start::Cached => dlambda_proto::Start::Cached,
-        _ => dlambda_proto::Start::Warm,
     }
 }

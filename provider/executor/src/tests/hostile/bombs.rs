@@ -1,9 +1,9 @@
 //! Modules that loop, recurse, grow and trap.
 
 use bytes::Bytes;
+use dlambda_proto::{Measure, Status, StopKind};
 
 use super::{Case, End, TRAP, case, each_ends_as_it_should, wat};
-use crate::{Measure, Status, TrapKind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bombs() {
@@ -17,9 +17,9 @@ fn start(fields: &str, body: &str) -> Bytes {
     ))
 }
 
-const OUT_OF_FUEL: End = End::Is(Status::FuelExhausted);
-const OUT_OF_TIME: End = End::Is(Status::DeadlineExceeded);
-const OUT_OF_MEMORY: End = End::Is(Status::MemoryExceeded);
+const OUT_OF_FUEL: End = End::Is(Status::Stopped(StopKind::Fuel));
+const OUT_OF_TIME: End = End::Is(Status::Stopped(StopKind::Deadline));
+const OUT_OF_MEMORY: End = End::Is(Status::Stopped(StopKind::Memory));
 const FINE: End = End::Is(Status::Exited(0));
 
 pub(super) fn cases() -> Vec<Case> {
@@ -99,17 +99,17 @@ fn recursion() -> Vec<Case> {
         .collect();
     let locals = "(local i64)".repeat(500);
     vec![
-        case("endless recursion", start("(func $f (call $f))", "(call $f)"), TRAP(TrapKind::StackOverflow)),
+        case("endless recursion", start("(func $f (call $f))", "(call $f)"), TRAP(StopKind::StackOverflow)),
         case(
             "mutual recursion through a table",
             start(
                 "(table funcref (elem $a $b)) (func $a (call_indirect (i32.const 1)) nop) (func $b (call_indirect (i32.const 0)) nop)",
                 "(call $a)",
             ),
-            TRAP(TrapKind::StackOverflow),
+            TRAP(StopKind::StackOverflow),
         ),
-        case("recursion with large frames", start(&format!("(func $f {locals} {sums} (call $f) (drop (local.get 7)))"), "(call $f)"), TRAP(TrapKind::StackOverflow)),
-        case("recursion with unused vectors", start(&format!("(func $f {wide} (call $f))"), "(call $f)"), TRAP(TrapKind::StackOverflow)),
+        case("recursion with large frames", start(&format!("(func $f {locals} {sums} (call $f) (drop (local.get 7)))"), "(call $f)"), TRAP(StopKind::StackOverflow)),
+        case("recursion with unused vectors", start(&format!("(func $f {wide} (call $f))"), "(call $f)"), TRAP(StopKind::StackOverflow)),
         case(
             "eight calls each, 60 levels deep",
             start(&format!("(func $f (param i32) (if (local.get 0) (then {fan})))"), "(call $f (i32.const 60))"),
@@ -123,7 +123,7 @@ fn recursion() -> Vec<Case> {
                 (func $f (drop (call $random (i32.const 0) (i32.const 1))) (call $f))",
                 "(call $f)",
             ),
-            TRAP(TrapKind::StackOverflow),
+            TRAP(StopKind::StackOverflow),
         ),
     ]
 }
@@ -205,7 +205,7 @@ fn start_up() -> Vec<Case> {
         case(
             "start section that traps",
             start("(func $s unreachable) (start $s)", ""),
-            TRAP(TrapKind::Unreachable),
+            TRAP(StopKind::Unreachable),
         ),
         case(
             "start section that loops",
@@ -215,7 +215,7 @@ fn start_up() -> Vec<Case> {
         case(
             "start section that recurses",
             start("(func $s (call $s)) (start $s)", ""),
-            TRAP(TrapKind::StackOverflow),
+            TRAP(StopKind::StackOverflow),
         ),
         case(
             "start section that eats",
@@ -236,17 +236,17 @@ fn start_up() -> Vec<Case> {
         case(
             "data beyond the memory",
             start("(memory 1) (data (i32.const 65536) \"x\")", ""),
-            TRAP(TrapKind::MemoryOutOfBounds),
+            TRAP(StopKind::MemoryOutOfBounds),
         ),
         case(
             "data at 2^32 - 1",
             start("(memory 1) (data (i32.const -1) \"xx\")", ""),
-            TRAP(TrapKind::MemoryOutOfBounds),
+            TRAP(StopKind::MemoryOutOfBounds),
         ),
         case(
             "elements beyond the table",
             start("(table 1 funcref) (elem (i32.const 1) $f) (func $f)", ""),
-            TRAP(TrapKind::TableOutOfBounds),
+            TRAP(StopKind::TableOutOfBounds),
         ),
         case(
             "data that was dropped",
@@ -254,7 +254,7 @@ fn start_up() -> Vec<Case> {
                 "(memory 1) (data $d \"xyz\")",
                 "(data.drop $d) (memory.init $d (i32.const 0) (i32.const 0) (i32.const 3))",
             ),
-            TRAP(TrapKind::MemoryOutOfBounds),
+            TRAP(StopKind::MemoryOutOfBounds),
         ),
         case(
             "a wrong signature",
@@ -262,7 +262,7 @@ fn start_up() -> Vec<Case> {
                 "(table funcref (elem $f)) (func $f (param i64)) (type $t (func (param f32)))",
                 "(call_indirect (type $t) (f32.const 1) (i32.const 0))",
             ),
-            TRAP(TrapKind::BadSignature),
+            TRAP(StopKind::BadSignature),
         ),
     ]
 }

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, Measure, Status};
 
 use super::super::processes::{alone, children, eventually, resident};
 use super::super::{command, component, config, prepare, wat};
 use crate::{
-    CompileLimits, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, Measure, Status,
-    inspect_function,
+    CompileLimits, Executor, ExecutorConfig, ExecutorError, Invocation, Limits, inspect_function,
 };
 
 const MEMORY: u64 = 256 << 20;
@@ -137,11 +137,11 @@ async fn compile_bombs_are_refused_and_hurt_nobody() {
         let (took, used) = (begun.elapsed(), children_time() - used);
         let refused = matches!(
             ended,
-            Err(ExecutorError::TooCostly(_)
-                | ExecutorError::TooLarge {
+            Err(ExecutorError::BadFunction(FunctionProblem::TooCostly(_))
+                | ExecutorError::BadFunction(FunctionProblem::TooLarge {
                     measure: Measure::FunctionBytes,
                     ..
-                })
+                }))
         );
         println!(
             "{name}: {:?} after {took:?}, {used:?} of a processor, {calls} calls meanwhile",
@@ -199,7 +199,10 @@ async fn inspecting_a_compile_bomb_is_bounded_in_memory_and_time() {
     let inspection = inspect_function(bomb, &config).await.unwrap();
     let took = begun.elapsed();
     assert!(
-        matches!(inspection.verdict, Err(ExecutorError::TooCostly(_))),
+        matches!(
+            inspection.verdict,
+            Err(ExecutorError::BadFunction(FunctionProblem::TooCostly(_)))
+        ),
         "{:?}",
         inspection.verdict
     );

@@ -1,10 +1,10 @@
 //! Components that are too large, too many, or misuse what preview 2 gives them.
 
 use bytes::Bytes;
+use dlambda_proto::{Measure, Status, StopKind};
 
 use super::super::component;
 use super::{Case, End, HOST_CALL, TRAP, case, command, each_ends_as_it_should, wat};
-use crate::{Measure, Status, TrapKind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn components() {
@@ -12,7 +12,7 @@ async fn components() {
 }
 
 const FINE: End = End::Is(Status::Exited(0));
-const OUT_OF_FUEL: End = End::Is(Status::FuelExhausted);
+const OUT_OF_FUEL: End = End::Is(Status::Stopped(StopKind::Fuel));
 
 /// A command around the core instance `$guest`, which exports `run`.
 fn runs(fields: &str) -> Bytes {
@@ -82,7 +82,7 @@ fn guests() -> Vec<Case> {
         case(
             "a component that recurses",
             guest("(func $f (call $f))", "(call $f) (i32.const 0)"),
-            TRAP(TrapKind::StackOverflow),
+            TRAP(StopKind::StackOverflow),
         ),
         case(
             "a component that loops at its start",
@@ -92,7 +92,7 @@ fn guests() -> Vec<Case> {
         case(
             "an adapted module that opens files",
             component(&command("unreachable")),
-            TRAP(TrapKind::Unreachable),
+            TRAP(StopKind::Unreachable),
         ),
         case(
             "a component with nothing in it",
@@ -266,7 +266,7 @@ fn hosts() -> Vec<Case> {
             "asks again from where it allocates",
             "64",
             "(call_indirect (i32.const 0)) (i32.const 1024)",
-            TRAP(TrapKind::Other),
+            TRAP(StopKind::OtherTrap),
         ),
         draws(
             "loops where it allocates",
@@ -278,13 +278,13 @@ fn hosts() -> Vec<Case> {
             "recurses where it allocates",
             "64",
             "(call 0 (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0))",
-            TRAP(TrapKind::StackOverflow),
+            TRAP(StopKind::StackOverflow),
         ),
         draws(
             "grows where it allocates",
             "64",
             "(loop (if (i32.eq (memory.grow (i32.const 64)) (i32.const -1)) (then unreachable)) (br 0)) (i32.const 0)",
-            End::Is(Status::MemoryExceeded),
+            End::Is(Status::Stopped(StopKind::Memory)),
         ),
         case(
             "timers without end",

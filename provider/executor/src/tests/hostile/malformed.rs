@@ -1,9 +1,9 @@
 //! What is not a function, though it looks like one.
 
 use bytes::Bytes;
+use dlambda_proto::Measure;
 
 use super::{Case, End, case, each_ends_as_it_should, wat};
-use crate::Measure;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn malformed() {

@@ -13,9 +13,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dlambda_proto::{FunctionProblem, HttpField, HttpRequest, Measure, Status, StopKind};
 
 use super::{command, executor, wat};
-use crate::{ExecutorError, HttpRequest, Invocation, Limits, Measure, Outcome, Status, TrapKind};
+use crate::{ExecutorError, Invocation, Limits, Outcome};
 
 /// Far longer than any of them may take, on the slowest machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -41,8 +42,8 @@ enum End {
     BadInvocation,
 }
 
-const TRAP: fn(TrapKind) -> End = |kind| End::Is(Status::Trapped(kind));
-const HOST_CALL: End = End::Is(Status::Trapped(TrapKind::HostCall));
+const TRAP: fn(StopKind) -> End = |kind| End::Is(Status::Stopped(kind));
+const HOST_CALL: End = End::Is(Status::Stopped(StopKind::HostCall));
 
 /// With limits that end an endless loop in about a tenth of a second.
 fn case(name: &'static str, wasm: Bytes, end: End) -> Case {
@@ -78,13 +79,9 @@ impl Case {
 
     fn asks(mut self, method: &str, path: &str, fields: &[(&str, &[u8])]) -> Self {
         let fields = fields.iter();
-        self.invocation.http = Some(HttpRequest {
-            method: method.into(),
-            path: path.into(),
-            fields: fields
-                .map(|(name, value)| ((*name).into(), value.to_vec()))
-                .collect(),
-        });
+        let fields = fields.map(|(name, value)| HttpField::new(name, value).unwrap());
+        let request = HttpRequest::new(method, path).unwrap();
+        self.invocation.http = Some(request.with_fields(fields).unwrap());
         self
     }
 }
@@ -93,10 +90,14 @@ fn end(ended: &Result<Outcome, ExecutorError>) -> Option<End> {
     Some(match ended {
         Ok(outcome) => End::Is(outcome.status),
         Err(ExecutorError::Malformed { .. }) => End::Malformed,
-        Err(ExecutorError::NoEntryPoint) => End::NoEntryPoint,
-        Err(ExecutorError::TooLarge { measure, .. }) => End::TooLarge(*measure),
-        Err(ExecutorError::Unsupported) => End::Unsupported,
-        Err(ExecutorError::UnsupportedImport { .. }) => End::UnsupportedImport,
+        Err(ExecutorError::BadFunction(FunctionProblem::NoEntryPoint)) => End::NoEntryPoint,
+        Err(ExecutorError::BadFunction(FunctionProblem::TooLarge { measure, .. })) => {
+            End::TooLarge(*measure)
+        }
+        Err(ExecutorError::BadFunction(FunctionProblem::Unsupported)) => End::Unsupported,
+        Err(ExecutorError::BadFunction(FunctionProblem::UnsupportedImport { .. })) => {
+            End::UnsupportedImport
+        }
         Err(ExecutorError::BadInvocation(_)) => End::BadInvocation,
         Err(_) => return None,
     })
@@ -134,7 +135,7 @@ async fn each_ends_as_it_should(cases: Vec<Case>) {
         } = case;
         // A machine that is busy with other tests must not be what ends a call.
         let limits = match expected {
-            End::Is(Status::DeadlineExceeded) => limits,
+            End::Is(Status::Stopped(StopKind::Deadline)) => limits,
             _ => Limits {
                 wall_time: limits.wall_time.max(DEADLINE),
                 ..limits

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dlambda_proto::Status;
 use tokio::task::JoinSet;
 
 use super::super::processes::{alone, eventually, resident, scheduled};
 use super::super::{command, component, config, executor, prepare, run, wat};
-use crate::{Executor, ExecutorConfig, Function, Invocation, Limits, Status};
+use crate::{Executor, ExecutorConfig, Function, Invocation, Limits};
 
 const CALLS: usize = 300;
 /// However fast calls are on an idle machine: a call that comes in waits for the tick of at most one long call, one

@@ -1,7 +1,7 @@
 //! Modules that misuse what preview 1 gives them. Each exits with the number that the host answered.
 
 use super::{Case, End, HOST_CALL, case, each_ends_as_it_should, wat};
-use crate::{Status, TrapKind};
+use dlambda_proto::{Status, StopKind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn preview1() {
@@ -42,12 +42,12 @@ const IMPORTS: &[(&str, &str)] = &[
     ("sock_shutdown", "(param i32 i32) (result i32)"),
 ];
 
-const BADF: i32 = 8;
-const FAULT: i32 = 21;
-const INVALID: i32 = 28;
-const NOT_SUPPORTED: i32 = 58;
-const NO_MEMORY: i32 = 48;
-const NO_SOCKET: i32 = 57;
+const BADF: u8 = 8;
+const FAULT: u8 = 21;
+const INVALID: u8 = 28;
+const NOT_SUPPORTED: u8 = 58;
+const NO_MEMORY: u8 = 48;
+const NO_SOCKET: u8 = 57;
 
 /// At 16 its memory has a path, at 64 an iovec for the 16 bytes at 16.
 fn guest(body: &str) -> bytes::Bytes {
@@ -63,7 +63,7 @@ fn guest(body: &str) -> bytes::Bytes {
 }
 
 /// The call must be answered with this number.
-fn answers(name: &'static str, call: &str, errno: i32) -> Case {
+fn answers(name: &'static str, call: &str, errno: u8) -> Case {
     let guest = guest(&format!("(call $proc_exit {call})"));
     case(name, guest, End::Is(Status::Exited(errno)))
 }
@@ -251,15 +251,15 @@ fn pointers() -> Vec<Case> {
 fn floods() -> Vec<Case> {
     let again = |call: &str| guest(&format!("(loop (drop {call}) (br 0))"));
     vec![
-        case("floods its output", again("(call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::OutputExceeded)),
-        case("floods its errors", again("(call $fd_write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::FuelExhausted)),
-        case("writes the whole of its memory for ever", again("(i32.store (i32.const 64) (i32.const 0)) (i32.store (i32.const 68) (i32.const 1048576)) (call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::OutputExceeded)),
-        case("writes 100,000 empty pieces for ever", again("(call $fd_write (i32.const 1) (i32.const 131072) (i32.const 100000) (i32.const 128))"), End::Is(Status::DeadlineExceeded)).wall(200),
-        case("reads at the end for ever", again("(call $fd_read (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::FuelExhausted)).fuel(10_000_000),
-        case("random bytes for ever", again("(call $random_get (i32.const 0) (i32.const 65536))"), End::Is(Status::FuelExhausted)),
-        case("asks the time for ever", again("(call $clock_time_get (i32.const 0) (i64.const 0) (i32.const 128))"), End::Is(Status::FuelExhausted)).fuel(10_000_000),
-        case("opens files for ever", again("(call $path_open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 16) (i32.const 1) (i64.const 0x1fffffff) (i64.const 0x1fffffff) (i32.const 0) (i32.const 128))"), End::Is(Status::DeadlineExceeded)).wall(200),
-        case("sleeps for ever, in no time", again("(i32.store (i32.const 272) (i32.const 1)) (i64.store (i32.const 280) (i64.const -1)) (call $poll_oneoff (i32.const 256) (i32.const 512) (i32.const 1) (i32.const 128))"), End::Is(Status::FuelExhausted)).fuel(1_000_000),
+        case("floods its output", again("(call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Output))),
+        case("floods its errors", again("(call $fd_write (i32.const 2) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Fuel))),
+        case("writes the whole of its memory for ever", again("(i32.store (i32.const 64) (i32.const 0)) (i32.store (i32.const 68) (i32.const 1048576)) (call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Output))),
+        case("writes 100,000 empty pieces for ever", again("(call $fd_write (i32.const 1) (i32.const 131072) (i32.const 100000) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Deadline))).wall(200),
+        case("reads at the end for ever", again("(call $fd_read (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Fuel))).fuel(10_000_000),
+        case("random bytes for ever", again("(call $random_get (i32.const 0) (i32.const 65536))"), End::Is(Status::Stopped(StopKind::Fuel))),
+        case("asks the time for ever", again("(call $clock_time_get (i32.const 0) (i64.const 0) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Fuel))).fuel(10_000_000),
+        case("opens files for ever", again("(call $path_open (i32.const 3) (i32.const 0) (i32.const 16) (i32.const 16) (i32.const 1) (i64.const 0x1fffffff) (i64.const 0x1fffffff) (i32.const 0) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Deadline))).wall(200),
+        case("sleeps for ever, in no time", again("(i32.store (i32.const 272) (i32.const 1)) (i64.store (i32.const 280) (i64.const -1)) (call $poll_oneoff (i32.const 256) (i32.const 512) (i32.const 1) (i32.const 128))"), End::Is(Status::Stopped(StopKind::Fuel))).fuel(1_000_000),
     ]
 }
 
@@ -304,7 +304,7 @@ fn exits() -> Vec<Case> {
             guest(
                 "(drop (call $fd_write (i32.const 1) (i32.const 64) (i32.const 1) (i32.const 128))) unreachable",
             ),
-            End::Is(Status::Trapped(TrapKind::Unreachable)),
+            End::Is(Status::Stopped(StopKind::Unreachable)),
         ),
     ]
 }
