@@ -64,9 +64,12 @@ bench: tools/tor tools/nginx tools/wrk build nym
 
 check: fmt shear features clippy doc deny
 
+# rustfmt holds code to 100 columns, and leaves comments alone.
 fmt:
 	$(CARGO) fmt --all --check
 	$(IN_NYM) $(CARGO) fmt --all --check
+	@! git grep -nE '^.{101,}$$' -- '*.rs' | grep -E '^[^:]*:[0-9]+: *//' || \
+		{ echo "comments have at most 100 columns"; exit 1; }
 
 clippy:
 	$(CARGO) clippy $(ALL) -- -D warnings

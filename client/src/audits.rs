@@ -1,7 +1,7 @@
 //! What audits send, and when: as other calls do.
 //!
-//! A provider that recognises audits can be honest in audits only. So their inputs are those that callers send, and
-//! they come at random times.
+//! A provider that recognises audits can be honest in audits only. So their inputs are those that
+//! callers send, and they come at random times.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,8 @@ impl Corpus {
     ///
     /// # Errors
     ///
-    /// [`io::Error`] if it cannot be read, [`io::ErrorKind::NotFound`] also if there is no file in it.
+    /// [`io::Error`] if it cannot be read, [`io::ErrorKind::NotFound`] also if there is no file in
+    /// it.
     pub fn open(path: &Path) -> io::Result<Self> {
         let mut files = if path.is_dir() {
             let entries = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path()));
@@ -73,8 +74,8 @@ impl Corpus {
     }
 }
 
-/// Waits before each of `count` audits, so that they come at independent random times of a period, as the calls of
-/// many callers do.
+/// Waits before each of `count` audits, so that they come at independent random times of a period,
+/// as the calls of many callers do.
 #[must_use]
 pub fn waits(count: u32, over: Duration, rng: &mut impl Rng) -> Vec<Duration> {
     let mut times: Vec<Duration> = (0..count)

@@ -1,4 +1,4 @@
-//! The cold phase: getting contracts, and finishing those that were interrupted.
+//! Issuance: getting contracts, and finishing those that were interrupted.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -88,13 +88,14 @@ pub struct RecoveryReport {
 }
 
 impl Querier {
-    /// Proposes a contract. `agree` sees it before anything is sent; nothing is
-    /// stored or sent without its consent. It must answer at once: a stream is open meanwhile, and the provider would see
-    /// how long somebody reads.
+    /// Proposes a contract. `agree` sees it before anything is sent; nothing is stored or sent
+    /// without its consent. It must answer at once: a stream is open meanwhile, and the provider
+    /// would see how long somebody reads.
     ///
     /// The tokens can be spent after [`Querier::look_again`].
     ///
-    /// A stream that is open when `max_time` is over is given up within [`WIRE_STEP`](crate::WIRE_STEP) after it.
+    /// A stream that is open when `max_time` is over is given up within
+    /// [`WIRE_STEP`](crate::WIRE_STEP) after it.
     ///
     /// # Errors
     ///
@@ -386,7 +387,8 @@ impl Querier {
         }
     }
 
-    /// Seals, and does the work that is asked for. With work, it returns at one of few times after the greeting.
+    /// Seals, and does the work that is asked for. With work, it returns at one of few times after
+    /// the greeting.
     async fn seal(
         &self,
         welcome: &VerifiedGreeting,

@@ -98,11 +98,12 @@ pub enum CallError {
     /// The tokens were sold by somebody else, who was at this address before.
     #[error("another provider answers at this address than the one that sold the wallet's tokens")]
     OtherProvider,
-    /// The provider does not take the token, and may be right: the call was interrupted before, or the token is about to end.
+    /// The provider does not take the token, and may be right: the call was interrupted before, or
+    /// the token is about to end.
     #[error("the provider does not take the call's token: {}", problem(.0))]
     Unpaid(TokenProblem),
-    /// The provider does not take a token that it sold, with a proof that it is good, and that nothing was sent with
-    /// before. Its answer is not signed, so this convinces nobody else.
+    /// The provider does not take a token that it sold, with a proof that it is good, and that
+    /// nothing was sent with before. Its answer is not signed, so this convinces nobody else.
     #[error("the provider refuses a good token that it sold itself: {}", problem(.0))]
     TokenRefused(TokenProblem),
     /// The interrupted call that was to be taken up is none, or none any more.
@@ -225,7 +226,8 @@ impl ContractError {
         self
     }
 
-    /// Waits until another circuit may be tried: for a random time after a refusal, whose moment the provider chose.
+    /// Waits until another circuit may be tried: for a random time after a refusal, whose moment
+    /// the provider chose.
     pub(crate) async fn wait_for_another(&self, patience: Patience) -> Result<(), Self> {
         if matches!(self, Self::Exchange(ExchangeError::Refused(_))) {
             patience.pause().await;

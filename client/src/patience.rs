@@ -1,7 +1,7 @@
 //! When to give up and when to try again, so that neither tells whose call it is.
 //!
-//! How long its user waits is a caller's own. A provider that does not answer would see it in when the stream is
-//! closed; so a stream, once opened, is given up at a multiple of [`WIRE_STEP`] only.
+//! How long its user waits is a caller's own. A provider that does not answer would see it in when
+//! the stream is closed; so a stream, once opened, is given up at a multiple of [`WIRE_STEP`] only.
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// A stream is given up at a multiple of this time after it was opened.
 pub const WIRE_STEP: Duration = Duration::from_secs(30);
 
-/// Between a refusal and the next try. The time that passes is nobody's in particular, and not of the provider's choice.
+/// Between a refusal and the next try. The time that passes is nobody's in particular, and not of
+/// the provider's choice.
 const LEAST_PAUSE: Duration = Duration::from_secs(2);
 const MOST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -55,7 +56,8 @@ impl Patience {
         timeout_at(self.until, work).await.ok()
     }
 
-    /// When a stream that opens now is given up: at the first step that is not before the end, so up to one step after it.
+    /// When a stream that opens now is given up: at the first step that is not before the end, so
+    /// up to one step after it.
     pub(crate) fn on_the_wire(self) -> Wire {
         let opened = Instant::now();
         let wanted = self.until.saturating_duration_since(opened);

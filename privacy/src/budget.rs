@@ -1,8 +1,9 @@
 //! Memory for what streams send and take, which goes to those that make progress.
 //!
-//! Every stream may hold one step of 64 KiB that is not counted: the number of streams bounds those. What is larger
-//! comes out of a [`Budget`], so that a small frame never waits behind large ones. When the budget is used up, frames
-//! give up their memory for smaller ones, and for others if they move nothing.
+//! Every stream may hold one step of 64 KiB that is not counted: the number of streams bounds
+//! those. What is larger comes out of a [`Budget`], so that a small frame never waits behind large
+//! ones. When the budget is used up, frames give up their memory for smaller ones, and for others
+//! if they move nothing.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -55,7 +56,8 @@ struct Holder {
     steps: usize,
     /// Bytes of the whole frame, as announced; zero once there is nothing more to come.
     whole: usize,
-    /// When it last moved a step, while it is being received or sent. What is at work is left alone.
+    /// When it last moved a step, while it is being received or sent. What is at work is left
+    /// alone.
     moving: Option<Instant>,
     evicted: CancellationToken,
 }
@@ -64,7 +66,8 @@ struct Holder {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Taken,
-    /// Somebody else has to give it up first; or somebody who moves may stall, not before this moment.
+    /// Somebody else has to give it up first; or somebody who moves may stall, not before this
+    /// moment.
     Wait(Option<Instant>),
     /// Nobody can.
     Full,
@@ -84,8 +87,8 @@ impl Budget {
         }))
     }
 
-    /// A lease of `bytes`, rounded up to 64 KiB, for a frame of as many. If there is no other memory, takes that of
-    /// larger frames, and of frames that stall.
+    /// A lease of `bytes`, rounded up to 64 KiB, for a frame of as many. If there is no other
+    /// memory, takes that of larger frames, and of frames that stall.
     ///
     /// # Errors
     ///
@@ -100,7 +103,8 @@ impl Budget {
         Ok(lease)
     }
 
-    /// The same, for work on a frame that is here: takes the memory of all frames that are not, if it must.
+    /// The same, for work on a frame that is here: takes the memory of all frames that are not, if
+    /// it must.
     ///
     /// # Errors
     ///
@@ -252,7 +256,8 @@ impl Table {
         }
     }
 
-    /// The others that are being received or sent: the largest first, and of these who has moved nothing for longest.
+    /// The others that are being received or sent: the largest first, and of these who has moved
+    /// nothing for longest.
     fn moving(&self, asking: u64) -> Vec<(Instant, &Holder)> {
         let holders = self.holders.iter();
         let moving = holders.filter_map(|(id, holder)| {

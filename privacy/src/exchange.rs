@@ -57,8 +57,9 @@ pub struct VerifiedGreeting {
 
 /// Receives and verifies what a provider sends when a stream opens.
 ///
-/// The advert has to be valid at a time up to half an hour before or after `now`, drawn anew each time: so a provider that
-/// sets an edge near to `now` and watches whether we go on does not learn what our clock shows.
+/// The advert has to be valid at a time up to half an hour before or after `now`, drawn anew each
+/// time: so a provider that sets an edge near to `now` and watches whether we go on does not learn
+/// what our clock shows.
 ///
 /// # Errors
 ///
@@ -118,7 +119,7 @@ pub async fn receive_advert(
     Ok(welcome.advert)
 }
 
-/// Sends one request of the cold phase and opens the answer to it. The stream
+/// Sends one request of issuance and opens the answer to it. The stream
 /// can be used for the next one.
 ///
 /// # Errors

@@ -4,9 +4,10 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// Keeps this process's memory out of core dumps, and from other processes of the same user: no debugger can attach, and
-/// what `/proc` shows of it is for root. To be called before there is anything worth keeping; what it starts later has
-/// no core dumps either, and decides about the rest itself.
+/// Keeps this process's memory out of core dumps, and from other processes of the same user: no
+/// debugger can attach, and what `/proc` shows of it is for root. To be called before there is
+/// anything worth keeping; what it starts later has no core dumps either, and decides about the
+/// rest itself.
 ///
 /// It does not keep memory from being swapped out: that takes `unsafe` code, or encrypted swap.
 ///

@@ -127,7 +127,8 @@ where
         .map_err(|error: io::Error| WireError::Lost(error))
 }
 
-/// Sends one frame, whose memory `lease` counts, and flushes it; `moved` is called after every 64 KiB.
+/// Sends one frame, whose memory `lease` counts, and flushes it; `moved` is called after every 64
+/// KiB.
 ///
 /// # Errors
 ///

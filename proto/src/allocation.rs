@@ -10,7 +10,8 @@ use crate::*;
 /// Beside four times the input: short lists and texts, of which the number is bounded.
 const ALLOWANCE: u64 = 32 << 10;
 
-/// Messages that are made to be expensive: one byte again and again, after a head that promises items.
+/// Messages that are made to be expensive: one byte again and again, after a head that promises
+/// items.
 fn bombs() -> impl Strategy<Value = Vec<u8>> {
     let heads = prop_oneof![
         Just(Vec::new()),

@@ -184,7 +184,8 @@ pub enum TokenProblem {
     Expired,
 }
 
-/// How long a provider keeps an answer for a request that comes again, in seconds from when it was given.
+/// How long a provider keeps an answer for a request that comes again, in seconds from when it was
+/// given.
 ///
 /// For as long, and no longer, a caller may send a token again without being asked to.
 pub const ANSWER_KEPT_SECONDS: u64 = 300;
@@ -199,8 +200,8 @@ pub struct Usage {
     /// Highest memory of the instance, in bytes.
     #[n(1)]
     pub peak_memory_bytes: u64,
-    /// Time from opening the call to starting the function, in microseconds:
-    /// waiting for a turn, and compiling if the function was cold. In replies [coarse](Usage::coarse).
+    /// Time from opening the call to starting the function, in microseconds: waiting for a turn,
+    /// and compiling if the function was cold. In replies [coarse](Usage::coarse).
     #[n(2)]
     pub queue_us: u64,
     /// Time that the function ran, in microseconds. In replies [coarse](Usage::coarse).
@@ -219,8 +220,8 @@ impl Usage {
     /// Shortest time but none that is told, in microseconds: a quarter of a second.
     pub const LEAST_TIME_US: u64 = 250_000;
 
-    /// The same with its times rounded up to a quarter of a second, a half, one, two, four and so on: precise ones would
-    /// show to any caller how busy the provider is with the calls of others.
+    /// The same with its times rounded up to a quarter of a second, a half, one, two, four and so
+    /// on: precise ones would show to any caller how busy the provider is with the calls of others.
     #[must_use]
     pub fn coarse(self) -> Self {
         Self {
@@ -231,7 +232,8 @@ impl Usage {
     }
 }
 
-/// The next of the times that may be told; none stays none, since nothing was waited for or run then.
+/// The next of the times that may be told; none stays none, since nothing was waited for or run
+/// then.
 fn coarse(time_us: u64) -> u64 {
     if time_us == 0 {
         return 0;

@@ -129,7 +129,7 @@ pub struct Technology {
 }
 
 /// Names a contract between its two parties; never part of a call.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
 #[cbor(transparent)]
 pub struct ContractId(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 32]);
 

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{IdError, keys};
 
 /// A provider's long-lived identity: its Ed25519 public key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, CborLen)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, CborLen)]
 #[cbor(transparent)]
 pub struct ProviderId(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
@@ -25,7 +25,7 @@ pub struct ProviderId(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 pub struct IdentityKey(SigningKey);
 
 /// A function, named by its content: CIDv1, raw codec, SHA2-256.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FunctionId([u8; 32]);
 
 /// A provider's key period. Numbers only grow; each has its own keys.
@@ -35,9 +35,9 @@ pub struct FunctionId([u8; 32]);
     Debug,
     PartialEq,
     Eq,
-    Hash,
     PartialOrd,
     Ord,
+    Hash,
     Encode,
     Decode,
     CborLen,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::IdError;
 
 /// A plan's name: 1 to 16 lower-case letters, digits or hyphens.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, CborLen, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, CborLen, Serialize)]
 #[cbor(transparent)]
 #[serde(transparent)]
 pub struct PlanName(#[n(0)] String);

@@ -1,7 +1,8 @@
 //! A look at a stranger's CBOR before anything is made of it.
 //!
-//! Decoders skip what they do not know, and remember where they are while they do: `9f 9f 9f ...` takes sixteen bytes
-//! of memory for each of its own. This pass takes none, however long and deep its input is.
+//! Decoders skip what they do not know, and remember where they are while they do: `9f 9f 9f ...`
+//! takes sixteen bytes of memory for each of its own. This pass takes none, however long and deep
+//! its input is.
 
 use crate::DecodeError;
 

@@ -13,13 +13,14 @@ pub struct UnixSeconds(#[n(0)] pub u64);
 
 /// How far off a clock is taken to be when an edge of a validity is looked at, in seconds.
 ///
-/// Whoever sets the edge sees whether the other side goes on. With a clock that is read to the second, this would
-/// tell the clock to the second, which is as good as a name. So adverts are to be valid for so much longer at
-/// both ends than they are needed.
+/// Whoever sets the edge sees whether the other side goes on. With a clock that is read to the
+/// second, this would tell the clock to the second, which is as good as a name. So adverts are to
+/// be valid for so much longer at both ends than they are needed.
 pub const CLOCK_BLUR_SECONDS: u64 = 1800;
 
 impl UnixSeconds {
-    /// This time, up to [`CLOCK_BLUR_SECONDS`] earlier or later: uniform if `random` is. To be drawn anew for each look.
+    /// This time, up to [`CLOCK_BLUR_SECONDS`] earlier or later: uniform if `random` is. To be
+    /// drawn anew for each look.
     #[must_use]
     pub fn blurred(self, random: u64) -> Self {
         let offset = random % (2 * CLOCK_BLUR_SECONDS + 1);

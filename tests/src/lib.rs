@@ -1,5 +1,5 @@
-//! What D-Lambda is tested, measured and shown with: a private Tor network, a
-//! private mixnet, a provider in this process, and the eye of a provider that writes everything down.
+//! What D-Lambda is tested, measured and shown with: a private Tor network, a private mixnet, a
+//! provider in this process, and the eye of a provider that writes everything down.
 
 #![forbid(unsafe_code)]
 

@@ -240,7 +240,8 @@ impl Mixnet {
     }
 }
 
-/// With the helper that was built with the tests: a transport looks beside its own program, and cargo puts tests elsewhere.
+/// With the helper that was built with the tests: a transport looks beside its own program, and
+/// cargo puts tests elsewhere.
 async fn start(network: &Network, role: NymRole) -> Result<Arc<NymTransport>> {
     let helper = binary("dlambda-nym").context("`make nym` builds the helper")?;
     let started = NymTransport::start_helper(helper, network, role, PATIENCE);

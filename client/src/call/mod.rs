@@ -1,7 +1,8 @@
 //! One call, from its description to its outcome.
 //!
 //! ```text
-//! Call (options) -> candidates -> for each: Attempt (one provider, one token, circuits) -> CallOutcome, PendingAck
+//! Call (options) -> candidates -> for each: Attempt (one provider, one token, circuits)
+//!      -> CallOutcome, PendingAck
 //! ```
 
 mod attempt;

@@ -82,11 +82,12 @@ impl Call {
         }
     }
 
-    /// Takes up the very same call, which was interrupted at any time before, with its token: otherwise this happens by
-    /// itself within five minutes, and later never. If there is none, the call fails.
+    /// Takes up the very same call, which was interrupted at any time before, with its token:
+    /// otherwise this happens by itself within five minutes, and later never. If there is none, the
+    /// call fails.
     ///
-    /// The provider sees one token at two times, and so that the same caller was here at both; if it answered the
-    /// first time, it refuses the token.
+    /// The provider sees one token at two times, and so that the same caller was here at both; if
+    /// it answered the first time, it refuses the token.
     #[must_use]
     pub fn resume(self) -> Self {
         Self {

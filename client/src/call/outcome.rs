@@ -38,7 +38,8 @@ pub struct CallOutcome {
     pub attempts: u32,
     /// Whether the function travelled with the call.
     pub attached: bool,
-    /// Whether the provider refused a token that must be good. That is misbehaviour, and cannot be proven.
+    /// Whether the provider refused a token that must be good. That is misbehaviour, and cannot be
+    /// proven.
     pub refused_a_good_token: bool,
 }
 

@@ -127,8 +127,8 @@ impl Payment {
         self.sent.is_some()
     }
 
-    /// Whether another attempt would still be answered as one with the first. Later, a token that was sent already
-    /// would only tell when its caller is here.
+    /// Whether another attempt would still be answered as one with the first. Later, a token that
+    /// was sent already would only tell when its caller is here.
     pub(crate) fn may_be_sent_again(&self, now: UnixSeconds) -> bool {
         let first = self.sent.filter(|_| self.held.is_some());
         first.is_none_or(|first| first.0.abs_diff(now.0) < ANSWER_KEPT_SECONDS)
@@ -136,8 +136,9 @@ impl Payment {
 
     /// Whether the token was good for all that we know, and the provider says that it is not.
     ///
-    /// Its own proof said so when it sold the token. One that was sent in an earlier process may be spent by now, and of one
-    /// that is good for an hour more at most the provider's clock may think otherwise.
+    /// Its own proof said so when it sold the token. One that was sent in an earlier process may be
+    /// spent by now, and of one that is good for an hour more at most the provider's clock may
+    /// think otherwise.
     pub(crate) fn was_wrongly_refused(&self, completion: &Completion, now: UnixSeconds) -> bool {
         let (Completion::Unpaid(problem), Some(held)) = (completion, &self.held) else {
             return false;

@@ -1,4 +1,4 @@
-//! The cold phase: contracts, from the proposal to the confirmation.
+//! Issuance: contracts, from the proposal to the confirmation.
 
 use std::collections::HashSet;
 

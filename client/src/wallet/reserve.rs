@@ -1,4 +1,4 @@
-//! The warm phase: a token for each call.
+//! A token for each call.
 
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
@@ -34,11 +34,11 @@ pub struct TokenQuery {
 /// Which tokens come back that the same call was interrupted with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resuming {
-    /// Those taken within [`ANSWER_KEPT_SECONDS`]: the provider still has the answer, and learns little that the first
-    /// attempt did not tell. Otherwise the call gets a fresh token.
+    /// Those taken within [`ANSWER_KEPT_SECONDS`]: the provider still has the answer, and learns
+    /// little that the first attempt did not tell. Otherwise the call gets a fresh token.
     Soon,
-    /// Those taken at any time, and no other: the provider sees that the same caller was there then. Only for somebody
-    /// who asks for it.
+    /// Those taken at any time, and no other: the provider sees that the same caller was there
+    /// then. Only for somebody who asks for it.
     AtAnyTime,
 }
 

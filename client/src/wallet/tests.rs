@@ -1,9 +1,9 @@
-mod cold;
 mod disk;
+mod issuance;
 mod kill;
 mod ratings;
+mod reserving;
 mod sharing;
-mod warm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

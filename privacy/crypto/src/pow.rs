@@ -28,14 +28,17 @@ const STAMP_BITS: u8 = 16;
 
 /// Shortest time from a greeting to a proof.
 const LEAST_SENDING: Duration = Duration::from_millis(250);
-/// Of the time for 2^effort hashes of a millisecond each, so many times pass at least: most machines are done then.
+/// Of the time for 2^effort hashes of a millisecond each, so many times pass at least: most
+/// machines are done then.
 const SENDING_FACTOR: u32 = 4;
 
-/// How long after the greeting a proof is to leave that is ready after `ready`: four milliseconds for each of
-/// 2^`effort` hashes (a quarter of a second at least), or twice as much, or four times, and so on.
+/// How long after the greeting a proof is to leave that is ready after `ready`: four milliseconds
+/// for each of 2^`effort` hashes (a quarter of a second at least), or twice as much, or four times,
+/// and so on.
 ///
-/// Under one in twenty proofs of a machine that does a hash in 1.3 ms, and half of those of one that takes 5 ms,
-/// leave later than the first of these times: that much a provider still learns from one proof.
+/// Under one in twenty proofs of a machine that does a hash in 1.3 ms, and half of those of one
+/// that takes 5 ms, leave later than the first of these times: that much a provider still learns
+/// from one proof.
 #[must_use]
 pub fn sending_time(effort: u8, ready: Duration) -> Duration {
     let hashes = 1_u32 << effort.min(Greeting::MAX_EFFORT);
@@ -49,8 +52,8 @@ pub fn sending_time(effort: u8, ready: Duration) -> Duration {
 /// Does the work, unless `stop` says to give up (asked after every hash).
 ///
 /// It takes 2^`effort` hashes of about a millisecond on average; effort is capped at
-/// [`Greeting::MAX_EFFORT`]. Counting starts at `starts`, the second for the stamp: they must be random, and
-/// fresh for each proof.
+/// [`Greeting::MAX_EFFORT`]. Counting starts at `starts`, the second for the stamp: they must be
+/// random, and fresh for each proof.
 pub fn perform(
     provider: &ProviderId,
     envelope: &ContractEnvelope,

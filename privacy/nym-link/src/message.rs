@@ -19,7 +19,7 @@ pub struct NymRecipient(#[cbor(n(0), with = "minicbor::bytes")] pub [u8; 96]);
 
 /// Names one session on this link. Callers choose them for the sessions they
 /// dial; the helper chooses them for those that arrive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
 pub struct SessionId(#[n(0)] pub u64);
 

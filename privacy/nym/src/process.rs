@@ -101,7 +101,8 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::USR1))?)
 }
 
-/// Keeps this process's memory, with its keys and addresses, out of core dumps and from other processes of the same user.
+/// Keeps this process's memory, with its keys and addresses, out of core dumps and from other
+/// processes of the same user.
 pub(crate) fn keep_memory_private() -> io::Result<()> {
     let none = Rlimit {
         current: Some(0),

@@ -1,8 +1,10 @@
 //! The advert: what a provider says of itself, signed (the paper's Listing 1).
 //!
 //! ```text
-//! SignedAdvert --authenticate()--> Authentic<Advert> --at(time)--> Current<Advert> --served_by(endpoint)--> Verified<Advert>
-//! bytes from anywhere              signed, in bounds               valid now                the provider of this stream
+//! SignedAdvert         bytes from anywhere
+//!   authenticate()  -> Authentic<Advert>   its provider signed it, and it keeps its bounds
+//!   at(time)        -> Current<Advert>     it is valid now
+//!   served_by(here) -> Verified<Advert>    its provider answers at this endpoint
 //! ```
 //!
 //! Evidence needs an authentic advert, a listing a current one, a call a

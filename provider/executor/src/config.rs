@@ -5,19 +5,22 @@ use std::time::Duration;
 
 /// How large an executor is. [`ExecutorConfig::new`] is a sensible small machine.
 ///
-/// Each runtime reserves address space (not memory) for two times its share of `max_concurrent` memories of 4 GiB.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Each runtime reserves address space (not memory) for two times its share of `max_concurrent`
+/// memories of 4 GiB.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecutorConfig {
     /// What stands between guests and the machine besides WebAssembly.
     pub isolation: Isolation,
     /// Calls that run at the same time. Default 32.
     pub max_concurrent: usize,
-    /// Calls that name no queue and may wait for a free place, and, counted apart, functions that may wait to be
-    /// compiled. Each keeps its input or its module in memory meanwhile. Default 256.
+    /// Calls that name no queue and may wait for a free place, and, counted apart, functions that
+    /// may wait to be compiled. Each keeps its input or its module in memory meanwhile. Default
+    /// 256.
     pub max_queued: usize,
     /// Longest wait for a free place. Default 60 s.
     pub max_wait: Duration,
-    /// Bytes that all running calls together may be promised; a call that does not fit waits. Default 4 GiB.
+    /// Bytes that all running calls together may be promised; a call that does not fit waits.
+    /// Default 4 GiB.
     pub memory_budget: u64,
     /// Bytes of a module or component. Default 32 MiB.
     pub max_module_bytes: usize,
@@ -25,10 +28,12 @@ pub struct ExecutorConfig {
     pub max_functions: usize,
     /// Bytes of the longest function in a module or component. Default 1 MiB.
     pub max_function_bytes: usize,
-    /// Bytes of compiled functions that are kept in memory when nobody uses them. Default 256 MiB. As many may be in use
-    /// beside them, or one function of any size; a function for which nothing is left has to come again.
+    /// Bytes of compiled functions that are kept in memory when nobody uses them. Default 256 MiB.
+    /// As many may be in use beside them, or one function of any size; a function for which nothing
+    /// is left has to come again.
     pub warm_bytes: usize,
-    /// Bytes that any one memory may have, whatever the limits of the call; at most 4 GiB. Default 1 GiB.
+    /// Bytes that any one memory may have, whatever the limits of the call; at most 4 GiB. Default
+    /// 1 GiB.
     pub max_memory_bytes: usize,
     /// What compiling one function may cost.
     pub compile: CompileLimits,
@@ -37,13 +42,15 @@ pub struct ExecutorConfig {
 }
 
 /// What stands between guests and the machine besides WebAssembly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Isolation {
-    /// Guests run in worker processes that can reach nothing, and compiling happens in a process of its own.
-    /// A hole in the WebAssembly engine then gives an attacker one worker, and nothing of this process.
+    /// Guests run in worker processes that can reach nothing, and compiling happens in a process of
+    /// its own. A hole in the WebAssembly engine then gives an attacker one worker, and nothing of
+    /// this process.
     Processes {
-        /// The `dlambda-executor` program of this very version; see [`executor_program`](crate::executor_program).
+        /// The `dlambda-executor` program of this very version; see
+        /// [`executor_program`](crate::executor_program).
         program: PathBuf,
         /// Worker processes, each with one thread for guests.
         workers: usize,
@@ -53,7 +60,7 @@ pub enum Isolation {
 }
 
 /// What compiling one function may cost before it is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Bytes of memory. Default 1.5 GiB. Not enforced in process.
     pub memory_bytes: u64,
@@ -68,8 +75,8 @@ pub struct CompileLimits {
 pub struct CodeCacheConfig {
     /// A directory that only this user may write to.
     pub directory: PathBuf,
-    /// Authenticates the files: loading native code that somebody else wrote would run it. Keep it secret, and out
-    /// of that directory.
+    /// Authenticates the files: loading native code that somebody else wrote would run it. Keep it
+    /// secret, and out of that directory.
     pub key: [u8; 32],
     /// Bytes of files; the longest unused go first.
     pub bytes: u64,

@@ -1,4 +1,5 @@
-//! Why there was no call. What a guest does wrong while it runs is an [`Outcome`](crate::Outcome) instead.
+//! Why there was no call. What a guest does wrong while it runs is an [`Outcome`](crate::Outcome)
+//! instead.
 
 use std::time::Duration;
 
@@ -6,11 +7,12 @@ use dlambda_proto::FunctionProblem;
 
 /// Why a function could not be prepared or run.
 ///
-/// Messages may quote names from the function itself (shortened, control characters escaped), never its input, its
-/// arguments, or anything about this machine, except for [`ExecutorError::Setup`], which only [`Executor::new`] returns.
+/// Messages may quote names from the function itself (shortened, control characters escaped), never
+/// its input, its arguments, or anything about this machine, except for [`ExecutorError::Setup`],
+/// which only [`Executor::new`] returns.
 ///
 /// [`Executor::new`]: crate::Executor::new
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExecutorError {
     /// The executor itself failed; another call may succeed.
@@ -35,7 +37,8 @@ pub enum ExecutorError {
         reason: String,
     },
 
-    /// Too many calls or compilations are waiting, one waited for too long, or too much compiled code is in use.
+    /// Too many calls or compilations are waiting, one waited for too long, or too much compiled
+    /// code is in use.
     #[error("the executor is overloaded; try again in {} s", .retry_after.as_secs().max(1))]
     Overloaded {
         /// When there is likely to be room again.
@@ -56,7 +59,7 @@ pub enum ExecutorError {
 }
 
 /// What to do about an [`ExecutorError`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The function can never run here; retrying is of no use.

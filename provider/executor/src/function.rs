@@ -10,13 +10,14 @@ use crate::backend::worker::SlotGuard;
 use crate::code_cache::{CodeImage, CodeShare};
 use crate::runtime::Code;
 
-/// A compiled function, ready for [`Executor::run`](crate::Executor::run) of the executor that made it. Cheap to clone;
-/// the compiled code lives until the last clone is gone and the executor has let go of it.
+/// A compiled function, ready for [`Executor::run`](crate::Executor::run) of the executor that made
+/// it. Cheap to clone; the compiled code lives until the last clone is gone and the executor has
+/// let go of it.
 #[derive(Clone)]
 pub struct Function(Arc<Compiled>);
 
 /// The interface that a function was written for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 #[non_exhaustive]
 pub enum Abi {

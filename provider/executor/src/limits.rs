@@ -5,11 +5,11 @@ use std::time::Duration;
 use minicbor::{Decode, Encode};
 
 /// What one call may use.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Limits {
-    /// Bytes of all memories and tables together, at any time. Default 64 MiB.
-    /// No single memory grows beyond [`ExecutorConfig::max_memory_bytes`](crate::ExecutorConfig::max_memory_bytes).
+    /// Bytes of all memories and tables together, at any time. Default 64 MiB. No single memory
+    /// grows beyond [`ExecutorConfig::max_memory_bytes`](crate::ExecutorConfig::max_memory_bytes).
     #[n(0)]
     pub memory_bytes: u64,
     /// Fuel. Default 1,000,000,000, which is a second or so of a busy loop.
@@ -21,11 +21,13 @@ pub struct Limits {
     /// Bytes of standard output; writing one more ends the call. Default 1 MiB.
     #[n(3)]
     pub output_bytes: usize,
-    /// Bytes of standard error that are kept; the rest is dropped and the call goes on. Default 64 KiB.
+    /// Bytes of standard error that are kept; the rest is dropped and the call goes on. Default 64
+    /// KiB.
     #[n(4)]
     pub stderr_bytes: usize,
-    /// Whether clocks are virtual and all randomness comes from [`Invocation::seed`](crate::Invocation::seed), so
-    /// that every run ends the same. Otherwise the guest sees this machine's time and real randomness. Default true.
+    /// Whether clocks are virtual and all randomness comes from
+    /// [`Invocation::seed`](crate::Invocation::seed), so that every run ends the same. Otherwise
+    /// the guest sees this machine's time and real randomness. Default true.
     #[n(5)]
     pub deterministic: bool,
 }

@@ -9,13 +9,14 @@ use minicbor::{Decode, Encode};
 use crate::Limits;
 
 /// The end of a call, whichever way it ended.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Outcome {
     /// How it ended.
     #[n(0)]
     pub status: Status,
-    /// What it wrote to standard output (the response's body for an HTTP function), also if it failed later; at most [`Limits::output_bytes`].
+    /// What it wrote to standard output (the response's body for an HTTP function), also if it
+    /// failed later; at most [`Limits::output_bytes`].
     ///
     /// [`Limits::output_bytes`]: crate::Limits::output_bytes
     #[cbor(n(1), with = "crate::helper::ipc::octets")]
@@ -37,12 +38,12 @@ pub struct Outcome {
 }
 
 /// What a call used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(array)]
 pub struct Usage {
-    /// Fuel: one unit for an executed instruction, for a byte that the host copied, and for a byte or table element
-    /// of a bulk operation; 50 for a read, a write or a look at a clock; 255 for a new page of memory.
-    /// After [`StopKind::Deadline`] this is a lower bound.
+    /// Fuel: one unit for an executed instruction, for a byte that the host copied, and for a byte
+    /// or table element of a bulk operation; 50 for a read, a write or a look at a clock; 255 for a
+    /// new page of memory. After [`StopKind::Deadline`] this is a lower bound.
     #[n(0)]
     pub fuel: u64,
     /// Largest total size of all its memories and tables, in bytes.

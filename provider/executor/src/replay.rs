@@ -1,5 +1,5 @@
-//! From the words of a call to those of this crate, and back: what a plan allows, what a request asks for, and what is
-//! said of how it ended.
+//! From the words of a call to those of this crate, and back: what a plan allows, what a request
+//! asks for, and what is said of how it ended.
 //!
 //! A receipt commits to the whole [`Completion`], so whoever runs a call again must arrive at the
 //! provider's, byte for byte. That is why the provider, its auditors and arbiters all come here. A
@@ -16,17 +16,19 @@ use crate::engine::bounds::STDERR_BYTES;
 use crate::{Executor, ExecutorError, Invocation, Limits, Outcome, Usage};
 
 /// What a call came to when it was run again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Replayed {
     /// What an honest provider answers.
     pub completion: Completion,
-    /// Fuel that the call takes; of a call that was cut at its deadline, not more than it had taken by then.
+    /// Fuel that the call takes; of a call that was cut at its deadline, not more than it had taken
+    /// by then.
     pub fuel: u64,
     /// Largest size of all its memories and tables together, in bytes.
     pub peak_memory_bytes: u64,
-    /// Whether every run of the call on an engine of the same fingerprint gives all of this again: the plan is
-    /// deterministic, and the end did not depend on the machine. Otherwise, this run says nothing about another.
+    /// Whether every run of the call on an engine of the same fingerprint gives all of this again:
+    /// the plan is deterministic, and the end did not depend on the machine. Otherwise, this run
+    /// says nothing about another.
     pub reproducible: bool,
 }
 
@@ -45,8 +47,8 @@ pub fn limits(plan: &Plan) -> Limits {
 
 /// [`ExecutorConfig::max_memory_bytes`] for all plans of a menu.
 ///
-/// An executor that is to agree with a provider's needs the value of the provider's whole menu: a guest that asks for
-/// more than its plan allows can tell how much less that was than this.
+/// An executor that is to agree with a provider's needs the value of the provider's whole menu: a
+/// guest that asks for more than its plan allows can tell how much less that was than this.
 ///
 /// [`ExecutorConfig::max_memory_bytes`]: crate::ExecutorConfig::max_memory_bytes
 #[must_use]
@@ -114,15 +116,17 @@ pub fn is_reproducible(completion: &Completion) -> bool {
     completion.status().is_some_and(Status::is_reproducible)
 }
 
-/// Runs a request, its function attached, as a provider with this plan does, however large its input.
+/// Runs a request, its function attached, as a provider with this plan does, however large its
+/// input.
 ///
-/// To agree with a provider, the executor must have [`max_memory_bytes`] of the provider's menu, and its
-/// [`fingerprint`](crate::fingerprint). A plan with a longer `wall_ms` gives the same, unless the deadline strikes.
+/// To agree with a provider, the executor must have [`max_memory_bytes`] of the provider's menu,
+/// and its [`fingerprint`](crate::fingerprint). A plan with a longer `wall_ms` gives the same,
+/// unless the deadline strikes.
 ///
 /// # Errors
 ///
-/// [`ExecutorError::BadInvocation`] if the function is not attached, and those of [`Executor::prepare`] and
-/// [`Executor::run`].
+/// [`ExecutorError::BadInvocation`] if the function is not attached, and those of
+/// [`Executor::prepare`] and [`Executor::run`].
 ///
 /// # Cancel safety
 ///

@@ -20,7 +20,7 @@ pub(crate) use self::usage::UsageCounters;
 pub use self::usage::{AbsentLayer, ExecutionStatus, FunctionUsage, Queue};
 
 /// Totals since the provider started.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// How far it is between start and stop.
@@ -69,7 +69,7 @@ pub struct Snapshot {
 }
 
 /// How far a provider is between start and stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProviderState {
@@ -92,7 +92,7 @@ impl fmt::Display for ProviderState {
 }
 
 /// Contracts and tokens of one plan in one epoch.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ContractTotals {
     /// The epoch.
@@ -110,7 +110,7 @@ pub struct ContractTotals {
 }
 
 /// One contract, for the operator's books.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ContractLine {
     /// The contract's name between its parties, in hexadecimal.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::state::functions::FunctionStore;
 
 /// One plan's queue.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Queue {
     /// The plan.
@@ -25,7 +25,7 @@ pub struct Queue {
 }
 
 /// What a published function did.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FunctionUsage {
     /// Its alias.
@@ -39,7 +39,7 @@ pub struct FunctionUsage {
 }
 
 /// What the executor did.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ExecutionStatus {
     /// Calls that ran.
@@ -75,7 +75,7 @@ pub struct ExecutionStatus {
 }
 
 /// A confinement layer that this system does not offer.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct AbsentLayer {
     /// Its name.

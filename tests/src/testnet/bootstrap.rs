@@ -6,7 +6,8 @@
 //!    from now: tor re-reads the schedule on SIGHUP.
 //! 4. Once there is a consensus, SIGHUP makes the relays fetch it at once
 //!    instead of after their back-off.
-//! 5. Every relay must build a circuit, and a client with nothing but the authorities' addresses must bootstrap.
+//! 5. Every relay must build a circuit, and a client with nothing but the authorities' addresses
+//!    must bootstrap.
 
 use std::{
     fs,

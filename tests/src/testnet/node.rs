@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use super::{Process, TestnetError};
 
 /// What a node does.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Votes on the consensus, and relays.
     Authority,

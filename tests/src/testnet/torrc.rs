@@ -24,8 +24,8 @@ const HSDIR_INTERVAL_MINUTES: u64 = 24 * VOTING_INTERVAL / 60;
 
 /// The shortest time after which a circuit counts as failed, in milliseconds.
 ///
-/// Tor learns from the circuits it has built how long they may take. On loopback that is a few hundredths of a
-/// second, which a busy machine exceeds.
+/// Tor learns from the circuits it has built how long they may take. On loopback that is a few
+/// hundredths of a second, which a busy machine exceeds.
 const CIRCUIT_TIMEOUT_MS: u64 = 5000;
 
 /// How far ahead the vote is parked until every descriptor has arrived.

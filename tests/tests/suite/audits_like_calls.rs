@@ -12,7 +12,8 @@ use tempfile::TempDir;
 const EVENTS: usize = 2000;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What a provider can use: the padded size, how random the content looks, and the time since the event before.
+/// What a provider can use: the padded size, how random the content looks, and the time since the
+/// event before.
 type Features = [f64; 3];
 
 struct Event {
@@ -96,7 +97,8 @@ fn observed(mut events: Vec<Event>) -> Vec<(Features, bool)> {
     features.collect()
 }
 
-/// How often the best threshold of one feature, learnt from every other event, is right about the rest.
+/// How often the best threshold of one feature, learnt from every other event, is right about the
+/// rest.
 fn best_accuracy(events: &[(Features, bool)]) -> f64 {
     let (learn, test): (Vec<_>, Vec<_>) =
         events.iter().enumerate().partition(|(at, _)| at % 2 == 0);

@@ -174,7 +174,8 @@ pub(crate) fn may_download() -> bool {
     may
 }
 
-/// Where the real programs are kept between runs: `programs` beside the directory of the build's profile.
+/// Where the real programs are kept between runs: `programs` beside the directory of the build's
+/// profile.
 fn programs_directory() -> PathBuf {
     let this = std::env::current_exe().expect("this program");
     // target/debug/deps/suite-0123
@@ -182,8 +183,8 @@ fn programs_directory() -> PathBuf {
     target.join("programs")
 }
 
-/// The real programs and their cases, fetched if they are not here yet. Those whose package client is not installed are
-/// left out.
+/// The real programs and their cases, fetched if they are not here yet. Those whose package client
+/// is not installed are left out.
 pub(crate) fn real_programs() -> Vec<Subject> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
     let directory = programs_directory();

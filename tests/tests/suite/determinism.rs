@@ -1,4 +1,5 @@
-//! The same call has the same outcome, fuel and peak memory included: in every process, cold or warm, on a busy machine.
+//! The same call has the same outcome, fuel and peak memory included: in every process, cold or
+//! warm, on a busy machine.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,8 @@ struct Runs {
 }
 
 impl Runs {
-    /// A hundred where `make test-long` asks for them, and otherwise enough for every executor to have some.
+    /// A hundred where `make test-long` asks for them, and otherwise enough for every executor to
+    /// have some.
     fn wanted() -> Self {
         match std::env::var_os("DLAMBDA_TEST_LONG") {
             Some(_) => Self {
@@ -75,8 +77,8 @@ struct Machines {
 }
 
 impl Machines {
-    /// One with two worker processes, which compiles; another that finds its code, and a third that does so without
-    /// processes; and a fourth without processes that compiles for itself.
+    /// One with two worker processes, which compiles; another that finds its code, and a third that
+    /// does so without processes; and a fourth without processes that compiles for itself.
     fn new() -> Self {
         let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
         let [one, other] = directories.each_ref().map(|directory| CodeCacheConfig {
@@ -170,7 +172,8 @@ impl Drop for Burners {
     }
 }
 
-/// Runs a case again and again, in turn on each executor. Says how it ends and how often it ran, or that two runs differ.
+/// Runs a case again and again, in turn on each executor. Says how it ends and how often it ran, or
+/// that two runs differ.
 async fn agree(
     places: &[(Executor, Function)],
     case: &Case,

@@ -38,7 +38,8 @@ async fn idle(market: &Market, count: usize) -> Vec<BoxStream> {
     idle
 }
 
-/// Streams that each send a part of the largest frame, until the provider takes no more, and then nothing.
+/// Streams that each send a part of the largest frame, until the provider takes no more, and then
+/// nothing.
 async fn half_sent(market: &Market, count: usize) -> JoinSet<()> {
     let mut sending = JoinSet::new();
     for _ in 0..count {

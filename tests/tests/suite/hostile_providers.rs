@@ -361,8 +361,8 @@ async fn how_long_a_caller_waits_does_not_show_on_the_wire() {
     }
 }
 
-/// An edge of the validity that the provider sets next to the caller's clock must not tell the clock by whether the
-/// caller goes on: it goes on half of the time, whichever side the edge is on.
+/// An edge of the validity that the provider sets next to the caller's clock must not tell the
+/// clock by whether the caller goes on: it goes on half of the time, whichever side the edge is on.
 #[tokio::test]
 async fn the_callers_clock_cannot_be_read_from_the_edges_of_an_advert() {
     const DAY: i64 = 24 * 3600;

@@ -1,4 +1,5 @@
-//! `wasi:http` handlers, unchanged: a request goes in, a response comes out, and nothing is added on the way.
+//! `wasi:http` handlers, unchanged: a request goes in, a response comes out, and nothing is added
+//! on the way.
 
 use bytes::Bytes;
 use dlambda_client::{Call, CallError, Output};
@@ -206,7 +207,8 @@ async fn nothing_is_added_to_a_request_or_a_response() {
         seen(&fields, "a body").await,
         "accept: text/html\nuser-agent: none of your business\nx-empty: \nx-one: 1\nx-one: 2\nx-utf8: Zoë\n"
     );
-    // Those that are about a connection end here, since there is none; the host becomes the request's authority.
+    // Those that are about a connection end here, since there is none; the host becomes the
+    // request's authority.
     let connection = [
         ("host", "example.org"),
         ("connection", "keep-alive"),

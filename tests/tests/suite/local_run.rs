@@ -351,8 +351,9 @@ async fn inspecting_says_what_a_function_is() {
     assert!(findings.contains(vary), "{findings}");
 }
 
-/// Each loop changes a local, and each local is asked for at the end: the compiler has to keep all of them apart in every
-/// loop. 137 KB, for which it takes 2 GB and most of a minute if nobody stops it.
+/// Each loop changes a local, and each local is asked for at the end: the compiler has to keep all
+/// of them apart in every loop. 137 KB, for which it takes 2 GB and most of a minute if nobody
+/// stops it.
 fn compile_bomb() -> String {
     use std::fmt::Write as _;
     let mut text = format!(

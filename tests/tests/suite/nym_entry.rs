@@ -14,7 +14,8 @@ use crate::tor::connections;
 /// Of each caller.
 const STARTS: usize = 6;
 
-/// The ports of the gateways by which helpers have entered, of which each is killed as soon as it is connected.
+/// The ports of the gateways by which helpers have entered, of which each is killed as soon as it
+/// is connected.
 async fn entered(mixnet: &Mixnet, entry: Option<PathBuf>) -> HashSet<u16> {
     let gateways = mixnet.ready["gateways"]
         .as_array()
@@ -57,7 +58,8 @@ async fn helpers_of_one_home_enter_by_one_gateway_also_when_they_are_killed() {
     let home = tempfile::tempdir().expect("a directory");
     let kept = entered(&mixnet, Some(home.path().to_owned())).await;
     assert_eq!(kept.len(), 1, "{kept:?}");
-    // What is looked for is there to be found where nothing is kept: one gateway six times is one chance in 7,776.
+    // What is looked for is there to be found where nothing is kept: one gateway six times is one
+    // chance in 7,776.
     let drawn = entered(&mixnet, None).await;
     println!("kept {kept:?}, drawn {drawn:?}");
     assert!(drawn.len() > 1, "{drawn:?}");

@@ -1,5 +1,5 @@
-//! What our programs leave behind on their user's machine, what they let others on it see, and what they let a
-//! stranger do to its terminal.
+//! What our programs leave behind on their user's machine, what they let others on it see, and what
+//! they let a stranger do to its terminal.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Programs that nobody here wrote answer as they do elsewhere. Fetched with their packages' own clients and checked by
-//! their hashes; needs `DLAMBDA_TEST_DOWNLOADS=1` (CI sets it).
+//! Programs that nobody here wrote answer as they do elsewhere. Fetched with their packages' own
+//! clients and checked by their hashes; needs `DLAMBDA_TEST_DOWNLOADS=1` (CI sets it).
 
 use std::collections::HashMap;
 use std::time::Instant;

@@ -62,8 +62,8 @@ impl Callers {
         guards(&said)
     }
 
-    /// Runs a command and kills it as soon as it is connected to a relay that is no directory known to everybody, or
-    /// has ended.
+    /// Runs a command and kills it as soon as it is connected to a relay that is no directory known
+    /// to everybody, or has ended.
     async fn run_and_kill(&self, home: &str, args: &[&str]) {
         let log = self.shell.dir.path().join("log");
         let mut running = self.start(home, args, &log);
@@ -114,8 +114,8 @@ fn ports(text: &str) -> HashSet<u16> {
     addresses.filter_map(port).collect()
 }
 
-/// The relays that a log says were chosen as first hops of circuits that carry a user's data. (For directories there
-/// may be three.)
+/// The relays that a log says were chosen as first hops of circuits that carry a user's data. (For
+/// directories there may be three.)
 fn guards(log: &str) -> Vec<String> {
     let chosen = log.lines().filter(|line| {
         line.contains("Guard selected") && line.contains("kind: Data") && line.contains("Default")
@@ -147,7 +147,8 @@ async fn commands_of_one_home_enter_by_one_relay_also_when_the_first_are_killed(
         seen.extend(callers.run(&home, &invoke).await);
     }
     println!("seven commands entered by {seen:?}");
-    // The second guard is used when the first does not answer in time, as on a busy machine; there is no third.
+    // The second guard is used when the first does not answer in time, as on a busy machine; there
+    // is no third.
     assert!((1..=2).contains(&seen.len()), "{seen:?}");
     let seen = ports(&seen.into_iter().collect::<String>());
     assert!(seen.is_subset(&after_kill), "{seen:?}, {after_kill:?}");
@@ -160,7 +161,8 @@ async fn commands_of_one_home_enter_by_one_relay_also_when_the_first_are_killed(
     );
 }
 
-/// At every moment, whatever the process is connected to is on disk, or a directory that everybody knows.
+/// At every moment, whatever the process is connected to is on disk, or a directory that everybody
+/// knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn guards_are_on_disk_before_they_are_connected_to() {
     let callers = Callers::new().await;

@@ -231,7 +231,8 @@ async fn status_and_doctor(shell: &Shell, address: &str) {
     );
 }
 
-/// Takes some minutes in which next to nothing happens: three circuits of up to 45 s each are waited for.
+/// Takes some minutes in which next to nothing happens: three circuits of up to 45 s each are
+/// waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_provider_that_is_killed_in_mid_call_is_missed() {
     let network = tor_network().await.expect("a network");

@@ -97,7 +97,8 @@ fn check_clock() -> Result<String, Report> {
     )
 }
 
-/// What would stand between a function and this machine: `run`, `audit` and the arbiter execute what others wrote.
+/// What would stand between a function and this machine: `run`, `audit` and the arbiter execute
+/// what others wrote.
 async fn check_confinement() -> Result<String, Report> {
     let program = match executor_program() {
         Ok(program) => program,

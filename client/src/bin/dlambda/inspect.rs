@@ -35,7 +35,8 @@ pub(crate) async fn run(
     format: Format,
 ) -> Result<ExitCode, Report> {
     let wasm = input::read_file(&args.file)?;
-    // Compilers are not made for what strangers write: as for a provider, it happens in a process that is bounded.
+    // Compilers are not made for what strangers write: as for a provider, it happens in a process
+    // that is bounded.
     let config = ExecutorConfig::new(local::confined(PROGRAM_HINT)?);
     let spinner = Spinner::new(common.quiet || format == Format::Json);
     spinner.say("compiling the function".to_owned());

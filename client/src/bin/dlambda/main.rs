@@ -48,7 +48,8 @@ fn main() -> ExitCode {
                     _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(130)),
                 }
             });
-            // Tor's state is written when its client is dropped; circuits being built are not waited for.
+            // Tor's state is written when its client is dropped; circuits being built are not
+            // waited for.
             runtime.shutdown_timeout(LAST_WRITES);
             outcome
         });

@@ -111,8 +111,8 @@ pub(crate) fn write_report(path: &Path, report: &Value) -> Result<(), Report> {
     write_file(path, format!("{report:#}\n").as_bytes())
 }
 
-/// Writes what opens receipts or holds inputs: a file is readable by its owner only, also if it was there before.
-/// All files that commands write on request are written by this.
+/// Writes what opens receipts or holds inputs: a file is readable by its owner only, also if it was
+/// there before. All files that commands write on request are written by this.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Report> {
     let write = || -> std::io::Result<()> {
         let mut options = File::options();

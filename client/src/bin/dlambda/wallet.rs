@@ -336,7 +336,8 @@ mod tests {
 
     use super::*;
 
-    /// Of a contract in the wallet, its size is not looked at: the provider may have made it smaller.
+    /// Of a contract in the wallet, its size is not looked at: the provider may have made it
+    /// smaller.
     #[test]
     fn when_a_plan_runs_low_depends_on_what_the_user_buys_and_not_on_old_contracts() {
         let endpoint = Endpoint::Onion(OnionAddress::from_public_key([1; 32]));

@@ -1,4 +1,4 @@
-//! Messages of the cold phase: sealed like calls, all of one size.
+//! Messages of issuance: sealed like calls, all of one size.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::reply::ReplySecret;
 use super::{EpochSecret, contract_info, hybrid};
 use crate::{SealError, padding};
 
-/// Every message of the cold phase is padded to so many bytes: a larger batch
+/// Every message of issuance is padded to so many bytes: a larger batch
 /// must not look larger.
 const SIZE: usize = 16 << 10;
 
@@ -95,7 +95,7 @@ impl SealedContractRequest {
 }
 
 impl EpochSecret {
-    /// Opens a request of the cold phase.
+    /// Opens a request of issuance.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@
 //! advertises for the epoch. The reply is sealed under a key exported from the
 //! same context (as in RFC 9458 section 4.4). The provider thus sees one
 //! random 32-byte string per call and nothing that two calls share. Messages of
-//! the cold phase ([`SealedContractRequest`]) are sealed in the same way, each
+//! issuance ([`SealedContractRequest`]) are sealed in the same way, each
 //! under a key of its own, and all padded to one size.
 //!
 //! The types are one-way: a [`SealedCall`] opens one reply and is consumed by
@@ -36,7 +36,7 @@ fn call_info(provider: &ProviderId) -> Vec<u8> {
     [b"dlambda/call/v1\0".as_slice(), provider.as_bytes()].concat()
 }
 
-/// The same for messages of the cold phase.
+/// The same for messages of issuance.
 fn contract_info(provider: &ProviderId) -> Vec<u8> {
     [b"dlambda/contract/v1\0".as_slice(), provider.as_bytes()].concat()
 }

@@ -1,7 +1,8 @@
 //! The gateway by which a caller enters the mixnet, which is kept.
 //!
-//! A gateway sees its clients' addresses. If every client drew one of its own, then sooner or later one would be an
-//! adversary's, as with Tor's guards. What is kept is which gateway it is and until when, and nothing of any client.
+//! A gateway sees its clients' addresses. If every client drew one of its own, then sooner or later
+//! one would be an adversary's, as with Tor's guards. What is kept is which gateway it is and until
+//! when, and nothing of any client.
 
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,8 +19,8 @@ const FILE: &str = "entry-gateway";
 const WEEKS: std::ops::Range<u64> = 6..13;
 const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Failures in a row after which another gateway is tried. The kept one is replaced once another has worked: until
-/// then it may be the whole network that is down.
+/// Failures in a row after which another gateway is tried. The kept one is replaced once another
+/// has worked: until then it may be the whole network that is down.
 const FAILURES: u32 = 3;
 
 /// Bytes of a file that is read.
@@ -69,7 +70,8 @@ impl Entry {
         kept.map(|kept| kept.gateway.clone())
     }
 
-    /// A client has connected to this gateway: keeps it, durably, before any session is served by it.
+    /// A client has connected to this gateway: keeps it, durably, before any session is served by
+    /// it.
     pub(super) fn worked(&self, gateway: String, now: SystemTime) -> io::Result<()> {
         let mut state = self.state();
         state.failures = 0;

@@ -87,8 +87,8 @@ impl NymTransport {
     ///
     /// # Errors
     ///
-    /// [`TransportError::NetworkDown`] if the network does not answer within
-    /// `deadline`, [`TransportError::Local`] if there is no helper: the program that `DLAMBDA_NYM` names, or
+    /// [`TransportError::NetworkDown`] if the network does not answer within `deadline`,
+    /// [`TransportError::Local`] if there is no helper: the program that `DLAMBDA_NYM` names, or
     /// `dlambda-nym` beside this program.
     ///
     /// # Cancel safety

@@ -74,8 +74,9 @@ impl Program {
     }
 }
 
-/// Whether a program belongs to root or to the owner of this one, and not everybody may change it. A group that may is
-/// trusted: distributions give their users groups of their own, and `/usr/local` to those who administer it.
+/// Whether a program belongs to root or to the owner of this one, and not everybody may change it.
+/// A group that may is trusted: distributions give their users groups of their own, and
+/// `/usr/local` to those who administer it.
 fn is_trusted(path: &Path, this: &Path) -> bool {
     const OTHERS_MAY_WRITE: u32 = 0o002;
     let (Ok(found), Ok(this)) = (path.metadata(), this.metadata()) else {

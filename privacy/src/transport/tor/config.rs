@@ -13,7 +13,8 @@ pub(super) fn build(
 ) -> Result<TorClientConfig, TransportError> {
     let local = |error: String| TransportError::Local(error.into());
     let mut settings = network.tor.clone();
-    // Only full vanguards are kept on disk: with lite ones, every command would choose its second hops anew.
+    // Only full vanguards are kept on disk: with lite ones, every command would choose its second
+    // hops anew.
     let full = toml::Table::from_iter([("mode".to_owned(), "full".into())]);
     settings.insert("vanguards".to_owned(), full.into());
     let mut builder: TorClientConfigBuilder = settings

@@ -1,10 +1,10 @@
 //! Entry guards are on disk before they are used.
 //!
-//! Guards protect those who call for a long time: whoever always enters the Tor network by the same relay does not,
-//! sooner or later, enter it by one that belongs to an adversary. arti writes them down once a minute, and when a
-//! client is dropped in order; a command lives for a second and can be killed. So arti connects through a [`Gate`]:
-//! a relay that is not among the guards on disk has to wait until it is. Waking up arti's periodic tasks makes it write
-//! at once.
+//! Guards protect those who call for a long time: whoever always enters the Tor network by the same
+//! relay does not, sooner or later, enter it by one that belongs to an adversary. arti writes them
+//! down once a minute, and when a client is dropped in order; a command lives for a second and can
+//! be killed. So arti connects through a [`Gate`]: a relay that is not among the guards on disk has
+//! to wait until it is. Waking up arti's periodic tasks makes it write at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub(super) struct Gate {
 }
 
 /// What the disk holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Kept {
     /// Where the guards are that were chosen.
     addresses: Vec<SocketAddr>,
@@ -107,8 +107,8 @@ impl Guards {
 
     /// After a circuit has worked: gives the disk a moment to say which guard did.
     ///
-    /// Not longer, and no error: the guards are there, and in order, so that the next start begins with the same one;
-    /// and another process of this home may be the one that writes.
+    /// Not longer, and no error: the guards are there, and in order, so that the next start begins
+    /// with the same one; and another process of this home may be the one that writes.
     pub(super) async fn confirmed(&self) {
         if !self.confirmed.load(Ordering::Relaxed) {
             let _ = timeout(CONFIRM, self.wait(|kept, _| kept.confirmed)).await;

@@ -88,7 +88,8 @@ impl TorTransport {
         Self::bootstrap_boxed(network, directories, deadline, &mut progress).await
     }
 
-    /// Boxed, so that arti's futures are compiled here, and not again in every crate that starts Tor.
+    /// Boxed, so that arti's futures are compiled here, and not again in every crate that starts
+    /// Tor.
     fn bootstrap_boxed<'a>(
         network: &'a Network,
         directories: &'a TorDirectories,
@@ -156,7 +157,8 @@ impl TorTransport {
         }
     }
 
-    /// Connects, once the vanguards are chosen: arti chooses them some moments after it says that it is ready.
+    /// Connects, once the vanguards are chosen: arti chooses them some moments after it says that
+    /// it is ready.
     async fn connect(
         &self,
         target: (String, u16),
@@ -191,9 +193,10 @@ impl TorTransport {
 
 /// Forgets how long circuits took on a private network.
 ///
-/// There they take some hundredths of a second while the machine is idle, which it soon is not. The consensus has a
-/// lower bound for it, but arti 0.47 applies that to neither the client that reads another process's estimate nor the
-/// first estimate after a start, so that a second command of the same home gave up circuits that were fine.
+/// There they take some hundredths of a second while the machine is idle, which it soon is not. The
+/// consensus has a lower bound for it, but arti 0.47 applies that to neither the client that reads
+/// another process's estimate nor the first estimate after a start, so that a second command of the
+/// same home gave up circuits that were fine.
 fn forget_circuit_times(directories: &TorDirectories) {
     // One that is not there is forgotten already.
     let _ = std::fs::remove_file(directories.state.join("state/circuit_timeouts.json"));

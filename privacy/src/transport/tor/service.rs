@@ -95,8 +95,9 @@ impl Listener for TorListener {
     }
 }
 
-/// Meets every caller in a task of its own. Waits for nothing but the next one: when too many are being met, the one
-/// that has taken longest makes room, since a caller that never opens its stream costs us more than it costs itself.
+/// Meets every caller in a task of its own. Waits for nothing but the next one: when too many are
+/// being met, the one that has taken longest makes room, since a caller that never opens its stream
+/// costs us more than it costs itself.
 async fn meet_callers(
     requests: impl futures::Stream<Item = RendRequest> + Send,
     sender: mpsc::Sender<Incoming>,

@@ -61,7 +61,8 @@ fn load_code<'a>(
     let code = image
         .handle()
         .map_err(|_| ExecutorError::Fault("no descriptor"))?;
-    // SAFETY: the digest was taken when the code had come from our compiler, or had passed its check of authenticity.
+    // SAFETY: the digest was taken when the code had come from our compiler, or had passed its
+    // check of authenticity.
     let code = unsafe { runtime.load(image.abi(), code)? };
     Ok(function.here().get_or_init(|| code))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes of compiled code that may exist at a time. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct CodeBudget(Arc<Inner>);
 
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Compiled code on disk, so that a restart compiles nothing again.
 //!
-//! A file is `magic (16) | interface (1) | zeros (15) | code | MAC (32)`, named after the function and the engine.
-//! Loading native code runs it, so the MAC (BLAKE3 keyed with a secret of this provider) covers everything, the name
-//! included: a file that was changed, swapped, or brought along is thrown away. What is loaded is the copy in memory
-//! that was checked, never the file.
+//! A file is `magic (16) | interface (1) | zeros (15) | code | MAC (32)`, named after the function
+//! and the engine. Loading native code runs it, so the MAC (BLAKE3 keyed with a secret of this
+//! provider) covers everything, the name included: a file that was changed, swapped, or brought
+//! along is thrown away. What is loaded is the copy in memory that was checked, never the file.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -30,7 +30,8 @@ pub(crate) struct DiskCache {
     config: CodeCacheConfig,
     compatibility: [u8; 32],
     rejected: AtomicU64,
-    /// When each file was used, in uses so far. In memory only: on disk it would tell a thief when somebody called.
+    /// When each file was used, in uses so far. In memory only: on disk it would tell a thief when
+    /// somebody called.
     used: Mutex<HashMap<PathBuf, u64>>,
 }
 
@@ -169,8 +170,8 @@ impl DiskCache {
         self.config.directory.join(name)
     }
 
-    /// Removes what was not used for longest until the rest fits, and what a crash left half written. What was not used
-    /// since the start goes by its age.
+    /// Removes what was not used for longest until the rest fits, and what a crash left half
+    /// written. What was not used since the start goes by its age.
     fn evict(&self) {
         let mut used = self.used();
         let Ok(entries) = fs::read_dir(&self.config.directory) else {

@@ -1,6 +1,8 @@
-//! Compiled code in sealed memory, and how a process that was handed it makes sure that it is the right code.
+//! Compiled code in sealed memory, and how a process that was handed it makes sure that it is the
+//! right code.
 //!
-//! Everything is read by position: a descriptor may share its position with others, in other processes too.
+//! Everything is read by position: a descriptor may share its position with others, in other
+//! processes too.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -13,7 +15,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_
 use crate::Abi;
 
 /// Says which bytes some code consists of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct CodeDigest {
     #[n(0)]
     len: u64,
@@ -30,7 +32,8 @@ pub(crate) struct CodeImage {
     digest: CodeDigest,
 }
 
-/// Compiled code as another process, or another part of this one, is handed it: nothing is believed of the descriptor.
+/// Compiled code as another process, or another part of this one, is handed it: nothing is believed
+/// of the descriptor.
 #[derive(Debug)]
 pub(crate) struct CodeHandle {
     memory: File,
@@ -46,7 +49,8 @@ struct ReadAt<'a> {
 impl CodeImage {
     /// Seals `memory`, which holds the whole code. Blocks while it is hashed.
     pub(crate) fn seal(abi: Abi, memory: OwnedFd) -> io::Result<Self> {
-        // Not `WRITE`, which fails while the kernel moves a page of it about. Nobody has it mapped for writing.
+        // Not `WRITE`, which fails while the kernel moves a page of it about. Nobody has it mapped
+        // for writing.
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         fcntl_add_seals(&memory, seals)?;
         let memory = File::from(memory);
@@ -75,7 +79,8 @@ impl CodeImage {
     /// A descriptor of its own for another process: it cannot write, and shares no position.
     pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
         let path = format!("/proc/self/fd/{}", self.memory.as_raw_fd());
-        // Without /proc the position is shared. Nobody depends on it, and the seal keeps writers out as well.
+        // Without /proc the position is shared. Nobody depends on it, and the seal keeps writers
+        // out as well.
         let again = File::open(path).or_else(|_| self.memory.try_clone())?;
         Ok(again.into())
     }

@@ -1,8 +1,9 @@
 //! Which functions are kept in memory.
 //!
-//! GreedyDual-Size with Frequency (Cherkasova, 1998): a function is worth its number of uses for each byte it takes, and
-//! everything ages as others are let go. Measured demand alone decides, and one large function that nobody calls does
-//! not push out a hundred small ones that are called. Functions that the operator publishes are never let go.
+//! GreedyDual-Size with Frequency (Cherkasova, 1998): a function is worth its number of uses for
+//! each byte it takes, and everything ages as others are let go. Measured demand alone decides, and
+//! one large function that nobody calls does not push out a hundred small ones that are called.
+//! Functions that the operator publishes are never let go.
 
 use std::collections::HashMap;
 
@@ -10,8 +11,8 @@ use dlambda_proto::FunctionId;
 
 use crate::Function;
 
-/// Functions at most, however small: each takes two of the descriptors that a worker may have, and calls need code that
-/// is kept no longer.
+/// Functions at most, however small: each takes two of the descriptors that a worker may have, and
+/// calls need code that is kept no longer.
 const MOST: usize = 400;
 
 /// A set of functions, bounded by their size and number.

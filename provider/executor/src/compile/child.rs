@@ -33,7 +33,8 @@ pub(crate) fn arguments(config: &ExecutorConfig) -> Vec<OsString> {
     std::iter::once(COMMAND.into()).chain(numbers).collect()
 }
 
-/// Reads a function from standard input, writes its code to standard output and a verdict to standard error.
+/// Reads a function from standard input, writes its code to standard output and a verdict to
+/// standard error.
 pub(crate) fn run(arguments: &[OsString]) -> ExitCode {
     let Some((config, confinement)) = parse(arguments) else {
         return ExitCode::from(2);

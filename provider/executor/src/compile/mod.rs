@@ -1,8 +1,8 @@
 //! From WebAssembly to compiled code, within bounds.
 //!
-//! Compilers are not made for hostile input: a module of 94 KB can take half a minute and three gigabytes. So each
-//! compilation is a process of its own that can do nothing else, and is ended when it has had enough. One at a time,
-//! with the lowest priority: running calls do not notice.
+//! Compilers are not made for hostile input: a module of 94 KB can take half a minute and three
+//! gigabytes. So each compilation is a process of its own that can do nothing else, and is ended
+//! when it has had enough. One at a time, with the lowest priority: running calls do not notice.
 
 pub(crate) mod child;
 
@@ -31,7 +31,8 @@ use crate::{Abi, ExecutorConfig, ExecutorError, Isolation, engine};
 /// Longest verdict of a child.
 const VERDICT_BYTES: u64 = 16 << 10;
 
-/// What a child says about a function on standard error: its interface, or why not. The code is on standard output.
+/// What a child says about a function on standard error: its interface, or why not. The code is on
+/// standard output.
 pub(crate) type Verdict = Result<Abi, HelperError>;
 
 /// Compiles functions.
@@ -182,7 +183,8 @@ fn too_costly(status: ExitStatus) -> ExecutorError {
     match status.signal() {
         // XCPU at the limit of CPU time, KILL a second later.
         Some(24 | 9) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)),
-        // An allocation failed, the compiler overflowed its stack, or its code is too large for a file.
+        // An allocation failed, the compiler overflowed its stack, or its code is too large for a
+        // file.
         Some(6 | 11 | 25) => ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Memory)),
         _ if status.code() == Some(child::SETUP_FAILED) => {
             ExecutorError::Setup("the compiler's process cannot be confined".into())

@@ -1,4 +1,5 @@
-//! The system calls that are left: computing, memory, threads, time, and the descriptors that are open already.
+//! The system calls that are left: computing, memory, threads, time, and the descriptors that are
+//! open already.
 
 use std::collections::BTreeMap;
 
@@ -55,10 +56,11 @@ const ALLOWED: &[c_long] = &[
     SYS_sigaltstack,
     SYS_write,
     SYS_writev,
-    // Answered with "no such call" by the first filter, so that the C library takes `clone` instead.
+    // Answered with "no such call" by the first filter, so that the C library takes `clone`
+    // instead.
     SYS_clone3,
-    // The same of the affinity of all threads but the caller's own: the C library asks for that of a new one, and does
-    // without it.
+    // The same of the affinity of all threads but the caller's own: the C library asks for that of
+    // a new one, and does without it.
     SYS_sched_getaffinity,
     #[cfg(target_arch = "x86_64")]
     SYS_epoll_wait,
@@ -111,7 +113,8 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     rules.insert(SYS_mmap, vec![only(3, SeccompCmpOp::MaskedEq(kind), own)?]);
     // Whatever names a process or a group may name one's own only.
     //
-    // Of one's own thread, and neither of a group nor of a user; unprivileged, a priority only falls.
+    // Of one's own thread, and neither of a group nor of a user; unprivileged, a priority only
+    // falls.
     let own_thread = [(0, ONE_PROCESS), (1, 0)];
     rules.insert(SYS_setpriority, vec![all_equal(&own_thread)?]);
     // A negative clock is the time that some process has used.
@@ -127,8 +130,8 @@ fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
         vec![equal(0, PR_SET_NAME.cast_unsigned().into())?],
     );
     rules.insert(SYS_ioctl, vec![equal(1, FIONBIO)?]);
-    // Of an open descriptor. A path beside the flag would be looked up, and tell whether a file exists; what it holds
-    // stays out of reach.
+    // Of an open descriptor. A path beside the flag would be looked up, and tell whether a file
+    // exists; what it holds stays out of reach.
     let open_file = AT_EMPTY_PATH.cast_unsigned().into();
     rules.insert(SYS_newfstatat, vec![equal(3, open_file)?]);
     rules.insert(SYS_statx, vec![equal(2, open_file)?]);
@@ -164,7 +167,8 @@ fn only(argument: u8, compare: SeccompCmpOp, value: u64) -> Result<SeccompRule, 
     )?])?)
 }
 
-/// Looks at the lower half of the argument: all of it in the calls above, whose arguments are integers of C.
+/// Looks at the lower half of the argument: all of it in the calls above, whose arguments are
+/// integers of C.
 fn condition(argument: u8, compare: SeccompCmpOp, value: u64) -> Result<SeccompCondition, Error> {
     let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compare, value)?;
     Ok(condition)

@@ -37,7 +37,8 @@ const TEMP_DIRECTORIES: [&str; 3] = ["/run", "/dev/shm", "/tmp"];
 const LANDLOCK: ABI = ABI::V6;
 
 pub(super) fn confine(config: &ConfinementConfig) -> Result<Confinement, ExecutorError> {
-    // If the machine runs out of memory, better this process than its parent. Not everywhere can it say so.
+    // If the machine runs out of memory, better this process than its parent. Not everywhere can it
+    // say so.
     let _ = fs::write("/proc/self/oom_score_adj", "1000");
     let mut confinement = Confinement {
         active: vec![ConfinementLayer::SystemCalls, ConfinementLayer::Resources],
@@ -58,8 +59,9 @@ pub(super) fn confine(config: &ConfinementConfig) -> Result<Confinement, Executo
             confinement.record(layer, Err(LayerError::Absent(Absence::NotRoot)))?;
         }
     }
-    // After the change of user, which would undo it. There is no death signal: it follows the thread that started us, not
-    // the process, and a closed socket or a limit of time ends us just as well.
+    // After the change of user, which would undo it. There is no death signal: it follows the
+    // thread that started us, not the process, and a closed socket or a limit of time ends us just
+    // as well.
     set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(setup)?;
     set_no_new_privs(true).map_err(setup)?;
     confinement.record(ConfinementLayer::Files, forbid_files())?;
@@ -96,7 +98,8 @@ fn limit(config: &ConfinementConfig) -> rustix::io::Result<()> {
     rustix::process::setpriority_process(None, config.niceness)
 }
 
-/// The network namespace is a layer; the others are left as far as the machine allows: containers often do not.
+/// The network namespace is a layer; the others are left as far as the machine allows: containers
+/// often do not.
 #[allow(
     unsafe_code,
     reason = "the call can leave a process without its files; here that is the point"
@@ -123,7 +126,8 @@ fn leave_root() -> Result<(), LayerError> {
     Ok(chdir("/")?)
 }
 
-/// A directory that was made for this and removed at once, in the first of these directories that takes it.
+/// A directory that was made for this and removed at once, in the first of these directories that
+/// takes it.
 fn empty_directory(places: &[&Path]) -> Result<OwnedFd, LayerError> {
     let mut worst = LayerError::from(Errno::ROFS);
     for place in places {
@@ -141,8 +145,8 @@ fn empty_directory(places: &[&Path]) -> Result<OwnedFd, LayerError> {
     Err(worst)
 }
 
-/// Others may write to the place: so the name cannot be guessed, nobody else may enter, and what is opened is what was
-/// made.
+/// Others may write to the place: so the name cannot be guessed, nobody else may enter, and what is
+/// opened is what was made.
 fn removed_directory(place: &Path) -> Result<OwnedFd, Errno> {
     let place = open(
         place,

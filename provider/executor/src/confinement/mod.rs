@@ -1,7 +1,8 @@
 //! Confinement: what a process gives up before it touches what strangers wrote.
 //!
-//! WebAssembly is the first barrier. Should somebody find a hole in it, they are in a process that can compute and talk over
-//! the one descriptor it was given, and nothing else: no files, no sockets, no signals to others, no new programs.
+//! WebAssembly is the first barrier. Should somebody find a hole in it, they are in a process that
+//! can compute and talk over the one descriptor it was given, and nothing else: no files, no
+//! sockets, no signals to others, no new programs.
 
 #[cfg(target_os = "linux")]
 mod filter;
@@ -14,7 +15,7 @@ use minicbor::{Decode, Encode};
 use crate::ExecutorError;
 
 /// What the process may still use.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfinementConfig {
     /// Bytes of private memory.
     pub(crate) data_bytes: u64,
@@ -27,7 +28,7 @@ pub(crate) struct ConfinementConfig {
 }
 
 /// One measure of a process's confinement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 #[non_exhaustive]
 pub enum ConfinementLayer {
@@ -52,7 +53,7 @@ pub enum ConfinementLayer {
 }
 
 /// Why a layer is not active although nothing failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 #[non_exhaustive]
 pub enum Absence {
@@ -68,7 +69,7 @@ pub enum Absence {
 }
 
 /// The confinement of a process.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Confinement {
     /// Those in force.
     pub(crate) active: Vec<ConfinementLayer>,
@@ -92,8 +93,8 @@ impl Confinement {
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Setup`], naming the layer, if it failed although this system offers it: there is to
-    /// be no process without it then.
+    /// [`ExecutorError::Setup`], naming the layer, if it failed although this system offers it:
+    /// there is to be no process without it then.
     pub(crate) fn record(
         &mut self,
         layer: ConfinementLayer,
@@ -158,15 +159,16 @@ impl ConfinementLayer {
     }
 }
 
-/// Closes everything above standard error, first thing in a process. The standard library opens all with
-/// close-on-exec; this is for what others opened.
+/// Closes everything above standard error, first thing in a process. The standard library opens all
+/// with close-on-exec; this is for what others opened.
 pub(crate) fn close_inherited() {
     #[cfg(target_os = "linux")]
     linux::close_inherited();
 }
 
-/// Gives up everything, for good. To be called while the process has one thread. Says which layers are active: resource
-/// limits and the system call filter always do, the others as far as this kernel and user can have them.
+/// Gives up everything, for good. To be called while the process has one thread. Says which layers
+/// are active: resource limits and the system call filter always do, the others as far as this
+/// kernel and user can have them.
 ///
 /// # Errors
 ///

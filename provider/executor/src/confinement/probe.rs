@@ -1,7 +1,7 @@
 //! What code in a confined process can still do, tried for real.
 //!
-//! The test of the confinement: a worker whose WebAssembly engine has failed. As confined as any, then native code that
-//! does what an intruder would.
+//! The test of the confinement: a worker whose WebAssembly engine has failed. As confined as any,
+//! then native code that does what an intruder would.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -19,8 +19,8 @@ use rustix::process::{
 /// One thing tried.
 pub(crate) type Attempt = (&'static str, Result<(), String>);
 
-/// Tries everything. `file` is one that this user could read before, `other` a process that it could signal, and
-/// `port` one on which somebody listens on this machine.
+/// Tries everything. `file` is one that this user could read before, `other` a process that it
+/// could signal, and `port` one on which somebody listens on this machine.
 #[allow(clippy::disallowed_methods, reason = "the point is that they fail")]
 pub(crate) fn attempts(file: &Path, other: i32, port: u16) -> Vec<Attempt> {
     let pid = Pid::from_raw(other);

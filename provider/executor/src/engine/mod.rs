@@ -1,4 +1,5 @@
-//! The engine that all functions of a runtime share: its settings, its name, and the thread that makes guests yield.
+//! The engine that all functions of a runtime share: its settings, its name, and the thread that
+//! makes guests yield.
 
 pub(crate) mod bounds;
 mod fuel;
@@ -32,7 +33,8 @@ pub(crate) const TABLE_ELEMENTS: usize = 65_536;
 /// Stack of one call; deep recursion traps well before the host's own frames run short.
 const WASM_STACK: usize = 512 << 10;
 const HOST_STACK: usize = 2 << 20;
-/// Memory of a finished call that is zeroed in place instead of being given back: faster for small guests.
+/// Memory of a finished call that is zeroed in place instead of being given back: faster for small
+/// guests.
 const KEEP_RESIDENT: usize = 128 << 10;
 const INSTANCE_BYTES: usize = 1 << 20;
 const RESERVED_PER_MEMORY: usize = 4 << 30;
@@ -41,8 +43,8 @@ const RESERVED_PER_MEMORY: usize = 4 << 30;
 /// the kinds of completions. Every change of them takes the next number.
 const RULES: u32 = 2;
 
-/// The proposals that a function may use: WebAssembly 2.0 and what compilers emit without being asked.
-/// No threads, no 64-bit memories, no garbage collection, no exceptions.
+/// The proposals that a function may use: WebAssembly 2.0 and what compilers emit without being
+/// asked. No threads, no 64-bit memories, no garbage collection, no exceptions.
 pub(crate) const FEATURES: WasmFeatures = WasmFeatures::WASM2
     .union(WasmFeatures::COMPONENT_MODEL)
     .union(WasmFeatures::EXTENDED_CONST)

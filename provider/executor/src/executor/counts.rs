@@ -1,7 +1,7 @@
 //! What an executor has done so far.
 
 /// Totals since the executor was made.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
     /// Requests for a function whose code was in memory.

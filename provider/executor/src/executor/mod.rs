@@ -64,11 +64,13 @@ type Prepared = Result<(Function, Start), ExecutorError>;
 type Pending = watch::Receiver<Option<Prepared>>;
 
 impl Executor {
-    /// Sets up an executor. With process isolation its workers start in the background; see [`Executor::ready`].
+    /// Sets up an executor. With process isolation its workers start in the background; see
+    /// [`Executor::ready`].
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Setup`] when the machine refuses a thread, the address space or the cache directory.
+    /// [`ExecutorError::Setup`] when the machine refuses a thread, the address space or the cache
+    /// directory.
     ///
     /// # Panics
     ///
@@ -128,16 +130,17 @@ impl Executor {
         self.prepare_from(*id, None).await.ok()
     }
 
-    /// Compiles a function unless it is here already, checks its imports and its entry point, and keeps it. Runs none
-    /// of its code.
+    /// Compiles a function unless it is here already, checks its imports and its entry point, and
+    /// keeps it. Runs none of its code.
     ///
-    /// Callers who bring the same function while it is being compiled wait for that one compilation. One function is
-    /// compiled at a time.
+    /// Callers who bring the same function while it is being compiled wait for that one
+    /// compilation. One function is compiled at a time.
     ///
     /// # Errors
     ///
-    /// Any error of kind [`BadFunction`](crate::ErrorKind::BadFunction) for a function that cannot run here,
-    /// [`ExecutorError::Overloaded`] when too many functions wait to be compiled, [`ExecutorError::Fault`].
+    /// Any error of kind [`BadFunction`](crate::ErrorKind::BadFunction) for a function that cannot
+    /// run here, [`ExecutorError::Overloaded`] when too many functions wait to be compiled,
+    /// [`ExecutorError::Fault`].
     ///
     /// # Cancel safety
     ///
@@ -166,12 +169,14 @@ impl Executor {
 
     /// Runs a function in a fresh instance and waits for its end.
     ///
-    /// Waits for a free place first, which does not count as wall time. Whatever the guest does is an [`Outcome`].
+    /// Waits for a free place first, which does not count as wall time. Whatever the guest does is
+    /// an [`Outcome`].
     ///
     /// # Errors
     ///
-    /// [`ExecutorError::Overloaded`], [`ExecutorError::BadInvocation`], [`ExecutorError::WrongExecutor`],
-    /// [`ExecutorError::WorkerDied`], or [`ExecutorError::Fault`] when the host failed.
+    /// [`ExecutorError::Overloaded`], [`ExecutorError::BadInvocation`],
+    /// [`ExecutorError::WrongExecutor`], [`ExecutorError::WorkerDied`], or [`ExecutorError::Fault`]
+    /// when the host failed.
     ///
     /// # Cancel safety
     ///
@@ -208,18 +213,21 @@ impl Executor {
             .await
     }
 
-    /// The active layers of confinement between guests and the machine, once a worker has started. Nothing without process isolation.
+    /// The active layers of confinement between guests and the machine, once a worker has started.
+    /// Nothing without process isolation.
     pub fn confinement_layers(&self) -> Vec<ConfinementLayer> {
         self.0.backend.confinement().active
     }
 
-    /// The other layers, which this system does not offer, once a worker has started. Nothing without process isolation.
+    /// The other layers, which this system does not offer, once a worker has started. Nothing
+    /// without process isolation.
     pub fn absent_layers(&self) -> Vec<(ConfinementLayer, Absence)> {
         self.0.backend.confinement().absent
     }
 
-    /// Why the last worker process that was to start did not: a confinement layer that is available and failed, for one. Workers
-    /// that had started before go on. For this machine's operator: it may name files.
+    /// Why the last worker process that was to start did not: a confinement layer that is available
+    /// and failed, for one. Workers that had started before go on. For this machine's operator: it
+    /// may name files.
     pub fn trouble(&self) -> Option<String> {
         self.0.backend.trouble()
     }

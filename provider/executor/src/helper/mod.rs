@@ -1,5 +1,5 @@
-//! The `dlambda-executor` program, which runs and compiles functions: where it is, what it does, and
-//! how this process and it write to each other.
+//! The `dlambda-executor` program, which runs and compiles functions: where it is, what it does,
+//! and how this process and it write to each other.
 
 pub(crate) mod ipc;
 mod program;
@@ -28,7 +28,8 @@ pub enum ProgramError {
     Unknown(#[source] io::Error),
 }
 
-/// Finds the `dlambda-executor` program that was installed with this one: in the same directory, and nowhere else.
+/// Finds the `dlambda-executor` program that was installed with this one: in the same directory,
+/// and nowhere else.
 ///
 /// # Errors
 ///
@@ -57,9 +58,9 @@ fn beside(this: &Path) -> Result<PathBuf, ProgramError> {
     }
 }
 
-/// Whether a program belongs to root, to this user or to the owner of this program, and not everybody may change it. A
-/// group that may is trusted: distributions give their users groups of their own, and `/usr/local` to those who administer
-/// it.
+/// Whether a program belongs to root, to this user or to the owner of this program, and not
+/// everybody may change it. A group that may is trusted: distributions give their users groups of
+/// their own, and `/usr/local` to those who administer it.
 fn is_trusted(found: &Metadata, owner: Option<u32>) -> bool {
     const OTHERS_MAY_WRITE: u32 = 0o002;
     let own = rustix::process::geteuid().as_raw();

@@ -7,8 +7,8 @@ use crate::engine::FEATURES;
 use crate::error::foreign_text;
 use crate::{ExecutorConfig, ExecutorError};
 
-/// Checks sizes, then validity, and says whether it is a component. Linear in the module's size, and takes little
-/// memory.
+/// Checks sizes, then validity, and says whether it is a component. Linear in the module's size,
+/// and takes little memory.
 pub(crate) fn check(wasm: &[u8], config: &ExecutorConfig) -> Result<bool, ExecutorError> {
     size(wasm, config)?;
     let is_component = measure(wasm, config)?;

@@ -16,7 +16,7 @@ use crate::{Abi, ErrorKind, ExecutorConfig, ExecutorError};
 const LISTED: usize = 200;
 
 /// What can be said of a function without running it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Inspection {
     /// Bytes of WebAssembly.
@@ -33,17 +33,19 @@ pub struct Inspection {
     pub unlisted: usize,
     /// The interface it runs under, and the bytes of its compiled code, or why it cannot run.
     pub verdict: Result<(Abi, usize), ExecutorError>,
-    /// Imports whose answers come from the machine on plans that are not deterministic: time and random numbers. On
-    /// deterministic plans every function is deterministic.
+    /// Imports whose answers come from the machine on plans that are not deterministic: time and
+    /// random numbers. On deterministic plans every function is deterministic.
     pub varying: Vec<String>,
 }
 
-/// Parses a function, and has it validated, compiled and linked as for running: with process isolation in a process of
-/// its own within [`CompileLimits`](crate::CompileLimits). Needs a tokio runtime with a timer.
+/// Parses a function, and has it validated, compiled and linked as for running: with process
+/// isolation in a process of its own within [`CompileLimits`](crate::CompileLimits). Needs a tokio
+/// runtime with a timer.
 ///
 /// # Errors
 ///
-/// [`ExecutorError::Malformed`] if nothing at all can be said, [`ExecutorError::Setup`], [`ExecutorError::Fault`].
+/// [`ExecutorError::Malformed`] if nothing at all can be said, [`ExecutorError::Setup`],
+/// [`ExecutorError::Fault`].
 ///
 /// # Cancel safety
 ///

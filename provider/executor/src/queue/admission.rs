@@ -1,9 +1,11 @@
-//! Which call gets memory next. No clock, no tasks: [`MemoryBudget`](super::memory::MemoryBudget) has those.
+//! Which call gets memory next. No clock, no tasks: [`MemoryBudget`](super::memory::MemoryBudget)
+//! has those.
 //!
-//! What fits passes what waits, so that a small call does not stand behind a large one while there is room for it. A
-//! large one would then wait for ever behind a stream of small ones. So the call that came first gets a reservation
-//! once it has waited for long enough: from then on others may only have what is left beside it. It runs at the latest
-//! when all calls have ended that ran at that moment ("backfill with a reservation for the head of the queue").
+//! What fits passes what waits, so that a small call does not stand behind a large one while there
+//! is room for it. A large one would then wait for ever behind a stream of small ones. So the call
+//! that came first gets a reservation once it has waited for long enough: from then on others may
+//! only have what is left beside it. It runs at the latest when all calls have ended that ran at
+//! that moment ("backfill with a reservation for the head of the queue").
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -58,7 +60,8 @@ pub(super) enum Entry {
 pub(super) type Granted = Vec<(u64, Grant)>;
 
 impl Admission {
-    /// `total` bytes. A request that has waited for `patience` is overtaken no further than described above.
+    /// `total` bytes. A request that has waited for `patience` is overtaken no further than
+    /// described above.
     pub(super) fn new(total: u64, patience: Duration) -> Self {
         Self {
             total,
@@ -301,8 +304,9 @@ mod tests {
     }
 
     proptest! {
-        /// Calls of up to all the memory come at any time, run for up to two seconds, and may give up: nothing is given
-        /// out twice or lost, and whoever waits is served within its patience and the runs of all that came before.
+        /// Calls of up to all the memory come at any time, run for up to two seconds, and may give
+        /// up: nothing is given out twice or lost, and whoever waits is served within its patience
+        /// and the runs of all that came before.
         #[test]
         fn nothing_is_given_twice_and_nobody_waits_for_ever(
             calls in proptest::collection::vec((1_u64..120, 1_u64..2_000, 0_u64..400, any::<bool>()), 1..60)

@@ -14,7 +14,7 @@ use crate::queue::admission::{Admission, Entry, Grant, Granted};
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Bytes that may be promised to calls. Clones share them.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct MemoryBudget(Arc<Mutex<Queue>>);
 
 #[derive(Debug)]

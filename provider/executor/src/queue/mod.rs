@@ -1,9 +1,10 @@
 //! Admission: which calls run, wait or are refused when there are more than may run at a time.
 //!
-//! Each plan has a queue of its own, so that the callers of one cannot starve those of another. A queue runs so many calls
-//! at a time and lets so many wait, in order; a call that would have to wait for longer than it may is refused at once,
-//! with the time after which to try again, before it costs anything. The memory of calls comes out of one budget for
-//! all queues, in which a call that fits passes one that does not, within bounds.
+//! Each plan has a queue of its own, so that the callers of one cannot starve those of another. A
+//! queue runs so many calls at a time and lets so many wait, in order; a call that would have to
+//! wait for longer than it may is refused at once, with the time after which to try again, before
+//! it costs anything. The memory of calls comes out of one budget for all queues, in which a call
+//! that fits passes one that does not, within bounds.
 
 mod admission;
 mod memory;
@@ -21,7 +22,7 @@ use crate::ExecutorError;
 use crate::queue::memory::MemoryPermit;
 
 /// How many calls a queue runs and lets wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueConfig {
     /// Calls at a time.
     pub concurrent: usize,
@@ -32,7 +33,7 @@ pub struct QueueConfig {
 }
 
 /// A queue of calls. Clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone, Debug)]
 pub struct CallQueue(Arc<Inner>);
 
 #[derive(Debug)]
@@ -48,7 +49,7 @@ struct Inner {
 }
 
 /// What a queue is doing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueStatus {
     /// Calls running now.

@@ -35,7 +35,8 @@ pub(crate) struct Host {
 const NAME: &str = "function";
 
 impl Host {
-    /// A store for one call, with fuel and memory limit set up. No memory grows beyond `largest` bytes.
+    /// A store for one call, with fuel and memory limit set up. No memory grows beyond `largest`
+    /// bytes.
     pub(crate) fn store(
         engine: &Engine,
         slot: RunSlot,

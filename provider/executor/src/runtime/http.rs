@@ -25,7 +25,8 @@ use crate::ExecutorError;
 use crate::engine::bounds::FIELD_BYTES;
 use crate::runtime::host::Host;
 
-/// What a handler takes for its own name, unless the caller gives it another: names are for networks.
+/// What a handler takes for its own name, unless the caller gives it another: names are for
+/// networks.
 const AUTHORITY: &str = "function";
 
 /// The HTTP side of one call.
@@ -156,8 +157,8 @@ impl Host {
         Ok((request, outparam))
     }
 
-    /// Takes what the guest has written of its response. Called after each host call, so that what the guest sees of
-    /// the stream's fill level never depends on time.
+    /// Takes what the guest has written of its response. Called after each host call, so that what
+    /// the guest sees of the stream's fill level never depends on time.
     pub(crate) fn drain_response(&mut self) -> wasmtime::Result<()> {
         let mut answer = self
             .http

@@ -69,7 +69,8 @@ enum Exit {
 
 /// Makes the guest yield at each tick of the engine, and ends it at the deadline.
 ///
-/// The timeout alone would do, but late: a runtime with many busy guests looks at its timers seldom.
+/// The timeout alone would do, but late: a runtime with many busy guests looks at its timers
+/// seldom.
 fn yield_until(store: &mut Store<Host>, deadline: Option<Instant>) {
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |store| {

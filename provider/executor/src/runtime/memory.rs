@@ -6,8 +6,9 @@ use crate::engine::{INSTANCES_PER_CALL, MEMORIES_PER_CALL, TABLE_ELEMENTS, TABLE
 
 /// Counts the memories and tables of one call, and refuses growth beyond the limit.
 ///
-/// Growth that was granted and then failed stays counted: the engine also reports failures of growth it never asked
-/// about, so giving bytes back on a report would let a guest run its own count down.
+/// Growth that was granted and then failed stays counted: the engine also reports failures of
+/// growth it never asked about, so giving bytes back on a report would let a guest run its own
+/// count down.
 #[derive(Debug)]
 pub(crate) struct MemoryMeter {
     largest: u64,
@@ -34,7 +35,8 @@ impl MemoryMeter {
         self.total
     }
 
-    /// Whether growth was ever refused for these limits (and not for the module's own declared maximum).
+    /// Whether growth was ever refused for these limits (and not for the module's own declared
+    /// maximum).
     pub(crate) fn refused(&self) -> bool {
         self.refused
     }

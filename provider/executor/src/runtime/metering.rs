@@ -30,11 +30,13 @@ impl HostFuel {
     }
 }
 
-/// Pays after each host call. A guest that cannot pay is out of fuel there and then, in every run alike.
+/// Pays after each host call. A guest that cannot pay is out of fuel there and then, in every run
+/// alike.
 ///
-/// The engine also calls this around work of its own, at ticks of the clock for instance, so nothing may be charged
-/// for being called. A host call may call the guest back, to have it allocate; ticks come there too, while compiled code
-/// holds the fuel in a register and would overwrite what is paid. So only the return from the outermost call pays.
+/// The engine also calls this around work of its own, at ticks of the clock for instance, so
+/// nothing may be charged for being called. A host call may call the guest back, to have it
+/// allocate; ticks come there too, while compiled code holds the fuel in a register and would
+/// overwrite what is paid. So only the return from the outermost call pays.
 pub(crate) fn on_host_call(
     mut store: StoreContextMut<'_, Host>,
     hook: CallHook,

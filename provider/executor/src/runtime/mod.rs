@@ -65,8 +65,9 @@ impl GuestRuntime {
     ///
     /// # Safety
     ///
-    /// The digest of `code` must be that of what an engine of this version made of a function: it is native code, and
-    /// will run. The bytes need no trust: they are checked against the digest here.
+    /// The digest of `code` must be that of what an engine of this version made of a function: it
+    /// is native code, and will run. The bytes need no trust: they are checked against the digest
+    /// here.
     #[allow(
         unsafe_code,
         reason = "native code is loaded; the caller vouches for its digest"
@@ -75,8 +76,9 @@ impl GuestRuntime {
         let loaded = match abi {
             Abi::Preview1 => {
                 let file = code.unchangeable().map_err(|_| STALE)?;
-                // SAFETY: the file was read after it was sealed, and has the digest for which the caller vouches. What
-                // is mapped is what was read: the seal lets nobody write or resize it.
+                // SAFETY: the file was read after it was sealed, and has the digest for which the
+                // caller vouches. What is mapped is what was read: the seal lets nobody write or
+                // resize it.
                 let module = unsafe { Module::deserialize_open_file(&self.engine, file) };
                 module
                     .map_err(|_| STALE)
@@ -84,7 +86,8 @@ impl GuestRuntime {
             }
             Abi::Preview2 | Abi::Http => {
                 let bytes = code.copy().map_err(|_| STALE)?;
-                // SAFETY: the copy, which is nobody else's, has the digest for which the caller vouches.
+                // SAFETY: the copy, which is nobody else's, has the digest for which the caller
+                // vouches.
                 let component = unsafe { Component::deserialize(&self.engine, bytes) };
                 component
                     .map_err(|_| STALE)

@@ -1,8 +1,9 @@
 //! Who runs next, when guests compete for a thread.
 //!
-//! Short calls must not wait behind long ones. A call that has run for a while needs a slot, of which there are as many
-//! as threads, and gives it back at each tick: whatever the number of long calls, only that many are ever queued
-//! before a call that has just come in. Long calls get slots in order.
+//! Short calls must not wait behind long ones. A call that has run for a while needs a slot, of
+//! which there are as many as threads, and gives it back at each tick: whatever the number of long
+//! calls, only that many are ever queued before a call that has just come in. Long calls get slots
+//! in order.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,8 +49,9 @@ impl Scheduler {
 impl RunSlot {
     /// Lets others run. A long call waits for its slot.
     ///
-    /// The slot is passed on only after the runtime has looked at its sockets: if the next one had it at once, the
-    /// runtime would run one long call after the other before it noticed that somebody has come in.
+    /// The slot is passed on only after the runtime has looked at its sockets: if the next one had
+    /// it at once, the runtime would run one long call after the other before it noticed that
+    /// somebody has come in.
     pub(crate) async fn next(self) {
         // Tokio's own way, which goes on after sockets and timers.
         yield_now().await;

@@ -1,4 +1,5 @@
-//! The confinement, with WebAssembly broken: native code in a confined process, doing what an intruder would.
+//! The confinement, with WebAssembly broken: native code in a confined process, doing what an
+//! intruder would.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -98,7 +99,8 @@ fn an_intruder_can_compute_and_nothing_else() {
     assert!(!key.with_extension("probe").exists());
     assert_eq!(std::fs::read(&key).unwrap(), b"secret");
 
-    // The same without confinement, or the test would show nothing. Every one of these works, for this very user.
+    // The same without confinement, or the test would show nothing. Every one of these works, for
+    // this very user.
     let unconfined = probe::attempts(&key, i32::try_from(victim.0.id()).unwrap(), port);
     let names: Vec<_> = unconfined
         .iter()
@@ -112,8 +114,8 @@ fn an_intruder_can_compute_and_nothing_else() {
     let failed: Vec<_> = unconfined
         .iter()
         .filter(|(what, outcome)| {
-            // Not every machine has a message bus, overcommits memory, or lets limits be raised; and root has too many
-            // processes.
+            // Not every machine has a message bus, overcommits memory, or lets limits be raised;
+            // and root has too many processes.
             let machine = [
                 "connect to a local socket",
                 "raise its limits",
@@ -124,7 +126,8 @@ fn an_intruder_can_compute_and_nothing_else() {
         })
         .collect();
     assert!(failed.is_empty(), "{failed:?}");
-    // It stops when it next gets a processor, which at its new priority takes a while on a busy machine.
+    // It stops when it next gets a processor, which at its new priority takes a while on a busy
+    // machine.
     let stopped = || status(victim.0.id(), "State").unwrap().starts_with('T');
     let deadline = Instant::now() + Duration::from_secs(60);
     while !stopped() {
@@ -183,7 +186,8 @@ async fn real_workers_are_confined() {
     }
 }
 
-/// Descriptors of a worker: its socket, /dev/null, what tokio has, and sealed code. Only root can look.
+/// Descriptors of a worker: its socket, /dev/null, what tokio has, and sealed code. Only root can
+/// look.
 fn holds_nothing(worker: u32) {
     let Ok(entries) = std::fs::read_dir(format!("/proc/{worker}/fd")) else {
         return;

@@ -1,4 +1,5 @@
-//! The same call gives the same outcome; another seed gives other random numbers; nothing is left behind.
+//! The same call gives the same outcome; another seed gives other random numbers; nothing is left
+//! behind.
 
 use super::{command, component, executor, prepare};
 use crate::{Invocation, Limits, Outcome};

@@ -14,7 +14,7 @@ const ROUND: &str = "DLAMBDA_TEST_ROUND";
 const ROUNDS: u64 = 25;
 
 /// What a child says: that this is on disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Acknowledged {
     Spent(String),
     Granted(String),

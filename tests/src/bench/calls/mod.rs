@@ -26,7 +26,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What is sent and comes back: the same size everywhere.
 const PAYLOAD: usize = 1024;
-/// What a request or a reply with so much takes on the wire: the smallest bucket, sealed and framed.
+/// What a request or a reply with so much takes on the wire: the smallest bucket, sealed and
+/// framed.
 const FRAME: usize = 4150;
 
 /// What is sent and comes back when throughput is measured.

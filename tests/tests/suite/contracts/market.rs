@@ -278,7 +278,7 @@ impl Market {
 }
 
 /// What a reply comes down to; unlike a completion it can be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Ran(Vec<u8>),
     Unpaid(TokenProblem),

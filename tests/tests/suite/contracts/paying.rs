@@ -379,7 +379,8 @@ async fn tokens_outlive_their_epoch_but_not_their_validity() {
     assert!(market.greet().await.1.advert.epoch > contract.epoch);
     let called = querier.call(&market.call("late"), LONG, |_| {}).await;
     assert!(called.is_ok(), "{called:?}");
-    // The last second. Callers leave tokens alone before that, which the provider would know by its clock.
+    // The last second. Callers leave tokens alone before that, which the provider would know by its
+    // clock.
     market.clock.advance(2 * CLOCK_BLUR_SECONDS);
     let late = market.request(tokens[1], b"late");
     assert_eq!(market.try_for(&late).await, ran(b"LATE"));

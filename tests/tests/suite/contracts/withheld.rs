@@ -87,8 +87,9 @@ async fn a_token_on_a_plan_for_everybody_is_nobodys_business() {
     assert_eq!(market.try_for(&paid).await, ran, "it is not closed");
 }
 
-/// A wallet's owner cannot tell a provider that lies about a token from somebody else who has the same token. Only if the
-/// token was sent before may the provider be right, for all that the owner knows.
+/// A wallet's owner cannot tell a provider that lies about a token from somebody else who has the
+/// same token. Only if the token was sent before may the provider be right, for all that the owner
+/// knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_good_token_that_is_refused_is_the_providers_fault_unless_it_was_sent_before() {
     let market = Market::open().await;

@@ -1,4 +1,5 @@
-//! Messages over a socket pair: `length (4, little endian) | message`, with a descriptor beside some.
+//! Messages over a socket pair: `length (4, little endian) | message`, with a descriptor beside
+//! some.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -57,7 +58,8 @@ impl Outbox {
         }
     }
 
-    /// Sends a message after all that were sent before. What does not fit now is left to [`Outbox::drain`].
+    /// Sends a message after all that were sent before. What does not fit now is left to
+    /// [`Outbox::drain`].
     pub(crate) fn send(&self, message: &[u8], descriptor: Option<OwnedFd>) -> io::Result<()> {
         let len = u32::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let mut waiting = self.waiting();

@@ -1,9 +1,10 @@
 //! Whether a worker hangs, or was kept from running.
 //!
-//! The wall clock alone cannot tell: on a busy machine a healthy worker, whose priority is low, may not get a
-//! processor for seconds. So a worker that owes an answer is charged for time that it could have used: time on a
-//! processor, and time in which it asked for none (it sleeps, is stopped or has ended). Time in which it was ready to
-//! run and did not is the machine's. In the end that runs out as well.
+//! The wall clock alone cannot tell: on a busy machine a healthy worker, whose priority is low, may
+//! not get a processor for seconds. So a worker that owes an answer is charged for time that it
+//! could have used: time on a processor, and time in which it asked for none (it sleeps, is stopped
+//! or has ended). Time in which it was ready to run and did not is the machine's. In the end that
+//! runs out as well.
 
 use std::future::Future;
 use std::time::Duration;
@@ -22,7 +23,7 @@ const STATE: usize = 3;
 const UTIME: usize = 14;
 
 /// The state of a worker at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     /// Processor time of the process, since it started.
     pub(super) ran: Duration,
@@ -48,7 +49,8 @@ impl HangDetector {
         };
         self.charged += match (ran, sample) {
             (Some(ran), Some(Sample { runnable: true, .. })) => ran.min(elapsed),
-            // If nobody looked for long, it was this process that did not run: the answer may have come meanwhile.
+            // If nobody looked for long, it was this process that did not run: the answer may have
+            // come meanwhile.
             _ => elapsed.min(2 * SAMPLE_INTERVAL),
         };
         self.waited += elapsed;
@@ -99,7 +101,8 @@ fn sample(process: u32) -> Option<Sample> {
     })
 }
 
-/// Processor time in the stat file of a process: of all its threads, those that have ended as well (proc(5)).
+/// Processor time in the stat file of a process: of all its threads, those that have ended as well
+/// (proc(5)).
 fn ran(stat: &str) -> Option<Duration> {
     let mut times = fields(stat)?.skip(UTIME - STATE);
     let user: u64 = times.next()?.parse().ok()?;
@@ -113,7 +116,8 @@ fn runnable(stat: &str) -> Option<bool> {
     Some(matches!(fields(stat)?.next()?, "R" | "D"))
 }
 
-/// The fields of a stat file from the state on. The name of the program, in brackets before it, may hold anything.
+/// The fields of a stat file from the state on. The name of the program, in brackets before it, may
+/// hold anything.
 fn fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     Some(stat.rsplit_once(") ")?.1.split_ascii_whitespace())
 }

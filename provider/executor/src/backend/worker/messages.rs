@@ -7,7 +7,7 @@ use crate::helper::ipc::HelperError;
 use crate::{Abi, Absence, ConfinementLayer, Invocation, Limits, Outcome};
 
 /// How a worker is set up; the first message.
-#[derive(Debug, Clone, Encode, Decode)]
+#[derive(Clone, Debug, Encode, Decode)]
 pub(crate) struct Setup {
     /// Calls at a time.
     #[n(0)]

@@ -1,7 +1,8 @@
 //! The worker processes, seen from the process that starts them.
 //!
-//! Each worker has a supervisor: a task that starts the process, talks to it, and starts another when it has died. A call
-//! goes to the worker with the least to do. A worker that does not answer in time is killed, and only its calls with it.
+//! Each worker has a supervisor: a task that starts the process, talks to it, and starts another
+//! when it has died. A call goes to the worker with the least to do. A worker that does not answer
+//! in time is killed, and only its calls with it.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -94,8 +95,8 @@ impl WorkerPool {
     /// Starts the supervisors. Needs a runtime. Workers come up meanwhile; calls wait for them.
     pub(crate) fn start(config: &ExecutorConfig, program: PathBuf, workers: usize) -> Self {
         let workers = workers.max(1);
-        // A memory that a call has had stays as large, though empty, until another call has its place. So over time all
-        // places come to be as large as the largest call.
+        // A memory that a call has had stays as large, though empty, until another call has its
+        // place. So over time all places come to be as large as the largest call.
         let places = config.max_concurrent.max(1) as u64 * u64::from(MEMORIES_PER_CALL);
         let memory = (config.max_memory_bytes as u64).saturating_mul(places);
         let setup = Setup {
@@ -172,7 +173,8 @@ impl WorkerPool {
         limits: &Limits,
     ) -> Result<Outcome, ExecutorError> {
         let shared = &*self.0;
-        // One that is too long for a message would cost the worker, and the calls of others with it.
+        // One that is too long for a message would cost the worker, and the calls of others with
+        // it.
         let output = limits.output_bytes.saturating_add(limits.stderr_bytes) as u64;
         if invocation.bytes() > LARGEST || output > LARGEST {
             return Err(ExecutorError::BadInvocation(
@@ -215,7 +217,8 @@ impl WorkerPool {
 }
 
 impl Dispatched {
-    /// What the worker says, which should have ended the call after its wall time; `None` if it hangs.
+    /// What the worker says, which should have ended the call after its wall time; `None` if it
+    /// hangs.
     async fn answer(
         mut self,
         wall_time: Duration,
@@ -286,7 +289,8 @@ impl Worker {
 }
 
 impl State {
-    /// Sends an order that nobody waits for. One that cannot be sent goes to a worker that is about to be replaced.
+    /// Sends an order that nobody waits for. One that cannot be sent goes to a worker that is about
+    /// to be replaced.
     fn tell(&self, request: &Request) {
         if let (Some(outbox), Ok(request)) = (&self.outbox, minicbor::to_vec(request)) {
             let _ = outbox.send(&request, None);
@@ -413,7 +417,8 @@ async fn run_worker(shared: &Weak<Inner>, number: usize, started: &AtomicBool) -
         () = kill.notified() => Ok(()),
     };
     if let Some(pool) = shared.upgrade() {
-        // Before the process ends: from here on no call comes to it, and those that wait hear that there is no answer.
+        // Before the process ends: from here on no call comes to it, and those that wait hear that
+        // there is no answer.
         *pool.workers[number].state() = State::default();
     }
     // It is killed here at the latest.

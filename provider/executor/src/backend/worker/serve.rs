@@ -27,7 +27,8 @@ pub(crate) const COMMAND: &str = "work";
 
 /// How much others go first, 0 to 19.
 const NICENESS: i32 = 10;
-/// Bytes of initial contents of one memory, which live in something like a file; no function is longer.
+/// Bytes of initial contents of one memory, which live in something like a file; no function is
+/// longer.
 const INITIAL_BYTES: u64 = 64 << 20;
 /// Longest setup message.
 const SETUP_BYTES: u32 = 1 << 10;
@@ -101,8 +102,8 @@ fn prepare(setup: &Setup) -> Result<(GuestRuntime, Confinement), ExecutorError> 
         niceness: 0,
     })?;
     let guests = GuestRuntime::new(engine, memory, 1)?;
-    // Of this thread, after that of the ticker has started: a tick that comes late lets a guest keep this thread for as
-    // long. And the network process goes first.
+    // Of this thread, after that of the ticker has started: a tick that comes late lets a guest
+    // keep this thread for as long. And the network process goes first.
     rustix::process::setpriority_process(None, NICENESS).map_err(cannot)?;
     Ok((guests, confinement))
 }
@@ -203,7 +204,8 @@ async fn load(
     let broken = ExecutorError::Fault("no code came");
     let code = code.ok_or_else(|| broken.clone())?;
     let loading = spawn_blocking(move || {
-        // SAFETY: the digest comes from the parent, which made the code or checked its authenticity.
+        // SAFETY: the digest comes from the parent, which made the code or checked its
+        // authenticity.
         unsafe { guests.load(abi, code) }
     });
     loading.await.unwrap_or(Err(broken)).map(Arc::new)

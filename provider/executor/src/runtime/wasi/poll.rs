@@ -1,4 +1,5 @@
-//! Sleeping by the clock of the call, for both previews: the library's own sleeps always take real time.
+//! Sleeping by the clock of the call, for both previews: the library's own sleeps always take real
+//! time.
 
 use wasmtime::component::{self, Resource};
 use wasmtime::{Caller, Extern, Linker, StoreContextMut};

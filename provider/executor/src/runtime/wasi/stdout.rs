@@ -20,7 +20,7 @@ pub(crate) struct CappedOutput {
 }
 
 /// What happens to bytes beyond the cap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OverflowPolicy {
     /// They are dropped, and the guest is not told.
     Drop,
@@ -89,7 +89,8 @@ impl OutputStream for CappedOutput {
         let room = self.cap.saturating_sub(self.lock().bytes.len());
         match self.overflow {
             OverflowPolicy::Drop => Ok(PERMIT),
-            // Never zero: that would mean "wait", and the guest is to be stopped when it writes, not before.
+            // Never zero: that would mean "wait", and the guest is to be stopped when it writes,
+            // not before.
             OverflowPolicy::Stop => Ok(room.clamp(1, PERMIT)),
         }
     }

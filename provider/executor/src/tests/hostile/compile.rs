@@ -30,8 +30,8 @@ fn small() -> Executor {
     .unwrap()
 }
 
-/// Each loop changes a local, and each local is asked for at the end: the compiler has to keep all of them apart in
-/// every loop.
+/// Each loop changes a local, and each local is asked for at the end: the compiler has to keep all
+/// of them apart in every loop.
 fn loops(locals: usize, loops: usize) -> Bytes {
     let all: String = (0..locals)
         .map(|local| {

@@ -32,8 +32,8 @@ fn guest(fields: &str, body: &str) -> Bytes {
     ))
 }
 
-/// A command that calls one function of the host, `$f`. Its answers go where `realloc` says, with the guest in `$again`
-/// at hand.
+/// A command that calls one function of the host, `$f`. Its answers go where `realloc` says, with
+/// the guest in `$again` at hand.
 fn calls(import: &str, options: &str, ty: &str, realloc: &str, body: &str) -> Bytes {
     runs(&format!(
         "{import}

@@ -8,7 +8,8 @@ async fn handlers() {
     each_ends_as_it_should(cases()).await;
 }
 
-/// A handler with this body. It has `$request`, `$out`, and room for `$response`, `$body` and `$stream`.
+/// A handler with this body. It has `$request`, `$out`, and room for `$response`, `$body` and
+/// `$stream`.
 fn handler(body: &str) -> bytes::Bytes {
     wat(&include_str!("handler.wat").replace("BODY", body))
 }

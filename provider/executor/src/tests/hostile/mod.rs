@@ -31,7 +31,7 @@ struct Case {
 }
 
 /// What must come of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum End {
     Is(Status),
     Malformed,
@@ -121,7 +121,8 @@ fn excess(outcome: &Outcome, limits: &Limits) -> Option<&'static str> {
     .find_map(|(beyond, what)| beyond.then_some(*what))
 }
 
-/// Runs all of them, a few at a time on the same workers, and says which ended otherwise. The workers must live on.
+/// Runs all of them, a few at a time on the same workers, and says which ended otherwise. The
+/// workers must live on.
 async fn each_ends_as_it_should(cases: Vec<Case>) {
     let executor = executor();
     let mut wrong = Vec::new();

@@ -11,9 +11,10 @@ use super::super::{command, component, config, executor, prepare, run, wat};
 use crate::{Executor, ExecutorConfig, Function, Invocation, Limits};
 
 const CALLS: usize = 300;
-/// However fast calls are on an idle machine: a call that comes in waits for the tick of at most one long call, one
-/// millisecond, at each of the few points where it gives its worker away; and workers, compiler and test share the
-/// processors, among which the kernel divides its time in slices of some milliseconds.
+/// However fast calls are on an idle machine: a call that comes in waits for the tick of at most
+/// one long call, one millisecond, at each of the few points where it gives its worker away; and
+/// workers, compiler and test share the processors, among which the kernel divides its time in
+/// slices of some milliseconds.
 const FLOOR: Duration = Duration::from_millis(12);
 
 /// The time that 95 of 100 calls do not exceed.
@@ -80,7 +81,8 @@ fn bulk() -> Vec<Bytes> {
     ]
 }
 
-/// Keeps as many hostile calls going as there are functions, and new modules to compile, until dropped.
+/// Keeps as many hostile calls going as there are functions, and new modules to compile, until
+/// dropped.
 async fn besieged(executor: &Executor, by: &[Bytes]) -> JoinSet<()> {
     let mut siege = JoinSet::new();
     for wasm in by {
@@ -118,14 +120,16 @@ async fn neighbours_keep_their_latency() {
     keep_their_latency(&hostile()).await;
 }
 
-/// Many that are long: as long as they take turns, a newcomer waits for one of them, and otherwise for all.
+/// Many that are long: as long as they take turns, a newcomer waits for one of them, and otherwise
+/// for all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn neighbours_of_many_long_calls_keep_their_latency() {
     keep_their_latency(&vec![command("(loop (br 0))"); 30]).await;
 }
 
-/// The engine makes one call of the C library of `memory.fill`, `memory.copy` and `memory.init`, however long, and
-/// nothing can interrupt that: tens of milliseconds for the memory that a call has by default.
+/// The engine makes one call of the C library of `memory.fill`, `memory.copy` and `memory.init`,
+/// however long, and nothing can interrupt that: tens of milliseconds for the memory that a call
+/// has by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fails: the engine cannot interrupt one large memory.fill"]
 async fn neighbours_of_bulk_operations_keep_their_latency() {
@@ -142,7 +146,8 @@ async fn keep_their_latency(by: &[Bytes]) {
     let function = prepare(&executor, wordfreq.into()).await;
     p95(&executor, &function).await;
     let mut measured = Vec::new();
-    // Others may keep the machine busy: it is enough that it holds once, which it never would by chance.
+    // Others may keep the machine busy: it is enough that it holds once, which it never would by
+    // chance.
     for _ in 0..3 {
         let alone = p95(&executor, &function).await;
         let siege = besieged(&executor, by).await;
@@ -222,7 +227,8 @@ async fn memory_returns_to_where_it_was() {
         eaters.push((prepare(&executor, wasm).await, false));
     }
     let small = prepare(&executor, command("")).await;
-    // Allocators keep of what they once had now more, now less: the most at first is held against the least later on.
+    // Allocators keep of what they once had now more, now less: the most at first is held against
+    // the least later on.
     let mut before = (vec![0; 2], 0);
     for _ in 0..4 {
         eat(&executor, &eaters).await;
@@ -241,7 +247,8 @@ async fn memory_returns_to_where_it_was() {
     for (before, after) in before.0.iter().zip(&after.0) {
         assert!(*after < before + SLACK, "{before} bytes, then {after}");
     }
-    // Of this process, by how much the allocator keeps on a busy machine: six rounds that lost 6 MiB each are more.
+    // Of this process, by how much the allocator keeps on a busy machine: six rounds that lost 6
+    // MiB each are more.
     assert!(
         !alone() || after.1 < before.1 + 4 * SLACK,
         "{} bytes here, then {}",

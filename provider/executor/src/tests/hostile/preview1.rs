@@ -1,4 +1,5 @@
-//! Modules that misuse what preview 1 gives them. Each exits with the number that the host answered.
+//! Modules that misuse what preview 1 gives them. Each exits with the number that the host
+//! answered.
 
 use super::{Case, End, HOST_CALL, case, each_ends_as_it_should, wat};
 use dlambda_proto::{Status, StopKind};

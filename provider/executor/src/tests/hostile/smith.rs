@@ -1,5 +1,5 @@
-//! Functions that nobody would write, made at random from fixed seeds: each ends in order, and in a worker process just
-//! as in this one.
+//! Functions that nobody would write, made at random from fixed seeds: each ends in order, and in a
+//! worker process just as in this one.
 
 use arbitrary::Unstructured;
 use bytes::Bytes;
@@ -32,7 +32,8 @@ fn component(rng: &mut ChaCha20Rng) -> Bytes {
             (export \"wasi:cli/run@0.2.0\" (instance $command)))",
     );
     let inside = generate(rng, "run", &[ValType::I32]);
-    // A header of eight bytes, and a section that is the module: its number, and its length, of one byte here.
+    // A header of eight bytes, and a section that is the module: its number, and its length, of one
+    // byte here.
     let rest = 10 + usize::from(around[9]);
     let mut component = around[..8].to_vec();
     section(&mut component, 1, &inside);
@@ -72,7 +73,8 @@ fn generate(rng: &mut ChaCha20Rng, entry: &str, results: &[ValType]) -> Vec<u8> 
     }
 }
 
-/// The same module, with one of its functions exported under this name; nothing if none has the right type.
+/// The same module, with one of its functions exported under this name; nothing if none has the
+/// right type.
 fn with_entry(wasm: &[u8], entry: &str, results: &[ValType]) -> Option<Vec<u8>> {
     let (mut types, mut functions, mut exports) = (Vec::new(), Vec::new(), Vec::new());
     let mut sections = Vec::new();

@@ -148,7 +148,8 @@ fn an_interrupted_token_is_for_its_endpoint_plan_and_time_only() {
     );
 }
 
-/// A call that is made every few minutes, by a clock, must not bring its first token back each time.
+/// A call that is made every few minutes, by a clock, must not bring its first token back each
+/// time.
 #[test]
 fn an_interrupted_token_comes_back_by_itself_only_while_the_answer_is_kept() {
     let place = Place::new();
