@@ -92,7 +92,8 @@ impl Querier {
     ) -> Result<Looked, ContractError> {
         let wallet = self.needed_wallet()?;
         let mut looked = Looked::default();
-        let mut waiting = blocking(move || wallet.unchecked()).await?;
+        let now = self.clock().now();
+        let mut waiting = blocking(move || wallet.unchecked(now)).await?;
         waiting.retain(|it| only.is_none_or(|only| it.endpoint == only));
         let endpoints: HashSet<Endpoint> = waiting.iter().map(|it| it.endpoint).collect();
         for endpoint in endpoints {

@@ -161,7 +161,8 @@ impl Querier {
                 _ => settled.left += 1,
             }
         }
-        for open in blocking(move || wallet.unconfirmed()).await? {
+        let now = self.clock().now();
+        for open in blocking(move || wallet.unconfirmed(now)).await? {
             // One that was just granted is confirmed already.
             if !visited.insert(open.endpoint) {
                 settled.left += 1;

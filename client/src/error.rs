@@ -52,7 +52,8 @@ pub enum CallError {
     /// The input or the function is larger than the plan or provider allows.
     #[error("the input or the function is larger than the provider allows; try a larger plan")]
     TooLarge,
-    /// The provider has too much to do.
+    /// The provider has too much to do; for how long, in seconds, by its own
+    /// account, rounded up by [`coarse_wait`].
     #[error("the provider has too much to do, by its own account for {0} seconds more")]
     Busy(u32),
     /// The provider failed at its own task.
@@ -155,6 +156,14 @@ impl CallError {
     pub(crate) fn is_refusal(&self) -> bool {
         matches!(self, Self::Exchange(ExchangeError::Refused(_)))
     }
+}
+
+/// A provider's word for how long it is busy, in one of few steps: with a number
+/// of seconds for each caller it would know who comes back by the time.
+pub(crate) fn coarse_wait(seconds: u32) -> u32 {
+    const STEPS: [u32; 6] = [30, 60, 120, 300, 900, 3600];
+    let step = STEPS.into_iter().find(|step| seconds <= *step);
+    step.unwrap_or(3600)
 }
 
 fn problem(problem: &TokenProblem) -> &'static str {
@@ -354,17 +363,32 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::Refused);
             assert_eq!(error.retry(), Retry::Never, "{error}");
         }
-        let busy = CallError::Busy(7);
-        assert_eq!(busy.retry(), Retry::After { seconds: 7 });
+        let busy = CallError::Busy(30);
+        assert_eq!(busy.retry(), Retry::After { seconds: 30 });
         assert_eq!(CallError::ProviderFault.retry(), Retry::Later);
+    }
+
+    #[test]
+    fn a_provider_cannot_mark_callers_by_a_time_to_wait() {
+        let mut seen: Vec<u32> = (0..100_000).map(coarse_wait).collect();
+        seen.dedup();
+        assert_eq!(seen, [30, 60, 120, 300, 900, 3600]);
+        assert_eq!(coarse_wait(u32::MAX), 3600);
     }
 
     /// A provider knows a call that comes a second time by its content.
     #[test]
     fn only_what_has_reached_no_provider_is_tried_again_at_once() {
-        let never_left = CallError::Transport(TransportError::Deadline("circuit"));
-        assert_eq!(never_left.retry(), Retry::Now);
+        let locked = CallError::Wallet(WalletError::Busy {
+            path: "lock".into(),
+            seconds: 10,
+        });
+        assert_eq!(locked.retry(), Retry::Now);
+        // The last of several circuits; the call may have left on the first.
+        let no_circuit = CallError::Transport(TransportError::Deadline("circuit"));
         let sent = CallError::Exchange(ExchangeError::Wire(dlambda_privacy::WireError::Deadline));
-        assert_eq!(sent.retry(), Retry::Later);
+        for error in [no_circuit, sent] {
+            assert_eq!(error.retry(), Retry::Later, "{error}");
+        }
     }
 }

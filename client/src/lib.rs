@@ -26,7 +26,7 @@
 //!
 //! # Not in this crate
 //!
-//! No dialling and no sealing (that is `dlambda-privacy`), no judging of evidence
+//! No dialling (that is `dlambda-privacy`), no sealing (`dlambda-crypto`), no judging of evidence
 //! (`dlambda-reputation`). Discovery is not there yet: the caller names the provider.
 
 #![forbid(unsafe_code)]

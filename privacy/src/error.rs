@@ -128,9 +128,10 @@ impl HasKind for TransportError {
 
     fn retry(&self) -> Retry {
         match self {
-            // Nothing has reached the provider.
-            Self::Deadline(_) => Retry::Now,
-            Self::Unreachable(_) | Self::NetworkDown(_) | Self::Local(_) => Retry::Later,
+            // An earlier circuit of the same call may have reached the provider.
+            Self::Deadline(_) | Self::Unreachable(_) | Self::NetworkDown(_) | Self::Local(_) => {
+                Retry::Later
+            }
             Self::WrongEndpoint | Self::WrongService | Self::TooLarge(_) => Retry::Never,
         }
     }

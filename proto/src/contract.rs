@@ -204,7 +204,7 @@ pub struct ContractEnvelope {
     pub work: Option<ProofOfWork>,
 }
 
-/// A proof of work; see `dlambda-privacy` for what it takes.
+/// A proof of work; see `dlambda-crypto` for what it takes.
 #[derive(Clone, Copy, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct ProofOfWork {

@@ -5,7 +5,7 @@
 use crate::FrameError;
 
 /// The version of the protocol that this crate speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Bytes of a frame before its body.
 pub const FRAME_HEADER_LEN: usize = 6;

@@ -83,6 +83,13 @@ impl HasKind for HttpError {
     }
 }
 
+impl HttpResponse {
+    /// Most header fields.
+    pub const MAX_HEAD_FIELDS: usize = MAX_FIELDS;
+    /// Most bytes of all of them.
+    pub const MAX_HEAD_BYTES: usize = MAX_BYTES;
+}
+
 impl HttpRequest {
     /// A request without fields.
     ///

@@ -14,7 +14,7 @@ use crate::{
     Reply, RequestDigest, Status, decode, encode,
 };
 
-const DOMAIN: &[u8] = b"dlambda/receipt/v1";
+const DOMAIN: &[u8] = b"dlambda/receipt/v2";
 
 /// What a provider claims of a call that ran.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]

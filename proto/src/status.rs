@@ -157,6 +157,9 @@ impl Serialize for StopKind {
 
 /// Why a provider does not run a function: a number, the measures that belong to it, and for
 /// an import the name that the function itself gives it.
+///
+/// No receipt commits to it. A further one, as a further [`Measure`] or [`Cost`], takes a further
+/// version of frames: readers of this one refuse the whole reply.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 #[non_exhaustive]

@@ -2,7 +2,7 @@
 //!
 //! Privacy Pass tokens (RFC 9577 section 2.2) without the fields that are the
 //! same for everybody and known from the advert: nothing is left in which a
-//! mark could travel. `dlambda-privacy` makes and checks them.
+//! mark could travel. `dlambda-crypto` makes and checks them.
 
 use std::fmt;
 

@@ -9,7 +9,7 @@
 //!
 //! No dialling (that is `dlambda-privacy`), no WebAssembly (that is
 //! `dlambda-executor`), no cryptography of tokens and negotiation
-//! (`dlambda-privacy` again).
+//! (`dlambda-crypto`).
 
 #![forbid(unsafe_code)]
 

@@ -358,7 +358,7 @@ fn assemble(
         config
             .plans
             .iter()
-            .map(|plan| (plan.name.clone(), executor.queue(config.lane(&plan.name))))
+            .map(|plan| (plan.name.clone(), executor.queue(config.queue(&plan.name))))
             .collect(),
     );
     let usage = Arc::new(UsageCounters::new(&functions));

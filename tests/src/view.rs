@@ -8,7 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
-use dlambda_proto::{Completion, ContractRequest, FunctionSource, Reply, Request, decode, encode};
+use dlambda_proto::{
+    Completion, ContractRequest, FunctionSource, Reply, Request, VERSION, decode, encode,
+};
 use dlambda_provider::SessionRecord;
 use serde_json::Value;
 
@@ -216,7 +218,7 @@ const SENT: &str = "bytes sent";
 const CALL_PREFIX: usize = 6 + 1 + 1 + 1 + 6 + 2;
 
 /// The acknowledgement's frame: the last bytes of every call.
-const ACK: [u8; 6] = [1, 4, 0, 0, 0, 0];
+const ACK: [u8; 6] = [VERSION, 4, 0, 0, 0, 0];
 
 /// Bytes of the advert's frame, which is the first that the provider sends.
 fn advert_len(sent: &[u8]) -> usize {

@@ -8,6 +8,7 @@ use dlambda_proto::{
 };
 
 use super::output::{Output, Stages, Traffic};
+use crate::error::coarse_wait;
 use crate::{CallError, stop_reason};
 
 /// What one call brought, whether its function succeeded or not.
@@ -84,7 +85,9 @@ impl CallOutcome {
             }
             Completion::TooLarge => return Err(CallError::TooLarge),
             Completion::ProviderFault => return Err(CallError::ProviderFault),
-            Completion::Busy { retry_seconds } => return Err(CallError::Busy(retry_seconds)),
+            Completion::Busy { retry_seconds } => {
+                return Err(CallError::Busy(coarse_wait(retry_seconds)));
+            }
             Completion::Unpaid(problem) if self.refused_a_good_token => {
                 return Err(CallError::TokenRefused(problem));
             }

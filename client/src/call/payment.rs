@@ -25,6 +25,8 @@ pub(crate) struct Payment {
     held: Option<ReservedToken>,
     /// When the token may first have left this machine, if it may have.
     sent: Option<UnixSeconds>,
+    /// Whether it may have left in an earlier process.
+    resumed: bool,
 }
 
 impl Payment {
@@ -48,6 +50,7 @@ impl Payment {
             },
             held: None,
             sent: None,
+            resumed: false,
         }
     }
 
@@ -55,7 +58,7 @@ impl Payment {
     /// circuit is being built.
     pub(crate) async fn prepare(&mut self) -> Result<(), CallError> {
         if self.held.is_none() {
-            self.held = self.take(self.query.clone()).await?;
+            self.hold(self.query.clone()).await?;
             if self.held.is_none() && self.is_resuming() {
                 return Err(CallError::NothingToResume);
             }
@@ -88,7 +91,7 @@ impl Payment {
                 provider: Some(*provider),
                 ..self.query.clone()
             };
-            self.held = self.take(query).await?;
+            self.hold(query).await?;
             return match self.held {
                 Some(_) => Ok(()),
                 None if is_other => Err(CallError::OtherProvider),
@@ -122,9 +125,9 @@ impl Payment {
         self.sent.get_or_insert(now);
     }
 
-    /// Whether the provider may have the call.
+    /// Whether the provider may have the call, from this process or from an earlier one.
     pub(crate) fn was_sent(&self) -> bool {
-        self.sent.is_some()
+        self.sent.is_some() || self.resumed
     }
 
     /// Whether another attempt would still be answered as one with the first. Later, a token that
@@ -230,7 +233,7 @@ impl Payment {
         };
         let (endpoint, now) = (self.query.endpoint, self.query.now);
         let waits = move |it: &Unchecked| it.endpoint == endpoint && it.validity.contains(now);
-        blocking(move || Ok(wallet.unchecked()?.iter().any(waits))).await
+        blocking(move || Ok(wallet.unchecked(now)?.iter().any(waits))).await
     }
 
     async fn put_back(&mut self) {
@@ -239,6 +242,12 @@ impl Payment {
         {
             forget_error(spawn_blocking(move || held.release()).await);
         }
+    }
+
+    async fn hold(&mut self, query: TokenQuery) -> Result<(), CallError> {
+        self.held = self.take(query).await?;
+        self.resumed |= self.held.as_ref().is_some_and(ReservedToken::resumed);
+        Ok(())
     }
 
     async fn take(&self, query: TokenQuery) -> Result<Option<ReservedToken>, CallError> {

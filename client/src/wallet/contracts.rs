@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use dlambda_proto::{
     Advert, Authentic, CallToken, Contract, ContractId, Endpoint, RatingKey, RatingToken,
-    SignedAdvert, SignedContract, Validity,
+    SignedAdvert, SignedContract, UnixSeconds, Validity,
 };
 
 use super::file::{Holdings, Rating, Record, Slot, Stage};
@@ -146,14 +146,16 @@ impl Wallet {
         operation.write(id, &record, Durability::Later)
     }
 
-    /// Contracts whose confirmation is not known to have arrived. Damaged files
-    /// are passed over. Blocks.
+    /// Contracts whose confirmation is not known to have arrived, but for those
+    /// that are over and only kept for their ratings. Damaged files are passed over. Blocks.
     ///
     /// # Errors
     ///
     /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
-    pub fn unconfirmed(&self) -> Result<Vec<Unconfirmed>, WalletError> {
-        let open = |record: &Record| record.holdings().is_some_and(|it| !it.confirmed);
+    pub fn unconfirmed(&self, now: UnixSeconds) -> Result<Vec<Unconfirmed>, WalletError> {
+        let open = |record: &Record| {
+            !record.is_over(now) && record.holdings().is_some_and(|it| !it.confirmed)
+        };
         let unconfirmed = |record: Record| {
             Some(Unconfirmed {
                 signed: record.signed()?,
@@ -180,14 +182,16 @@ pub struct Unchecked {
 }
 
 impl Wallet {
-    /// Contracts whose tokens wait for a second look at the provider's advert.
-    /// Damaged files are passed over. Blocks.
+    /// Contracts that are not over and whose tokens wait for a second look at the
+    /// provider's advert. Damaged files are passed over. Blocks.
     ///
     /// # Errors
     ///
     /// [`WalletError::File`] if the directory cannot be read; [`WalletError::Busy`].
-    pub fn unchecked(&self) -> Result<Vec<Unchecked>, WalletError> {
-        let waits = |record: &Record| record.holdings().is_some_and(|it| it.seen.is_none());
+    pub fn unchecked(&self, now: UnixSeconds) -> Result<Vec<Unchecked>, WalletError> {
+        let waits = |record: &Record| {
+            !record.is_over(now) && record.holdings().is_some_and(|it| it.seen.is_none())
+        };
         let records = self.records()?.into_iter().filter(waits);
         let unchecked = records.map(|record| Unchecked {
             id: record.contract.id(),

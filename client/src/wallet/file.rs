@@ -131,6 +131,11 @@ pub(super) fn call_tag(seed: &[u8; 32], call: &[u8; 32]) -> [u8; 32] {
 }
 
 impl Record {
+    /// Whether its call tokens are good no more.
+    pub(super) fn is_over(&self, now: UnixSeconds) -> bool {
+        self.contract.validity.until <= now
+    }
+
     pub(super) fn holdings(&self) -> Option<&Holdings> {
         match &self.stage {
             Stage::Draft { .. } => None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dlambda_proto::{ContractId, ProviderId, RatingToken, UnixSeconds};
 use zeroize::Zeroizing;
 
-use super::file::{Rating, Record, Slot};
+use super::file::{Holdings, Rating, Record, Slot};
 use super::store::Durability;
 use super::{Shared, Wallet, WalletError};
 
@@ -55,8 +55,12 @@ impl ReservedRating {
 impl Wallet {
     /// Takes a rating token of this provider out of the wallet, of the contract
     /// whose ratings end first; `None` if there is none whose time for ratings
-    /// (`Advert::ratings`) has begun and is not over. It is gone from the disk
+    /// (`Advert::ratings`) has begun and is not over, or none of a contract whose
+    /// provider was looked at again ([`Wallet::checked`]). It is gone from the disk
     /// when this returns. Blocks.
+    ///
+    /// A provider sets the edges of that time, and sees ratings: pass a
+    /// [blurred](UnixSeconds::blurred) `now`.
     ///
     /// # Errors
     ///
@@ -97,10 +101,18 @@ impl Wallet {
     }
 }
 
+impl Holdings {
+    /// Whether there are rating tokens, and the provider's keys were seen on a second circuit: a
+    /// rating verifies under the rating key only, and one of a single buyer would say whose it is.
+    fn may_rate(&self) -> bool {
+        self.seen.is_some() && !self.ratings.is_empty()
+    }
+}
+
 impl Record {
     /// Until when ratings can be made with what it holds, if they can be made now.
     fn ratings_until(&self, now: UnixSeconds) -> Option<UnixSeconds> {
-        self.holdings().filter(|it| !it.ratings.is_empty())?;
+        self.holdings().filter(|it| it.may_rate())?;
         let advert = self.advert.clone().authenticate().ok()?;
         let ratings = advert.ratings();
         ratings.contains(now).then_some(ratings.until)
@@ -108,7 +120,7 @@ impl Record {
 
     /// Whether it holds rating tokens that are good at `now` or later.
     pub(super) fn keeps_ratings(&self, now: UnixSeconds) -> bool {
-        let holds = self.holdings().is_some_and(|it| !it.ratings.is_empty());
+        let holds = self.holdings().is_some_and(Holdings::may_rate);
         let advert = || self.advert.clone().authenticate();
         holds && advert().is_ok_and(|advert| now < advert.ratings().until)
     }

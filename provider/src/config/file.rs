@@ -187,11 +187,11 @@ impl ProviderConfig {
         }
         self.plans.clear();
         for table in tables {
-            let (plan, lane) = self.plan(table)?;
+            let (plan, queue) = self.plan(table)?;
             if self.plans.iter().any(|other| other.name == plan.name) {
                 return Err(wrong(format!("plan {}", plan.name), "is given twice"));
             }
-            self.lanes.insert(plan.name.clone(), lane);
+            self.queues.insert(plan.name.clone(), queue);
             self.plans.push(plan);
         }
         Ok(())
@@ -213,8 +213,8 @@ impl ProviderConfig {
             .name
             .parse()
             .map_err(|_| wrong("name of a plan".into(), "must be 1 to 16 of a-z, 0-9 and -"))?;
-        let defaults = self.lane(&name);
-        let lane = QueueConfig {
+        let defaults = self.queue(&name);
+        let queue = QueueConfig {
             concurrent: if table.concurrent > 0 {
                 table.concurrent
             } else {
@@ -242,7 +242,7 @@ impl ProviderConfig {
                 "needs `token = true`: a call without a token cannot be paid",
             ));
         }
-        Ok((plan, lane))
+        Ok((plan, queue))
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(example.execution, default.execution);
         assert_eq!(example.plans, default.plans);
         for plan in &default.plans {
-            assert_eq!(example.lane(&plan.name), default.lane(&plan.name));
+            assert_eq!(example.queue(&plan.name), default.queue(&plan.name));
         }
     }
 

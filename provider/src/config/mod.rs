@@ -43,8 +43,8 @@ pub struct ProviderConfig {
     /// Bytes of uploaded functions kept on disk; the longest unused go first.
     pub store_bytes: u64,
     /// How many calls of a plan run and wait. A plan that is not in it gets the defaults of
-    /// [`ProviderConfig::lane`].
-    pub lanes: HashMap<PlanName, QueueConfig>,
+    /// [`ProviderConfig::queue`].
+    pub queues: HashMap<PlanName, QueueConfig>,
     /// How contracts are made.
     pub contracts: Contracts,
     /// How functions are executed.
@@ -122,7 +122,7 @@ impl Default for ProviderConfig {
             send_bytes: 512 << 20,
             max_function_bytes: 32 << 20,
             store_bytes: 512 << 20,
-            lanes: HashMap::new(),
+            queues: HashMap::new(),
             contracts: Contracts::default(),
             execution: Execution::default(),
             deadlines: Deadlines::default(),
@@ -192,8 +192,8 @@ impl ProviderConfig {
 
     /// How many calls of this plan run and wait.
     #[must_use]
-    pub fn lane(&self, plan: &PlanName) -> QueueConfig {
-        self.lanes.get(plan).copied().unwrap_or(QueueConfig {
+    pub fn queue(&self, plan: &PlanName) -> QueueConfig {
+        self.queues.get(plan).copied().unwrap_or(QueueConfig {
             concurrent: self.execution.max_concurrent,
             queued: self.max_sessions,
             max_wait: self.deadlines.prepare,
@@ -202,7 +202,10 @@ impl ProviderConfig {
 
     /// The promise in contracts: the longest that a call waits on any plan.
     pub(crate) fn service(&self) -> ServiceTerms {
-        let waits = self.plans.iter().map(|plan| self.lane(&plan.name).max_wait);
+        let waits = self
+            .plans
+            .iter()
+            .map(|plan| self.queue(&plan.name).max_wait);
         let longest = waits.max().unwrap_or(self.deadlines.prepare);
         ServiceTerms {
             start_within_ms: u32::try_from(longest.as_millis()).unwrap_or(u32::MAX),

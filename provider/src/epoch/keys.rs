@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use dlambda_crypto::negotiation::Issuers;
-use dlambda_crypto::seal::EpochSecret;
+use dlambda_crypto::seal::SealingSecret;
 use dlambda_proto::{
     Advert, AdvertError, Epoch, Frame, FrameKind, Greeting, IdentityKey, PastEpoch, ReceiptKey,
     SignedAdvert, SignedSealingKey, UnixSeconds, Validity, encode,
@@ -21,7 +21,7 @@ use crate::store::{EpochRecord, EpochSecrets};
 /// All keys of an epoch that is about to begin. Making them takes a good part
 /// of a second, so it happens outside the keyring.
 pub(crate) struct EpochKeys {
-    pub(super) secret: Arc<EpochSecret>,
+    pub(super) secret: Arc<SealingSecret>,
     pub(super) receipts: Arc<ReceiptKey>,
     pub(super) advert: Arc<Advert>,
     pub(super) signed: SignedAdvert,
@@ -37,7 +37,7 @@ pub(crate) struct EpochKeys {
 /// What serves the calls and contracts that are sealed to one epoch's key.
 #[derive(Clone)]
 pub(crate) struct EpochKeysRef {
-    pub(crate) secret: Arc<EpochSecret>,
+    pub(crate) secret: Arc<SealingSecret>,
     pub(crate) receipts: Arc<ReceiptKey>,
     pub(crate) advert: Arc<Advert>,
     pub(crate) issuers: Arc<Issuers>,
@@ -122,7 +122,7 @@ impl EpochKeys {
         secrets: EpochSecrets,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, ProviderError> {
-        let secret = EpochSecret::generate(advert.provider, advert.epoch, rng);
+        let secret = SealingSecret::generate(advert.provider, advert.epoch, rng);
         let advertised_until = advert.period.until;
         Ok(Self {
             sealing: secret.sealing_key().sign(&template.identity)?,
@@ -184,7 +184,7 @@ impl EpochKeys {
         if !self.replay.is_full() {
             return Ok(());
         }
-        let secret = EpochSecret::generate(identity.id(), self.epoch(), rng);
+        let secret = SealingSecret::generate(identity.id(), self.epoch(), rng);
         self.sealing = secret.sealing_key().sign(identity)?;
         self.secret = Arc::new(secret);
         self.replay = ReplayMemory::default();

@@ -138,6 +138,10 @@ impl Thread {
             for job in batch {
                 job.answer(&committed);
             }
+            if matches!(self.disk, Disk::Failed) {
+                // Nothing is written any more: the provider must not go on as if it were.
+                return;
+            }
         }
     }
 

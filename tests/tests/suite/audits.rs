@@ -6,7 +6,7 @@ use std::time::Duration;
 use dlambda_client::wallet::Wallet;
 use dlambda_client::{Call, CallError, CallOutcome, FunctionName, Querier};
 use dlambda_crypto::negotiation::ContractOptions;
-use dlambda_crypto::seal::EpochSecret;
+use dlambda_crypto::seal::SealingSecret;
 use dlambda_executor::{Executor, ExecutorConfig, Isolation, fingerprint, replay};
 use dlambda_privacy::clock::{Clock, FakeClock};
 use dlambda_privacy::os_rng;
@@ -195,7 +195,7 @@ enum Lie {
 /// A provider that runs functions with the real engine, and lies.
 struct Patched {
     identity: IdentityKey,
-    secret: EpochSecret,
+    secret: SealingSecret,
     receipts: ReceiptKey,
     advert: Advert,
     executor: Executor,
@@ -205,7 +205,7 @@ struct Patched {
 impl Patched {
     fn new(lie: Lie) -> Self {
         let identity = IdentityKey::from_seed(&[6; 32]);
-        let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
+        let secret = SealingSecret::generate(identity.id(), Epoch(1), &mut os_rng());
         let receipts = ReceiptKey::from_seed(&[7; 32]);
         let mut advert = Advert::minimal(
             identity.id(),

@@ -8,8 +8,8 @@ use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::BoxStream;
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
-    CallEnvelope, Epoch, Frame, FrameKind, FunctionId, FunctionSource, Refusal, Request, decode,
-    encode,
+    CallEnvelope, Epoch, Frame, FrameKind, FunctionId, FunctionSource, Refusal, Request, VERSION,
+    decode, encode,
 };
 use dlambda_provider::ProviderConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -57,10 +57,17 @@ fn with_body(body: Vec<u8>) -> Vec<u8> {
 async fn wrong_frames_are_refused_by_name() {
     let world = World::new().await;
     for (bytes, expected) in [
-        (vec![2, 2, 0, 0, 0, 1, 0], Refusal::UnsupportedVersion),
-        (vec![1, 2, 0xff, 0xff, 0xff, 0xff], Refusal::TooLong),
-        (vec![1, 77, 0, 0, 0, 0], Refusal::Malformed),
-        (vec![1, 1, 0, 0, 0, 0], Refusal::Malformed),
+        (
+            vec![VERSION - 1, 2, 0, 0, 0, 1, 0],
+            Refusal::UnsupportedVersion,
+        ),
+        (
+            vec![VERSION + 1, 2, 0, 0, 0, 1, 0],
+            Refusal::UnsupportedVersion,
+        ),
+        (vec![VERSION, 2, 0xff, 0xff, 0xff, 0xff], Refusal::TooLong),
+        (vec![VERSION, 77, 0, 0, 0, 0], Refusal::Malformed),
+        (vec![VERSION, 1, 0, 0, 0, 0], Refusal::Malformed),
         (with_body(b"not an envelope".to_vec()), Refusal::Malformed),
         (
             b"GET / HTTP/1.1\r\n\r\n".to_vec(),

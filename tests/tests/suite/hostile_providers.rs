@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::{Call, CallError};
-use dlambda_crypto::seal::EpochSecret;
+use dlambda_crypto::seal::SealingSecret;
 use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{BoxStream, Service, Transport as _};
@@ -13,8 +13,8 @@ use dlambda_privacy::{ExchangeError, os_rng};
 use dlambda_proto::{
     Advert, CLOCK_BLUR_SECONDS, CallEnvelope, Completion, Endpoint, Epoch, ErrorKind, FrameKind,
     FunctionId, FunctionProblem, FunctionSource, Greeting, HasKind as _, IdentityKey, OnionAddress,
-    PublishedFunction, Receipt, ReceiptKey, Refusal, Reply, UnixSeconds, Usage, Validity, decode,
-    encode,
+    PublishedFunction, Receipt, ReceiptKey, Refusal, Reply, UnixSeconds, Usage, VERSION, Validity,
+    decode, encode,
 };
 use tokio::io::AsyncWriteExt as _;
 
@@ -23,7 +23,7 @@ use crate::support::{LONG, NOW, alias, querier};
 /// A provider made by hand, so that it can do anything.
 struct Liar {
     identity: IdentityKey,
-    secret: EpochSecret,
+    secret: SealingSecret,
     receipts: ReceiptKey,
     advert: Advert,
 }
@@ -31,7 +31,7 @@ struct Liar {
 impl Liar {
     fn new() -> Self {
         let identity = IdentityKey::from_seed(&[4; 32]);
-        let secret = EpochSecret::generate(identity.id(), Epoch(1), &mut os_rng());
+        let secret = SealingSecret::generate(identity.id(), Epoch(1), &mut os_rng());
         let receipts = ReceiptKey::from_seed(&[5; 32]);
         let upper = PublishedFunction {
             id: FunctionId::of(b""),
@@ -223,9 +223,9 @@ async fn frames_that_break_the_rules() {
     version[0] = 9;
     for (what, bytes) in [
         ("version 9", version),
-        ("unknown kind", vec![1, 99, 0, 0, 0, 0]),
+        ("unknown kind", vec![VERSION, 99, 0, 0, 0, 0]),
         ("wrong kind", frame(FrameKind::Ack, vec![])),
-        ("at most", vec![1, 1, 0x7f, 0xff, 0xff, 0xff]),
+        ("at most", vec![VERSION, 1, 0x7f, 0xff, 0xff, 0xff]),
     ] {
         let outcome = call(LONG, 1, async |_, mut stream| {
             send(&mut stream, &bytes).await;

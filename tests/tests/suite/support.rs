@@ -124,7 +124,7 @@ pub(crate) const AT_ONCE: &str = "--second-look-within=0";
 /// As if the providers of all contracts had been looked at a second time. What
 /// the look itself does, other tests see; here it would be one more session.
 pub(crate) fn skip_second_look(wallet: &Wallet) {
-    for contract in wallet.unchecked().expect("readable") {
+    for contract in wallet.unchecked(UnixSeconds(0)).expect("readable") {
         let advert = contract.advert.clone().authenticate().expect("authentic");
         let checked = wallet.checked(&contract.id, &advert);
         checked.expect("it is its own advert");

@@ -92,8 +92,8 @@ async fn settle(common: &Common, format: Format) -> Result<ExitCode, Report> {
 /// Where contracts wait to be finished.
 fn open(wallet: &Wallet) -> Result<Vec<Endpoint>, Report> {
     let drafts = wallet.drafts()?.into_iter().map(|it| it.endpoint);
-    let unconfirmed = wallet.unconfirmed()?.into_iter().map(|it| it.endpoint);
-    let unchecked = wallet.unchecked()?.into_iter().map(|it| it.endpoint);
+    let unconfirmed = wallet.unconfirmed(now())?.into_iter().map(|it| it.endpoint);
+    let unchecked = wallet.unchecked(now())?.into_iter().map(|it| it.endpoint);
     Ok(drafts.chain(unconfirmed).chain(unchecked).collect())
 }
 
@@ -120,7 +120,7 @@ async fn refill(args: &RefillArgs, common: &Common, format: Format) -> Result<Ex
     tokio::time::sleep(random_wait(LEAST_WAIT.min(args.within), args.within)).await;
     let calls = args.calls;
     let found = spawn_blocking(move || {
-        let waiting = wallet.unchecked()?.into_iter().map(|it| it.endpoint);
+        let waiting = wallet.unchecked(now())?.into_iter().map(|it| it.endpoint);
         Ok::<_, Report>((low(&wallet, calls)?, waiting.collect::<Vec<_>>()))
     });
     let found = found.await.unwrap_or_else(|_| Ok((Vec::new(), Vec::new())));

@@ -33,7 +33,7 @@ fn a_contract_replaces_its_draft_and_is_confirmed_later() {
     complete().expect("completes");
     let again = place.open();
     assert!(again.drafts().expect("lists").is_empty());
-    let unconfirmed = again.unconfirmed().expect("lists");
+    let unconfirmed = again.unconfirmed(NOW).expect("lists");
     assert_eq!(unconfirmed.len(), 1);
     assert!(unconfirmed[0].signed == USUAL.signed() && unconfirmed[0].signed.verify());
     assert!(unconfirmed[0].endpoint == endpoint(1));
@@ -48,7 +48,7 @@ fn a_contract_replaces_its_draft_and_is_confirmed_later() {
 
     wallet.confirmed(&USUAL.id()).expect("confirms");
     wallet.confirmed(&USUAL.id()).expect("confirms again");
-    assert!(again.unconfirmed().expect("lists").is_empty());
+    assert!(again.unconfirmed(NOW).expect("lists").is_empty());
     assert_eq!(only(&again).stage, ContractStage::Confirmed);
     assert!(inconsistent(wallet.abandon(&USUAL.id())));
     assert!(inconsistent(wallet.begin(&USUAL.draft())));
@@ -269,7 +269,7 @@ fn no_token_is_given_out_before_the_keys_were_seen_twice() {
     let granted = wallet.complete(&USUAL.id(), USUAL.signed(), USUAL.tokens(), USUAL.ratings());
     granted.expect("completes");
     wallet.confirmed(&USUAL.id()).expect("confirms");
-    let waiting = || wallet.unchecked().expect("lists").len();
+    let waiting = || wallet.unchecked(NOW).expect("lists").len();
     let taken = || wallet.reserve(&call(1)).expect("looks").is_some();
     assert_eq!(
         (waiting(), taken(), only(&wallet).checked),

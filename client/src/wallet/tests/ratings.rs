@@ -88,3 +88,15 @@ fn unused_rating_tokens_go_when_their_time_is_over() {
     let forget = |at| wallet.forget_expired(UnixSeconds(at)).expect("forgets");
     assert_eq!((forget(END - 1), forget(END)), (0, 1));
 }
+
+#[test]
+fn no_rating_token_is_given_out_before_the_keys_were_seen_twice() {
+    let place = Place::new();
+    let wallet = place.open();
+    USUAL.buy(&wallet);
+    take(&wallet, 1).release_in_doubt().expect("releases");
+    assert!(reserve(&wallet, BEGIN).is_none());
+    let shown = USUAL.draft().advert.authenticate().expect("authentic");
+    wallet.checked(&USUAL.id(), &shown).expect("checks");
+    assert!(reserve(&wallet, BEGIN).is_some());
+}

@@ -10,7 +10,7 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use super::reply::ReplySecret;
-use super::{EpochSecret, contract_info, hybrid};
+use super::{SealingSecret, contract_info, hybrid};
 use crate::{SealError, padding};
 
 /// Every message of issuance is padded to so many bytes: a larger batch
@@ -94,7 +94,7 @@ impl SealedContractRequest {
     }
 }
 
-impl EpochSecret {
+impl SealingSecret {
     /// Opens a request of issuance.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ mod vectors;
 
 pub use client::SealedCall;
 pub use contract::{AnswerSealer, OpenedContractRequest, SealedContractRequest};
-pub use provider::{EpochSecret, OpenedCall, ReplySealer};
+pub use provider::{OpenedCall, ReplySealer, SealingSecret};
 
 use dlambda_proto::ProviderId;
 

@@ -14,7 +14,7 @@ use crate::{SealError, padding};
 /// The secret HPKE key of one epoch, or of the part of it since the provider
 /// was started. Erased from memory when dropped; it is never written anywhere,
 /// so that no later theft opens an old call.
-pub struct EpochSecret {
+pub struct SealingSecret {
     epoch: Epoch,
     provider: ProviderId,
     secret: Secret,
@@ -32,7 +32,7 @@ pub struct OpenedCall {
 /// Seals the one reply to one call.
 pub struct ReplySealer(ReplySecret);
 
-impl EpochSecret {
+impl SealingSecret {
     /// A fresh key for this provider and epoch.
     #[must_use]
     pub fn generate(provider: ProviderId, epoch: Epoch, rng: &mut impl CryptoRng) -> Self {
@@ -112,9 +112,9 @@ impl ReplySealer {
     }
 }
 
-impl fmt::Debug for EpochSecret {
+impl fmt::Debug for SealingSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EpochSecret({:?}, [scrubbed])", self.epoch)
+        write!(f, "SealingSecret({:?}, [scrubbed])", self.epoch)
     }
 }
 

@@ -9,7 +9,7 @@ use dlambda_proto::{
 use hpke::{Deserializable as _, OpModeR, OpModeS, Serializable as _};
 use rand_core::{CryptoRng, TryCryptoRng, TryRng};
 
-use super::{Aead, EpochSecret, Kdf, Kem, SealedCall, SealedContractRequest};
+use super::{Aead, Kdf, Kem, SealedCall, SealedContractRequest, SealingSecret};
 use crate::{SealError, os_rng};
 
 fn hex(text: &str) -> Vec<u8> {
@@ -88,9 +88,9 @@ fn our_suite_gives_the_answers_of_rfc_9180() {
     }
 }
 
-fn key_pair(rng: &mut impl CryptoRng) -> (EpochSecret, SealingKey) {
+fn key_pair(rng: &mut impl CryptoRng) -> (SealingSecret, SealingKey) {
     let identity = IdentityKey::from_seed(&[1; 32]);
-    let secret = EpochSecret::generate(identity.id(), Epoch(1), rng);
+    let secret = SealingSecret::generate(identity.id(), Epoch(1), rng);
     let public = secret.sealing_key();
     (secret, public)
 }

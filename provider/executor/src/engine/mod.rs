@@ -8,7 +8,7 @@ mod ticker;
 use std::hash::{Hash as _, Hasher};
 use std::sync::LazyLock;
 
-use dlambda_proto::{EngineFingerprint, EngineProfile};
+use dlambda_proto::{EngineFingerprint, EngineProfile, HttpResponse};
 use sha2::{Digest as _, Sha256};
 use wasmparser::WasmFeatures;
 use wasmtime::{
@@ -102,6 +102,8 @@ fn bounds() -> Vec<(String, u64)> {
     let sizes = [
         ("field-bytes", bounds::FIELD_BYTES),
         ("handles", bounds::HANDLES),
+        ("head-bytes", HttpResponse::MAX_HEAD_BYTES),
+        ("head-fields", HttpResponse::MAX_HEAD_FIELDS),
         ("host-call-bytes", bounds::BYTES_PER_HOST_CALL),
         ("stack-bytes", WASM_STACK),
         ("stderr-bytes", bounds::STDERR_BYTES),

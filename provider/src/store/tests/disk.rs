@@ -167,8 +167,10 @@ fn nothing_is_written_any_more_to_a_disk_that_failed() {
     let failed = spend(&store, "a token", "one");
     assert!(matches!(&failed, Err(StoreError::Disk { path: at, .. }) if *at == path));
     fate.broken.store(false, Ordering::SeqCst);
-    assert_eq!(spend(&store, "before", "one"), failed);
+    assert_eq!(spend(&store, "before", "one"), Err(StoreError::Stopped));
     assert!(store.epochs().is_err());
+    // The provider hears of it, and ends.
+    wait_for_the_end(&store);
     let store = reopen(store, &path);
     assert_eq!(spend(&store, "before", "two"), Ok(SpendOutcome::Other));
 }
@@ -278,17 +280,20 @@ fn waiting_requests_share_one_sync() {
 #[test]
 fn a_writer_that_panics_is_noticed() {
     let (_dir, _path, store) = store();
-    let ended = store.writer_ended();
-    let mut ended = Box::pin(ended);
-    assert!(poll(ended.as_mut()).is_pending());
+    assert!(poll(Box::pin(store.writer_ended()).as_mut()).is_pending());
     let panicked = store
         .writer()
         .change(|_| -> Result<TxOutcome<()>, _> { panic!("the writer") });
     assert_eq!(panicked, Err(StoreError::Stopped));
+    wait_for_the_end(&store);
+    assert_eq!(spend(&store, "a token", "one"), Err(StoreError::Stopped));
+}
+
+fn wait_for_the_end(store: &Store) {
+    let mut ended = Box::pin(store.writer_ended());
     let start = Instant::now();
     while poll(ended.as_mut()).is_pending() {
         assert!(start.elapsed() < LONG, "never noticed");
         std::thread::sleep(Duration::from_millis(10));
     }
-    assert_eq!(spend(&store, "a token", "one"), Err(StoreError::Stopped));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dlambda_client::wallet::{Resuming, TokenQuery};
 use dlambda_client::{Call, CallError, ContractError, ProposalOutcome, Querier, Wallet};
 use dlambda_crypto::negotiation::{Issuers, grant};
-use dlambda_crypto::seal::{EpochSecret, SealedCall};
+use dlambda_crypto::seal::{SealedCall, SealingSecret};
 use dlambda_executor::Isolation;
 use dlambda_privacy::clock::{Clock as _, FakeClock};
 use dlambda_privacy::exchange::{VerifiedGreeting, exchange, receive_greeting};
@@ -38,7 +38,7 @@ const SEED: [u8; 32] = [4; 32];
 /// Keys, and the advert that they are in.
 struct Face {
     advert: Advert,
-    secret: EpochSecret,
+    secret: SealingSecret,
     issuers: Issuers,
 }
 
@@ -95,7 +95,7 @@ impl Tagger {
             history,
             ..Advert::minimal(id, epoch, now, receipts, self.endpoint())
         };
-        let secret = EpochSecret::generate(id, epoch, &mut os_rng());
+        let secret = SealingSecret::generate(id, epoch, &mut os_rng());
         Face {
             advert,
             secret,
@@ -352,7 +352,7 @@ async fn a_second_look_that_sees_other_keys_keeps_the_tokens_back() {
         customer
             .wallet()
             .expect("a wallet")
-            .unchecked()
+            .unchecked(provider.clock.now())
             .expect("lists")
             .len(),
         1

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dlambda_client::{Call, CallError, ContractError, Querier, Wallet};
 use dlambda_crypto::negotiation::{Issuers, grant};
-use dlambda_crypto::seal::EpochSecret;
+use dlambda_crypto::seal::SealingSecret;
 use dlambda_privacy::clock::FakeClock;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
@@ -26,7 +26,7 @@ use crate::support::{LONG, NOW, alias, querier, skip_second_look};
 /// A provider made by hand, and one customer.
 struct TwoFaced {
     identity: IdentityKey,
-    secret: EpochSecret,
+    secret: SealingSecret,
     issuers: Issuers,
     advert: Advert,
     network: MemoryNetwork,
@@ -37,7 +37,7 @@ struct TwoFaced {
 impl TwoFaced {
     fn new() -> Self {
         let identity = IdentityKey::from_seed(&[4; 32]);
-        let secret = EpochSecret::generate(identity.id(), EPOCH, &mut os_rng());
+        let secret = SealingSecret::generate(identity.id(), EPOCH, &mut os_rng());
         let plans = Plan::standard_menu();
         let names: Vec<_> = plans.iter().map(|plan| plan.name.clone()).collect();
         let issuers = Issuers::generate(&[6; 32], &identity.id(), EPOCH, &names, &mut os_rng());

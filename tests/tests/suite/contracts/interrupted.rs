@@ -3,7 +3,7 @@
 
 use dlambda_client::{ContractError, ProposalOutcome, Querier, RecoveryReport};
 use dlambda_privacy::clock::Clock as _;
-use dlambda_proto::BatchSize;
+use dlambda_proto::{BatchSize, UnixSeconds};
 
 use super::market::{Cut, Market, Relay, wish};
 use crate::support::{LONG, skip_second_look};
@@ -15,7 +15,7 @@ const REQUEST: Cut = Cut::Request { after: 0 };
 fn in_wallet(market: &Market, querier: &Querier) -> (usize, usize, usize) {
     let wallet = querier.wallet().expect("a wallet");
     let drafts = wallet.drafts().expect("readable").len();
-    let unconfirmed = wallet.unconfirmed().expect("readable").len();
+    let unconfirmed = wallet.unconfirmed(UnixSeconds(0)).expect("readable").len();
     let now = market.clock.now();
     let listing = wallet.contracts(now).expect("readable").contracts;
     let fresh = listing.iter().map(|contract| contract.fresh).sum();

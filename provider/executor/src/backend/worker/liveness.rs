@@ -22,6 +22,10 @@ const SAMPLE_INTERVAL: Duration = Duration::from_millis(250);
 const STATE: usize = 3;
 const UTIME: usize = 14;
 
+/// Threads that are looked at: a healthy worker has some ten, and one that is not healthy must not
+/// make this process read thousands of files.
+const MOST_THREADS: usize = 64;
+
 /// The state of a worker at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
@@ -90,8 +94,8 @@ pub(super) async fn unless_hung<T>(
 fn sample(process: u32) -> Option<Sample> {
     let own = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    let runnable = threads.flatten().any(|thread| {
-        // One that has ended meanwhile runnable nothing.
+    let runnable = threads.flatten().take(MOST_THREADS).any(|thread| {
+        // One that has ended meanwhile wants nothing.
         let stat = std::fs::read_to_string(thread.path().join("stat"));
         stat.is_ok_and(|stat| runnable(&stat) == Some(true))
     });
