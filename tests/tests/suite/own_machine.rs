@@ -219,3 +219,30 @@ async fn no_connection_is_held_while_a_person_reads_the_terms() {
     assert!(rest.contains("\"confirmed\":true"), "{rest}");
     assert!(script.wait().await.expect("ends").success());
 }
+
+#[test]
+fn mistakes_on_the_command_line_are_json_if_that_is_asked_for() {
+    for (program, args) in [
+        (
+            "dlambda",
+            &["--format", "json", "invoke", "nowhere", "upper"][..],
+        ),
+        ("dlambda", &["nosuch", "--format=json"]),
+        ("dlambda-provider", &["--format", "json", "nosuch"]),
+    ] {
+        let program = binary(program).expect("built");
+        let output = Command::new(program).args(args).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let said: serde_json::Value = serde_json::from_slice(&output.stderr).expect("JSON");
+        assert_eq!(said["error"]["kind"], "usage", "{said}");
+        assert_eq!(said["error"]["retry"], "never", "{said}");
+        let message = said["error"]["message"].as_str().expect("text");
+        assert!(!message.is_empty() && !message.contains("Usage:"), "{said}");
+    }
+    let help = Command::new(binary("dlambda").expect("built"))
+        .args(["--format", "json", "--help"])
+        .output()
+        .expect("runs");
+    assert!(help.status.success() && !help.stdout.is_empty());
+}

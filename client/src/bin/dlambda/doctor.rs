@@ -175,7 +175,13 @@ async fn check_provider(transport: &dyn Transport, provider: &Endpoint) -> Resul
 
 impl Examination {
     fn note(&mut self, check: &str, result: Result<String, Report>) {
-        let result = result.map_err(with_hint);
+        let result = result.map_err(|report| match report.kind {
+            // The usual hint is to run this command.
+            ErrorKind::NetworkDown => {
+                report.or_hint("check the connection of this machine, and the network file")
+            }
+            _ => with_hint(report),
+        });
         match &result {
             Ok(finding) => {
                 self.checks

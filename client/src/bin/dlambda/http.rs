@@ -24,6 +24,10 @@ impl HttpArgs {
         Ok(Some(request))
     }
 
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.http.is_some()
+    }
+
     /// Prints what a function wrote to standard output, or its response.
     pub(crate) fn print(&self, http: Option<&HttpResponse>, body: &[u8]) -> Result<(), Report> {
         if let (true, Some(response)) = (self.include, http) {

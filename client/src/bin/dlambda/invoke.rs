@@ -194,6 +194,9 @@ fn finish(
 ) -> Result<ExitCode, Report> {
     match outcome {
         Ok(answer) => {
+            if http.is_asked_for() && answer.http.is_none() {
+                say("note: the function is no HTTP handler: --http had no effect");
+            }
             http.print(answer.http.as_ref(), &answer.stdout)?;
             print_stderr_of_function(&answer.stderr);
             Ok(ExitCode::SUCCESS)

@@ -25,7 +25,6 @@ mod wallet;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
 use cli::{Cli, Command, FunctionCommand};
 use dlambda_privacy::logging;
 use dlambda_privacy::process::keep_memory_private;
@@ -35,7 +34,10 @@ use dlambda_proto::{ErrorKind, Report};
 const LAST_WRITES: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match output::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     logging::init();
     let format = cli.format;
     let outcome = keep_memory_private()

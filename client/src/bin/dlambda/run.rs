@@ -42,6 +42,9 @@ pub(crate) async fn run(args: RunArgs, common: &Common) -> Result<ExitCode, Repo
 fn conclude(args: &RunArgs, performance: &Performance) -> Result<ExitCode, Report> {
     let outcome = performance.first();
     let http = outcome.http.as_ref();
+    if args.http.is_asked_for() && http.is_none() {
+        say("note: the function is no HTTP handler: --http had no effect");
+    }
     args.http.print(http, &outcome.stdout)?;
     print_stderr_of_function(&outcome.stderr);
     if outcome.stderr_truncated {

@@ -10,8 +10,7 @@ mod status;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser as _;
-use cli::{Cli, Command};
+use cli::Command;
 use dlambda_privacy::logging;
 use dlambda_privacy::process::keep_memory_private;
 use dlambda_proto::{ErrorKind, Report};
@@ -26,7 +25,10 @@ fn config() -> ExitCode {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match output::parse() {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     logging::init();
     let format = cli.format;
     let outcome = keep_memory_private()

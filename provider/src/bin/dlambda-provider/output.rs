@@ -5,12 +5,32 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::Parser as _;
 use dlambda_proto::{ErrorKind, Report};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::cli::Format;
+use crate::cli::{Cli, Format};
 use crate::exit::{exit_code, with_hint};
+
+/// The command line. What is wrong with it is said in the format that was asked for.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    Cli::try_parse().map_err(|error| {
+        let args: Vec<_> = std::env::args_os().collect();
+        let json = args.iter().any(|arg| arg == "--format=json")
+            || args
+                .windows(2)
+                .any(|pair| pair[0] == "--format" && pair[1] == "json");
+        // Help and version are no mistakes.
+        if !json || !error.use_stderr() {
+            error.exit();
+        }
+        let text = error.to_string();
+        let text = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = text.split("\n\n").next().unwrap_or_default();
+        print_error(Format::Json, Report::new(ErrorKind::Usage, message))
+    })
+}
 
 /// Prints an error on standard error, and gives the exit code that it means.
 pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
