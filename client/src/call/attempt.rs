@@ -8,7 +8,8 @@ use dlambda_privacy::transport::{BoxStream, Connection, Service};
 use dlambda_privacy::{TransportError, os_rng};
 use dlambda_proto::{
     Advert, Authentic, Completion, EquivocationProof, FunctionId, FunctionSource, Plan, PlanName,
-    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest,
+    Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, SealingKey, UnixSeconds,
+    Verified,
 };
 
 use super::options::{Call, Candidate, FunctionName};
@@ -16,7 +17,7 @@ use super::outcome::CallOutcome;
 use super::output::{Stages, Traffic};
 use super::payment::Payment;
 use super::progress::{Progress, Watch};
-use crate::patience::Patience;
+use crate::patience::{Patience, Wire};
 use crate::wallet::ReservedToken;
 use crate::{CallError, Querier};
 
@@ -38,6 +39,20 @@ pub(super) struct Attempt<'a> {
     resolved: Option<FunctionId>,
     /// Whether the function travels with the call.
     attach: bool,
+}
+
+/// A provider that answered and may have the call.
+struct Reached {
+    stream: BoxStream,
+    max_frame: usize,
+    wire: Wire,
+    /// When its greeting was verified.
+    at: UnixSeconds,
+    advert: Verified<Advert>,
+    sealing: SealingKey,
+    plan: Plan,
+    equivocation: Option<EquivocationProof>,
+    stages: Stages,
 }
 
 impl<'a> Attempt<'a> {
@@ -132,40 +147,19 @@ impl<'a> Attempt<'a> {
         &mut self,
         progress: &mut Watch<'_>,
     ) -> Result<(CallOutcome, BoxStream), CallError> {
-        let (call, patience, querier) = (self.call, self.patience, self.querier);
-        let mut stages = Stages::default();
-        let mut since = Instant::now();
-        let mut stage = || std::mem::replace(&mut since, Instant::now()).elapsed();
-        let dialling = querier
-            .transport()
-            .dial(&self.candidate.endpoint, Service::Calls);
-        let opening = async { tokio::join!(dialling, self.payment.prepare()) };
-        let Some((dialled, prepared)) = patience.before_opening(opening).await else {
-            return Err(CallError::Deadline(patience.seconds()));
-        };
-        let Connection {
+        let Reached {
             mut stream,
             max_frame,
-            ..
-        } = dialled?;
-        let wire = patience.on_the_wire();
-        prepared?;
-        stages.connect = stage();
-        progress(Progress::Verifying);
-        let now = querier.clock().now();
-        let endpoint = &self.candidate.endpoint;
-        let welcome = receive_greeting(&mut *stream, endpoint, now, ADVERT).await?;
-        stages.advert = stage();
-        let VerifiedGreeting {
-            advert, sealing, ..
-        } = welcome;
-        let plan = choose_plan(call, &advert)?.clone();
-        self.payment.bind_to(&advert.provider, &plan).await?;
-        let shown = advert.authentic();
-        let equivocation = querier.remember(shown);
-        if self.payment.held().is_some() {
-            self.check_consistency(shown, equivocation.as_ref()).await?;
-        }
+            wire,
+            at,
+            advert,
+            sealing,
+            plan,
+            equivocation,
+            mut stages,
+        } = self.reach(progress).await?;
+        let (call, querier) = (self.call, self.querier);
+        let since = Instant::now();
         let (source, function) = choose_source(call, &advert, self.attach, self.resolved)?;
         self.resolved = Some(function);
         let request = request(call, source, &self.payment);
@@ -181,7 +175,7 @@ impl<'a> Attempt<'a> {
         });
         self.payment.is_about_to_leave(querier.clock().now());
         let exchanged = exchange(&mut *stream, sealed, wire.left()).await?;
-        stages.round_trip = stage();
+        stages.round_trip = since.elapsed();
         let reply = exchanged.reply;
         let receipt = check_receipt(&reply, &advert, &function, &plan.name, &digest, &seed)?;
         if let Some(proof) = equivocation {
@@ -189,7 +183,7 @@ impl<'a> Attempt<'a> {
             return Err(CallError::Equivocation(Box::new(proof)));
         }
         let outcome = CallOutcome {
-            refused_a_good_token: self.payment.was_wrongly_refused(&reply.completion, now),
+            refused_a_good_token: self.payment.was_wrongly_refused(&reply.completion, at),
             evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
                 advert: advert.authentic().signed().clone(),
                 receipt,
@@ -211,6 +205,52 @@ impl<'a> Attempt<'a> {
             attached: self.attach,
         };
         Ok((outcome, stream))
+    }
+
+    /// Opens a stream, verifies who answers, and makes sure that the token may go there.
+    async fn reach(&mut self, progress: &mut Watch<'_>) -> Result<Reached, CallError> {
+        let (patience, querier) = (self.patience, self.querier);
+        let endpoint = self.candidate.endpoint;
+        let mut stages = Stages::default();
+        let since = Instant::now();
+        let dialling = querier.transport().dial(&endpoint, Service::Calls);
+        let opening = async { tokio::join!(dialling, self.payment.prepare()) };
+        let Some((dialled, prepared)) = patience.before_opening(opening).await else {
+            return Err(CallError::Deadline(patience.seconds()));
+        };
+        let Connection {
+            mut stream,
+            max_frame,
+            ..
+        } = dialled?;
+        let wire = patience.on_the_wire();
+        prepared?;
+        stages.connect = since.elapsed();
+        progress(Progress::Verifying);
+        let at = querier.clock().now();
+        let greeting = receive_greeting(&mut *stream, &endpoint, at, ADVERT).await?;
+        stages.advert = since.elapsed().saturating_sub(stages.connect);
+        let VerifiedGreeting {
+            advert, sealing, ..
+        } = greeting;
+        let plan = choose_plan(self.call, &advert)?.clone();
+        self.payment.bind_to(&advert.provider, &plan).await?;
+        let shown = advert.authentic();
+        let equivocation = querier.remember(shown);
+        if self.payment.held().is_some() {
+            self.check_consistency(shown, equivocation.as_ref()).await?;
+        }
+        Ok(Reached {
+            stream,
+            max_frame,
+            wire,
+            at,
+            advert,
+            sealing,
+            plan,
+            equivocation,
+            stages,
+        })
     }
 
     /// A token says under which key it was issued, and in which epoch. If these
