@@ -53,7 +53,7 @@ pub enum CallError {
     #[error("the input or the function is larger than the provider allows; try a larger plan")]
     TooLarge,
     /// The provider has too much to do; for how long, in seconds, by its own
-    /// account, rounded up by [`coarse_wait`].
+    /// account, rounded up to one of six steps.
     #[error("the provider has too much to do, by its own account for {0} seconds more")]
     Busy(u32),
     /// The provider failed at its own task.

@@ -9,6 +9,7 @@
 //! use dlambda_privacy::clock::SystemClock;
 //! use dlambda_privacy::network::{Network, TransportName};
 //! use dlambda_privacy::transport::{self, NymRole, StartOptions, TorDirectories};
+//! use dlambda_proto::Endpoint;
 //!
 //! let minute = Duration::from_secs(60);
 //! let directories = TorDirectories::new("state".into(), "cache".into());
@@ -16,7 +17,8 @@
 //! let tor = transport::start(&Network::public(), TransportName::Tor, options, |_| {}).await?;
 //! let querier = Querier::new(tor, Arc::new(SystemClock::default()));
 //!
-//! let provider = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion".parse()?;
+//! let address = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+//! let provider: Endpoint = address.parse()?;
 //! let call = Call::new(provider, FunctionName::Alias("upper".into())).input("hello");
 //! let answer = querier.call(&call, minute, |_| {}).await?;
 //! println!("{}", String::from_utf8_lossy(&answer.stdout));
