@@ -24,8 +24,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// A report of this kind with this message, of something that fails the
-    /// same way until somebody mends it.
+    /// A report of this kind with this message, and the retry that most errors of
+    /// the kind have.
     #[must_use]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         let retry = match kind {
