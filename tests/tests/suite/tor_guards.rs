@@ -179,7 +179,8 @@ async fn guards_are_on_disk_before_they_are_connected_to() {
             if !entered.is_empty() {
                 looks += 1;
                 let kept = callers.kept(&home);
-                assert!(entered.is_subset(&kept), "{entered:?} of {kept:?}");
+                let text = || state(&home, "guards.json");
+                assert!(entered.is_subset(&kept), "{entered:?} of {}", text());
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

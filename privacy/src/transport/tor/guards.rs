@@ -3,9 +3,11 @@
 //! Guards protect those who call for a long time: whoever always enters the Tor network by the same
 //! relay does not, sooner or later, enter it by one that belongs to an adversary. arti writes them
 //! down once a minute, and when a client is dropped in order; a command lives for a second and can
-//! be killed. So arti connects through a [`Gate`]: a relay that is not among the guards on disk has
-//! to wait until it is. Waking up arti's periodic tasks makes it write at once.
+//! be killed. So arti connects through a [`Gate`]: a relay that is neither among the guards on disk
+//! nor a directory of the configuration has to wait until it is on disk. Waking up arti's periodic
+//! tasks makes it write at once.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,10 +15,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use arti_client::{DormantMode, TorClient};
+use arti_client::{DormantMode, TorClient, TorClientConfig};
 use async_trait::async_trait;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
+use tor_dircommon::fallback::FallbackList;
+use tor_linkspec::HasAddrs;
 use tor_rtcompat::{CompoundRuntime, NetStreamProvider, PreferredRuntime, RuntimeSubstExt as _};
 
 use crate::TransportError;
@@ -39,6 +43,8 @@ pub(super) type Runtime = CompoundRuntime<Tokio, Tokio, Tokio, Gate, Tokio, Toki
 /// The guards of one client.
 pub(super) struct Guards {
     file: PathBuf,
+    /// What everybody connects to who knows no relay yet.
+    directories: HashSet<SocketAddr>,
     /// Makes arti write its state.
     wake: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Whether the disk was given its moment to hold one that has worked.
@@ -62,9 +68,15 @@ struct Kept {
 }
 
 impl Guards {
-    pub(super) fn below(state: &Path) -> Arc<Self> {
+    pub(super) fn new(state: &Path, config: &TorClientConfig) -> Arc<Self> {
+        let directories: &FallbackList = config.as_ref();
+        Self::below(state, directories.iter().flat_map(HasAddrs::addrs))
+    }
+
+    fn below(state: &Path, directories: impl IntoIterator<Item = SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             file: state.join(FILE),
+            directories: directories.into_iter().collect(),
             wake: OnceLock::new(),
             confirmed: AtomicBool::new(false),
         })
@@ -101,7 +113,7 @@ impl Guards {
     ///
     /// [`TransportError::Local`] if they cannot be stored: then nothing may be sent through them.
     pub(super) async fn stored(&self) -> Result<(), TransportError> {
-        let stored = self.wait(|kept, _| !kept.addresses.is_empty()).await;
+        let stored = self.wait(|kept| !kept.addresses.is_empty()).await;
         stored.map_err(|error| TransportError::Local(error.into()))
     }
 
@@ -111,26 +123,24 @@ impl Guards {
     /// with the same one; and another process of this home may be the one that writes.
     pub(super) async fn confirmed(&self) {
         if !self.confirmed.load(Ordering::Relaxed) {
-            let _ = timeout(CONFIRM, self.wait(|kept, _| kept.confirmed)).await;
+            let _ = timeout(CONFIRM, self.wait(|kept| kept.confirmed)).await;
             self.confirmed.store(true, Ordering::Relaxed);
         }
     }
 
     /// Waits until the relay may be connected to.
     async fn admit(&self, relay: &SocketAddr) -> io::Result<()> {
-        self.wait(|kept, waited| {
-            // As long as none is chosen there are only the directories that everybody knows.
-            let none = kept.addresses.is_empty() && waited > AGAIN;
-            none || kept.addresses.contains(relay)
-        })
-        .await
+        if self.directories.contains(relay) {
+            return Ok(());
+        }
+        self.wait(|kept| kept.addresses.contains(relay)).await
     }
 
     /// Has guards written until the disk holds what is wanted.
-    async fn wait(&self, enough: impl Fn(&Kept, Duration) -> bool) -> io::Result<()> {
+    async fn wait(&self, enough: impl Fn(&Kept) -> bool) -> io::Result<()> {
         let begun = Instant::now();
         let mut asked: Option<Instant> = None;
-        while !enough(&self.kept(), begun.elapsed()) {
+        while !enough(&self.kept()) {
             if begun.elapsed() > WRITE {
                 return Err(io::Error::other("Tor's entry guards cannot be stored"));
             }
@@ -207,11 +217,13 @@ impl Kept {
 mod tests {
     use super::*;
 
+    const DIRECTORY: &str = "192.0.2.3:9001";
+
     fn with(text: &str) -> (tempfile::TempDir, Arc<Guards>) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         std::fs::write(dir.path().join(FILE), text).unwrap();
-        let guards = Guards::below(dir.path());
+        let guards = Guards::below(dir.path(), [DIRECTORY.parse().unwrap()]);
         (dir, guards)
     }
 
@@ -239,7 +251,7 @@ mod tests {
         assert!(!one.confirmed);
         let worked = ONE.replace("null", "\"2026-11-20T23:46:00Z\"");
         assert!(with(&worked).1.kept().confirmed);
-        assert_eq!(Guards::below(Path::new("/nowhere")).kept(), none);
+        assert_eq!(Guards::below(Path::new("/nowhere"), []).kept(), none);
     }
 
     #[tokio::test(start_paused = true)]
@@ -258,11 +270,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn before_there_are_guards_directories_are_let_through() {
-        let (_dir, guards) = with("{}");
-        guards
-            .admit(&"192.0.2.3:9001".parse().unwrap())
-            .await
-            .unwrap();
+    async fn before_there_are_guards_only_directories_are_let_through() {
+        for text in ["{}", ONE] {
+            let (_dir, guards) = with(text);
+            let directory = DIRECTORY.parse().unwrap();
+            guards.admit(&directory).await.unwrap();
+            // However long its guards take to be written: a relay is no directory.
+            let relay = "192.0.2.4:9001".parse().unwrap();
+            assert!(guards.admit(&relay).await.is_err());
+        }
     }
 }

@@ -116,7 +116,7 @@ impl TorTransport {
         if network.has_own_authorities() {
             forget_circuit_times(directories);
         }
-        let guards = Guards::below(&directories.state);
+        let guards = Guards::new(&directories.state, &config);
         let runtime = guards.runtime();
         let runtime = runtime.map_err(|error| TransportError::Local(error.into()))?;
         let client = TorClient::with_runtime(runtime)
