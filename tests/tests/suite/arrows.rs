@@ -17,6 +17,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         "dlambda-privacy",
         &["dlambda-crypto", "dlambda-nym-link", "dlambda-proto"],
     ),
+    // What a caller links of the broker: no libp2p.
+    (
+        "dlambda-broker",
+        &["dlambda-crypto", "dlambda-privacy", "dlambda-proto"],
+    ),
+    (
+        "dlambda-node",
+        &[
+            "dlambda-broker",
+            "dlambda-crypto",
+            "dlambda-privacy",
+            "dlambda-proto",
+        ],
+    ),
     // Judges evidence, wherever it came from: no network, no keys.
     (
         "dlambda-reputation",
@@ -25,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "dlambda-client",
         &[
+            "dlambda-broker",
             "dlambda-crypto",
             "dlambda-executor",
             "dlambda-privacy",
@@ -35,8 +50,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "dlambda-provider",
         &[
+            "dlambda-broker",
             "dlambda-crypto",
             "dlambda-executor",
+            "dlambda-node",
             "dlambda-privacy",
             "dlambda-proto",
         ],
@@ -45,9 +62,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "dlambda-tests",
         &[
+            "dlambda-broker",
             "dlambda-client",
             "dlambda-crypto",
             "dlambda-executor",
+            "dlambda-node",
             "dlambda-privacy",
             "dlambda-proto",
             "dlambda-provider",
@@ -64,7 +83,14 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("arti-client", &["dlambda-privacy"]),
     ("argon2", &["dlambda-crypto"]),
     ("blind-rsa-signatures", &["dlambda-crypto"]),
+    ("equihash", &["dlambda-crypto"]),
     ("hpke", &["dlambda-crypto"]),
+    ("libp2p-core", &["dlambda-node"]),
+    ("libp2p-gossipsub", &["dlambda-node"]),
+    ("libp2p-identity", &["dlambda-node"]),
+    ("libp2p-kad", &["dlambda-node"]),
+    ("libp2p-swarm", &["dlambda-node"]),
+    ("negentropy", &["dlambda-node"]),
     ("privacypass", &["dlambda-crypto"]),
     ("redb", &["dlambda-provider"]),
     ("tor-hsservice", &["dlambda-privacy"]),
