@@ -11,7 +11,15 @@
 #![forbid(unsafe_code)]
 
 mod catalogue;
+mod error;
+pub mod frames;
+pub mod node_view;
+pub mod snapshot;
 mod work;
 
 pub use catalogue::{Catalogue, Inserted, Refusal, Refusals, Rules, Standing};
+pub use error::{GuestError, SnapshotError, SourceFault, StoreError, SyncError};
+pub use frames::GuestSeal;
+pub use node_view::{NodeState, Publish};
+pub use snapshot::Snapshot;
 pub use work::{Equihash, WorkCheck};

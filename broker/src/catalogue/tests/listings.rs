@@ -206,7 +206,7 @@ fn nodes_choose_the_same_listings_of_a_crowded_topic() {
     for listing in listings.iter().rev() {
         other.insert(listing.clone(), at(NOON + HOUR)).unwrap();
     }
-    let first = dlambda_proto::FunctionId::of(b"f").digest()[0];
+    let first = FunctionId::of(b"f").digest()[0];
     let topic = Topic::Function(first);
     let chosen = one.topic(topic, at(NOON), 8);
     assert_eq!(chosen.len(), 8);

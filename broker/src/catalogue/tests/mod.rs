@@ -77,7 +77,7 @@ impl Provider {
             number: last.map_or(0, |it| it.number + 1),
             previous: last.map(Listing::digest),
             epoch: Epoch(now / 86_400),
-            advert: AdvertDigest([(now / 86_400) as u8; 32]),
+            advert: AdvertDigest([(now / 86_400).to_be_bytes()[7]; 32]),
             validity: Validity {
                 from,
                 until: from.plus(30 * HOUR),
