@@ -57,7 +57,7 @@ pub use contract::{
     SignedContract, Technology, read_signed_contract,
 };
 pub use demand::{Capacity, Demand, Offer, SignedOffer};
-pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
+pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OVERLAY_PORT, OnionAddress};
 pub use engine::{EngineFingerprint, EngineProfile, Fact};
 pub use error::{AdvertError, DecodeError, FrameError, IdError, ListingError};
 pub use evidence::{
