@@ -14,6 +14,10 @@ use crate::{IdError, NymAddress};
 /// for all: a port of one's own would be a mark.
 pub const ONION_PORT: u16 = 443;
 
+/// The virtual port of the overlay's own protocol, on the onion service of a node: the customary
+/// port of libp2p. Guests come by [`ONION_PORT`].
+pub const OVERLAY_PORT: u16 = 4001;
+
 /// A version 3 onion address (Tor's rend-spec-v3, section 6), checksum verified.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct OnionAddress([u8; 32]);

@@ -63,6 +63,12 @@ pub enum IdError {
     /// Not a plan name.
     #[error("not a plan name: use 1 to 16 lower-case letters, digits or hyphens")]
     Plan,
+    /// Not an overlay network's id.
+    #[error("not a network id: 32 hexadecimal digits")]
+    Network,
+    /// Not a region.
+    #[error("not a region: use 2 to 8 lower-case letters, digits or hyphens")]
+    Region,
     /// An address that only `DangerouslyDirect` would understand, and not on loopback.
     #[error("direct connections are for loopback addresses only")]
     NotLoopback,
@@ -99,6 +105,49 @@ pub enum AdvertError {
     /// A field breaks a bound.
     #[error("the advert breaks a bound: {0}")]
     Bound(&'static str),
+}
+
+/// A listing, an offer or a proof of a fork that must not be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ListingError {
+    /// The bytes are not a listing.
+    #[error("the listing cannot be read: {0}")]
+    Decode(#[from] DecodeError),
+    /// More bytes than any listing has.
+    #[error("the listing is too large")]
+    TooLarge,
+    /// It was signed for another network.
+    #[error("the listing is of another network")]
+    OtherNetwork,
+    /// The identity named in the listing did not sign it.
+    #[error("the listing is not signed by the provider it names")]
+    Signature,
+    /// A field breaks a bound.
+    #[error("the listing breaks a bound: {0}")]
+    Bound(&'static str),
+    /// It begins later than any clock may differ.
+    #[error("the listing is not valid yet; check this machine's clock")]
+    TooEarly,
+    /// It is over.
+    #[error("the listing is not valid any more; check this machine's clock")]
+    Expired,
+    /// The two listings of a proof do not contradict each other.
+    #[error("the two listings do not contradict each other")]
+    NoFork,
+}
+
+impl HasKind for ListingError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::ProviderMisbehaved
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::TooEarly | Self::Expired => Retry::Later,
+            _ => Retry::Never,
+        }
+    }
 }
 
 impl HasKind for FrameError {

@@ -18,6 +18,9 @@ pub const MAX_SEALED_BODY: u32 = (64 << 20) + 1024;
 /// what sealing and the envelope add.
 pub const MAX_CONTRACT_BODY: u32 = (16 << 10) + 1024;
 
+/// What sealing adds to the frames of guests in a network with a pre-shared key.
+const GUEST_SEAL: u32 = 64;
+
 /// What a frame carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,6 +29,10 @@ pub enum FrameKind {
     Ack,
     /// Provider to client, at once when a stream opens: a signed advert.
     Advert,
+    /// Node to guest: a padded [`Answer`](crate::Answer).
+    Answer,
+    /// Guest to node: a padded [`Ask`](crate::Ask).
+    Ask,
     /// Client to provider: a sealed call.
     Call,
     /// Client to provider: a sealed [`ContractRequest`](crate::ContractRequest).
@@ -59,6 +66,8 @@ impl FrameKind {
         match self {
             Self::Ack => 0,
             Self::Advert => 64 << 10,
+            Self::Answer => (320 << 10) + GUEST_SEAL,
+            Self::Ask => (3 << 10) + GUEST_SEAL,
             Self::Call | Self::Reply => MAX_SEALED_BODY,
             Self::Contract | Self::ContractAnswer => MAX_CONTRACT_BODY,
             Self::Refusal => 64,
@@ -74,6 +83,8 @@ impl FrameKind {
             Self::Refusal => 5,
             Self::Contract => 6,
             Self::ContractAnswer => 7,
+            Self::Ask => 8,
+            Self::Answer => 9,
         }
     }
 
@@ -86,6 +97,8 @@ impl FrameKind {
             Self::Refusal,
             Self::Contract,
             Self::ContractAnswer,
+            Self::Ask,
+            Self::Answer,
         ]
         .into_iter()
         .find(|kind| kind.code() == code)

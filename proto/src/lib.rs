@@ -1,7 +1,7 @@
 //! The words both sides of a D-Lambda call speak.
 //!
-//! Identifiers, the provider's advert, plans, the plaintext of calls and
-//! replies, and the frames that carry them. Everything here is a value or a
+//! Identifiers, the provider's advert and listing, plans, the plaintext of calls
+//! and replies, what guests ask the overlay, and the frames that carry them. Everything here is a value or a
 //! pure function of values.
 //!
 //! # Not in this crate
@@ -17,15 +17,18 @@ mod allocation;
 mod call;
 mod codec;
 mod contract;
+mod demand;
 mod endpoint;
 mod engine;
 mod error;
 mod evidence;
 mod frame;
+mod guest;
 mod http;
 mod ids;
 mod keys;
 mod kind;
+mod listing;
 mod nym_address;
 mod plan;
 mod receipt;
@@ -53,15 +56,17 @@ pub use contract::{
     ContractRequest, Grant, Greeting, Payment, PaymentMethod, ProofOfWork, Proposal, ServiceTerms,
     SignedContract, Technology, read_signed_contract,
 };
-pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OnionAddress};
+pub use demand::{Capacity, Demand, Offer, SignedOffer};
+pub use endpoint::{Endpoint, Endpoints, ONION_PORT, OVERLAY_PORT, OnionAddress};
 pub use engine::{EngineFingerprint, EngineProfile, Fact};
-pub use error::{AdvertError, DecodeError, FrameError, IdError};
+pub use error::{AdvertError, DecodeError, FrameError, IdError, ListingError};
 pub use evidence::{
     EquivocationProof, Evidence, EvidenceError, Finding, FraudProof, ReceiptEvidence, SignedVerdict,
 };
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_CONTRACT_BODY, MAX_SEALED_BODY, VERSION,
 };
+pub use guest::{Answer, Ask, BucketDigest, Manifest, SnapshotId, SubmitRefusal};
 pub use http::{HttpError, HttpField, HttpRequest, HttpResponse};
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};
 pub use keys::{
@@ -69,11 +74,15 @@ pub use keys::{
     ForVerdicts, PublicKey, Purpose, RatingKey, RatingKeyId, ReceiptKey, ReceiptKeyId, SecretKey,
 };
 pub use kind::{ErrorKind, HasKind, Retry};
+pub use listing::{
+    Class, Day, FunctionPrefix, ListedPlan, Listing, ListingDigest, ListingFork, NetworkId, Region,
+    Resources, SignedListing, Topic, Work,
+};
 pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{OutputCommitment, Receipt, ReceiptError, SignedReceipt};
 pub use report::{Report, with_causes};
-pub use requirements::Requirements;
+pub use requirements::{Requirement, Requirements};
 pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;
 pub use status::{Cost, FunctionProblem, Measure, Status, StopKind};

@@ -1,8 +1,10 @@
 //! What a caller asks of a provider.
 
-use crate::{Advert, FunctionId, PlanName};
+use serde::Serialize;
 
-/// Requirements that an advert meets or not. The default asks for nothing.
+use crate::{Advert, FunctionId, FunctionPrefix, Listing, PlanName, Region, Resources};
+
+/// Requirements that an advert or a listing meets or not. The default asks for nothing.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Requirements {
@@ -12,8 +14,12 @@ pub struct Requirements {
     pub memory_mib: u64,
     /// An accelerator.
     pub gpu: bool,
+    /// An accelerator with at least so much memory, in MiB.
+    pub gpu_vram_mib: u64,
     /// A trusted execution environment.
     pub tee: bool,
+    /// A machine that says that it is there.
+    pub region: Option<Region>,
     /// A plan of this name; without one, any.
     pub plan: Option<PlanName>,
     /// A plan, of that name if one is given, at no more than this price.
@@ -22,22 +28,104 @@ pub struct Requirements {
     pub function: Option<FunctionId>,
 }
 
+/// One of the [`Requirements`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Requirement {
+    /// [`Requirements::cores`].
+    Cores,
+    /// [`Requirements::memory_mib`].
+    Memory,
+    /// [`Requirements::gpu`] and [`Requirements::gpu_vram_mib`].
+    Gpu,
+    /// [`Requirements::tee`].
+    Tee,
+    /// [`Requirements::region`].
+    Region,
+    /// [`Requirements::plan`].
+    Plan,
+    /// [`Requirements::max_price`].
+    Price,
+    /// [`Requirements::function`].
+    Function,
+}
+
 impl Requirements {
     /// Whether the provider of this advert claims to meet them.
     #[must_use]
     pub fn are_met_by(&self, advert: &Advert) -> bool {
-        let specs = &advert.specs;
         let has_function = |id: &FunctionId| advert.functions.iter().any(|it| it.id == *id);
-        let has_plan = advert.plans.iter().any(|plan| {
-            self.plan.as_ref().is_none_or(|name| plan.name == *name)
-                && self.max_price.is_none_or(|most| plan.price <= most)
-        });
-        specs.cpu.cores >= self.cores
-            && specs.memory >= self.memory_mib
-            && (!self.gpu || !specs.gpu.is_empty())
-            && (!self.tee || specs.tee.is_some())
-            && has_plan
-            && self.function.as_ref().is_none_or(has_function)
+        self.unmet(
+            &advert.specs.resources(),
+            advert.specs.region.as_ref(),
+            advert.plans.iter().map(|plan| (&plan.name, plan.price)),
+            has_function,
+        )
+        .is_empty()
+    }
+
+    /// Which of them the provider of this listing does not claim to meet. A listing names few
+    /// functions, and by a prefix: the advert has the last word.
+    #[must_use]
+    pub fn unmet_by(&self, listing: &Listing) -> Vec<Requirement> {
+        let has_function = |id: &FunctionId| listing.functions.contains(&FunctionPrefix::of(id));
+        self.unmet(
+            &listing.resources,
+            listing.region.as_ref(),
+            listing.plans.iter().map(|plan| (&plan.name, plan.price)),
+            has_function,
+        )
+    }
+
+    fn unmet<'a>(
+        &self,
+        machine: &Resources,
+        region: Option<&Region>,
+        plans: impl Iterator<Item = (&'a PlanName, u64)> + Clone,
+        has_function: impl Fn(&FunctionId) -> bool,
+    ) -> Vec<Requirement> {
+        let vram = self.gpu_vram_mib.max(u64::from(self.gpu));
+        let wanted = plans.filter(|(name, _)| self.plan.as_ref().is_none_or(|it| it == *name));
+        let cheap = |price: u64| self.max_price.is_none_or(|most| price <= most);
+        let has_plan = wanted.clone().next().is_some();
+        [
+            (Requirement::Cores, machine.cores >= self.cores),
+            (Requirement::Memory, machine.memory_mib >= self.memory_mib),
+            (Requirement::Gpu, machine.gpu_vram_mib >= vram),
+            (Requirement::Tee, !self.tee || machine.tee),
+            (
+                Requirement::Region,
+                self.region.is_none() || self.region.as_ref() == region,
+            ),
+            (Requirement::Plan, has_plan),
+            (
+                Requirement::Price,
+                !has_plan || wanted.clone().any(|(_, price)| cheap(price)),
+            ),
+            (
+                Requirement::Function,
+                self.function.as_ref().is_none_or(has_function),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(requirement, is_met)| (!is_met).then_some(requirement))
+        .collect()
+    }
+}
+
+impl std::fmt::Display for Requirement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cores => "cores",
+            Self::Memory => "memory",
+            Self::Gpu => "accelerator",
+            Self::Tee => "trusted execution environment",
+            Self::Region => "region",
+            Self::Plan => "plan",
+            Self::Price => "price",
+            Self::Function => "function",
+        })
     }
 }
 

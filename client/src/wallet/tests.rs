@@ -101,6 +101,8 @@ impl Like {
                 memory: 1024,
                 gpu: vec![],
                 tee: None,
+                gpu_vram_mib: 0,
+                region: None,
             },
             functions: vec![],
             max_function_bytes: 1 << 20,
@@ -146,6 +148,8 @@ impl Like {
                 technology: Technology {
                     deterministic: true,
                     tee: None,
+                    gpu_vram_mib: 0,
+                    region: None,
                 },
                 validity: self.validity(),
                 call_key: TokenKeyId([1; 32]),

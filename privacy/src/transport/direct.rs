@@ -33,8 +33,7 @@ impl DangerouslyDirect {
         Self { port: None }
     }
 
-    /// Listens for calls on this port of the loopback address; without one, and
-    /// for other services, on any that is free.
+    /// Listens on this port of the loopback address; without one, on any that is free.
     #[must_use]
     pub fn listening_on(self, port: Option<NonZeroU16>) -> Self {
         Self { port }
@@ -49,7 +48,12 @@ impl Default for DangerouslyDirect {
 
 #[async_trait]
 impl Transport for DangerouslyDirect {
-    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
+        only_calls(service)?;
         let Endpoint::DangerouslyDirect(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
@@ -65,15 +69,21 @@ impl Transport for DangerouslyDirect {
 
     async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
         let local = |error: std::io::Error| TransportError::Local(error.into());
-        let port = match service {
-            Service::Calls => self.port.map_or(0, NonZeroU16::get),
-            Service::Overlay => 0,
-        };
+        only_calls(service)?;
+        let port = self.port.map_or(0, NonZeroU16::get);
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
             .map_err(local)?;
         let endpoint = Endpoint::DangerouslyDirect(socket.local_addr().map_err(local)?);
         Ok(Box::new(DirectListener { socket, endpoint }))
+    }
+}
+
+/// The addresses of the overlay are public: it never has any but onion addresses.
+fn only_calls(service: Service) -> Result<(), TransportError> {
+    match service {
+        Service::Calls => Ok(()),
+        Service::Overlay | Service::Guests => Err(TransportError::WrongService),
     }
 }
 

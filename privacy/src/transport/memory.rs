@@ -16,7 +16,8 @@ use crate::TransportError;
 /// Bytes that a stream holds before the writer has to wait.
 const BUFFER: usize = 64 << 10;
 
-type Services = HashMap<[u8; 32], mpsc::Sender<Incoming>>;
+/// By endpoint, since every endpoint is somebody's, and by service.
+type Services = HashMap<(Endpoint, Service), mpsc::Sender<Incoming>>;
 
 /// The network: a set of services, and a latency.
 #[derive(Clone, Default)]
@@ -62,32 +63,29 @@ impl MemoryTransport {
     /// Where this participant listens for a service, if it does.
     #[must_use]
     pub fn endpoint_of(&self, service: Service) -> Endpoint {
-        Endpoint::Onion(OnionAddress::from_public_key(self.key_of(service)))
-    }
-
-    /// Any other key for the second service.
-    fn key_of(&self, service: Service) -> [u8; 32] {
-        match service {
+        let key = match service {
             Service::Calls => self.key,
-            Service::Overlay => self.key.map(|byte| !byte),
-        }
+            // Any other key.
+            Service::Overlay | Service::Guests => self.key.map(|byte| !byte),
+        };
+        Endpoint::Onion(OnionAddress::from_public_key(key))
     }
 }
 
 #[async_trait]
 impl Transport for MemoryTransport {
-    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
         if !matches!(endpoint, Endpoint::Onion(_)) {
             return Err(TransportError::WrongEndpoint);
         }
         tokio::time::sleep(self.network.latency).await;
-        let service = {
-            let services = lock(&self.network.services);
-            services
-                .iter()
-                .find(|(key, _)| Endpoint::Onion(OnionAddress::from_public_key(**key)) == *endpoint)
-                .map(|(_, service)| service.clone())
-        };
+        let service = lock(&self.network.services)
+            .get(&(*endpoint, service))
+            .cloned();
         let unreachable = || TransportError::Unreachable("no such service".into());
         let service = service.ok_or_else(unreachable)?;
         let (near, far) = tokio::io::duplex(BUFFER);
@@ -101,7 +99,7 @@ impl Transport for MemoryTransport {
 
     async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
         let (sender, receiver) = mpsc::channel(16);
-        lock(&self.network.services).insert(self.key_of(service), sender);
+        lock(&self.network.services).insert((self.endpoint_of(service), service), sender);
         Ok(Box::new(MemoryListener {
             endpoint: self.endpoint_of(service),
             receiver,

@@ -85,6 +85,9 @@ pub enum Service {
     Calls,
     /// The overlay of providers and volunteers: streams live for hours.
     Overlay,
+    /// Guests of the overlay: one question a stream. At the endpoint of the overlay, since who
+    /// serves guests is in the overlay.
+    Guests,
 }
 
 /// An ordered, reliable stream of bytes in both directions.
@@ -141,8 +144,8 @@ pub trait Transport: Send + Sync {
         service: Service,
     ) -> Result<Connection, TransportError>;
 
-    /// Makes a service reachable, at endpoints that only this service has, and
-    /// hands out what arrives. At most once for each service of a transport.
+    /// Makes a service reachable and hands out what arrives. The overlay and its guests share
+    /// endpoints, which calls do not have. At most once for each service of a transport.
     ///
     /// # Errors
     ///

@@ -135,7 +135,7 @@ mod tests {
         async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
             match service {
                 Service::Calls => self.0.listen(service).await,
-                Service::Overlay => Err(TransportError::WrongService),
+                Service::Overlay | Service::Guests => Err(TransportError::WrongService),
             }
         }
     }

@@ -24,11 +24,12 @@ use serde::Serialize;
 
 pub use self::history::PastEpoch;
 pub use self::store::{AdvertStore, equivocation};
+pub(crate) use self::verify::signed_by_its_author;
 pub use self::verify::{AdvertDigest, Authentic, Current, Signable, SignedAdvert, Verified};
 
 use crate::{
     AdvertError, CallKey, Endpoint, Epoch, FunctionId, Plan, PlanName, ProviderId, ReceiptKeyId,
-    ServiceTerms, UnixSeconds, Validity,
+    Region, Resources, ServiceTerms, UnixSeconds, Validity,
 };
 
 /// What a provider says of itself for one epoch.
@@ -123,6 +124,12 @@ pub struct Specs {
     /// The trusted execution environment, if there is one.
     #[n(3)]
     pub tee: Option<String>,
+    /// Memory of the largest accelerator in MiB; 0 without one.
+    #[n(4)]
+    pub gpu_vram_mib: u64,
+    /// Where the machine is, as its operator says.
+    #[n(5)]
+    pub region: Option<Region>,
 }
 
 /// Processors of a machine.
@@ -205,6 +212,8 @@ impl Advert {
                 memory: 1,
                 gpu: Vec::new(),
                 tee: None,
+                gpu_vram_mib: 0,
+                region: None,
             },
             plans,
             functions: Vec::new(),
@@ -322,6 +331,20 @@ impl Advert {
             }
         }
         Ok(())
+    }
+}
+
+impl Specs {
+    /// What a listing tells of the machine.
+    #[must_use]
+    pub fn resources(&self) -> Resources {
+        Resources {
+            cores: self.cpu.cores,
+            memory_mib: self.memory,
+            // One that does not say how much memory it has, has some.
+            gpu_vram_mib: self.gpu_vram_mib.max(u64::from(!self.gpu.is_empty())),
+            tee: self.tee.is_some(),
+        }
     }
 }
 

@@ -31,6 +31,8 @@ fn advert(key: &IdentityKey) -> Advert {
             memory: 1024,
             gpu: vec![],
             tee: None,
+            gpu_vram_mib: 0,
+            region: None,
         },
         plans: Plan::standard_menu(),
         functions: vec![PublishedFunction {

@@ -149,7 +149,17 @@ impl Authentic<Advert> {
     }
 }
 
+/// The value that was read from `signed`, whose signature its author made.
+pub(crate) fn signed_by_its_author<T: Signable>(value: T, signed: T::Signed) -> Authentic<T> {
+    Authentic { value, signed }
+}
+
 impl<T: Signable> Current<T> {
+    /// Its time was looked at.
+    pub(crate) fn new(authentic: Authentic<T>) -> Self {
+        Self(authentic)
+    }
+
     /// Without its time.
     #[must_use]
     pub fn authentic(&self) -> &Authentic<T> {

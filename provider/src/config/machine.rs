@@ -13,6 +13,8 @@ pub(crate) fn machine() -> Specs {
         memory: memory_mib(),
         gpu: Vec::new(),
         tee: None,
+        gpu_vram_mib: 0,
+        region: None,
     }
 }
 

@@ -81,6 +81,14 @@ async fn each_service_has_an_onion_service_of_its_own() {
     // The service for calls has ended with its listener; streams of the other live on.
     echoes(&mut long_lived).await;
     arti_echoes(&caller, &overlay, Service::Overlay).await;
+
+    // Guests come to the address of the overlay, by another port, which is closed until they are
+    // listened for.
+    assert!(caller.dial(&overlay, Service::Guests).await.is_err());
+    let guests = arti_echo_service(&provider, Service::Guests).await;
+    assert_eq!(guests, overlay);
+    arti_echoes(&caller, &overlay, Service::Guests).await;
+    arti_echoes(&caller, &overlay, Service::Overlay).await;
     testnet.down().await;
 }
 

@@ -382,7 +382,7 @@ async fn open(
 fn only_calls(service: Service) -> Result<(), TransportError> {
     match service {
         Service::Calls => Ok(()),
-        Service::Overlay => Err(TransportError::WrongService),
+        Service::Overlay | Service::Guests => Err(TransportError::WrongService),
     }
 }
 

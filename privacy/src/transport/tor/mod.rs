@@ -13,7 +13,7 @@ use std::time::Duration;
 use arti_client::config::BoolOrAuto;
 use arti_client::{DataStream, ErrorKind, HasKind as _, IsolationToken, StreamPrefs, TorClient};
 use async_trait::async_trait;
-use dlambda_proto::{Endpoint, ONION_PORT};
+use dlambda_proto::Endpoint;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep, timeout};
@@ -53,10 +53,12 @@ pub struct BootstrapProgress {
     pub blocked: Option<String>,
 }
 
-/// A Tor client and, once it listens, an onion service for each [`Service`].
+/// A Tor client and, once it listens, an onion service for calls, and one for the overlay and its
+/// guests.
 pub struct TorTransport {
     client: Arc<TorClient<Runtime>>,
     guards: Arc<Guards>,
+    services: service::Services,
 }
 
 impl TorDirectories {
@@ -147,7 +149,12 @@ impl TorTransport {
         match outcome {
             Ok(Ok(())) => {
                 guards.stored().await?;
-                Ok(Self { client, guards })
+                let services = service::Services::default();
+                Ok(Self {
+                    client,
+                    guards,
+                    services,
+                })
             }
             Ok(Err(error)) => Err(errors::starting(error)),
             Err(_) => {
@@ -204,11 +211,15 @@ fn forget_circuit_times(directories: &TorDirectories) {
 
 #[async_trait]
 impl Transport for TorTransport {
-    async fn dial(&self, endpoint: &Endpoint, _: Service) -> Result<Connection, TransportError> {
+    async fn dial(
+        &self,
+        endpoint: &Endpoint,
+        service: Service,
+    ) -> Result<Connection, TransportError> {
         let Endpoint::Onion(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
-        let target = (address.unredacted(), ONION_PORT);
+        let target = (address.unredacted(), service::port(service));
         let prefs = Self::isolated();
         let stream = timeout(DIAL, self.connect(target, &prefs))
             .await
@@ -219,7 +230,7 @@ impl Transport for TorTransport {
     }
 
     async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
-        Ok(Box::new(service::launch(&self.client, service)?))
+        Ok(Box::new(self.services.listen(&self.client, service)?))
     }
 }
 

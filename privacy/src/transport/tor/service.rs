@@ -1,15 +1,16 @@
-//! Our onion services, one for each [`Service`]: one circuit in, one stream in it, no second.
+//! Our onion services, one for calls and one for the overlay and its guests: one circuit in, one
+//! stream in it, no second.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arti_client::{DataStream, TorClient};
 use async_trait::async_trait;
-use dlambda_proto::{Endpoint, ONION_PORT};
+use dlambda_proto::{Endpoint, ONION_PORT, OVERLAY_PORT};
 use futures::StreamExt as _;
 use safelog::DisplayRedacted as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,7 +19,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tor_cell::relaycell::msg::Connected;
-use tor_hsservice::config::OnionServiceConfigBuilder;
+use tor_hsservice::config::{OnionServiceConfigBuilder, TokenBucketConfig};
 use tor_hsservice::{RendRequest, RunningOnionService, StreamRequest};
 use tor_proto::stream::IncomingStreamRequest;
 
@@ -31,7 +32,15 @@ use crate::TransportError;
 fn nickname(service: Service) -> &'static str {
     match service {
         Service::Calls => "dlambda",
-        Service::Overlay => "dlambda-overlay",
+        Service::Overlay | Service::Guests => "dlambda-overlay",
+    }
+}
+
+/// The virtual port of a service.
+pub(super) fn port(service: Service) -> u16 {
+    match service {
+        Service::Calls | Service::Guests => ONION_PORT,
+        Service::Overlay => OVERLAY_PORT,
     }
 }
 
@@ -42,19 +51,74 @@ const RENDEZVOUS: Duration = Duration::from_secs(60);
 /// Rendezvous of one service being made at a time.
 const MAX_PENDING: usize = 256;
 
-/// Launches the onion service under the key in arti's key store, made at first use.
-pub(super) fn launch(
+/// Introductions to the overlay in a second, and at once: a flood is stopped where it is cheap. Calls
+/// have no such limit, since one that is too low would close a provider for everybody.
+const OVERLAY_RATE: (u32, u32) = (16, 256);
+
+/// The onion services of one client that are listened to, by nickname.
+#[derive(Default)]
+pub(super) struct Services(Mutex<HashMap<&'static str, Weak<OnionService>>>);
+
+/// Ends when the last of its listeners does.
+struct OnionService {
+    endpoint: Endpoint,
+    ports: Arc<Ports>,
+    _service: Arc<RunningOnionService>,
+    _stop: DropGuard,
+}
+
+/// Where streams go, by virtual port. A stream to another port is refused.
+#[derive(Default)]
+struct Ports(Mutex<HashMap<u16, mpsc::Sender<Incoming>>>);
+
+impl Services {
+    /// Listens for a service, under the key in arti's key store, made at first use.
+    pub(super) fn listen(
+        &self,
+        client: &Arc<TorClient<Runtime>>,
+        service: Service,
+    ) -> Result<TorListener, TransportError> {
+        let nickname = nickname(service);
+        let onion = {
+            let mut running = lock(&self.0);
+            match running.get(nickname).and_then(Weak::upgrade) {
+                Some(onion) => onion,
+                None => {
+                    let onion = Arc::new(launch(client, service)?);
+                    running.insert(nickname, Arc::downgrade(&onion));
+                    onion
+                }
+            }
+        };
+        let (sender, receiver) = mpsc::channel(MAX_PENDING);
+        lock(&onion.ports.0).insert(port(service), sender);
+        Ok(TorListener { onion, receiver })
+    }
+}
+
+impl Ports {
+    /// Where streams to this port go, if they are listened for.
+    fn get(&self, port: u16) -> Option<mpsc::Sender<Incoming>> {
+        let open = lock(&self.0).get(&port).cloned();
+        open.filter(|it| !it.is_closed())
+    }
+}
+
+fn launch(
     client: &Arc<TorClient<Runtime>>,
     service: Service,
-) -> Result<TorListener, TransportError> {
+) -> Result<OnionService, TransportError> {
     let local = |error: String| TransportError::Local(error.into());
     let nickname = nickname(service)
         .parse()
         .map_err(|error: tor_hsservice::InvalidNickname| local(error.to_string()))?;
-    let config = OnionServiceConfigBuilder::default()
-        .nickname(nickname)
-        .build()
-        .map_err(|error| local(error.to_string()))?;
+    let mut config = OnionServiceConfigBuilder::default();
+    config.nickname(nickname);
+    if service != Service::Calls {
+        let (rate, burst) = OVERLAY_RATE;
+        config.rate_limit_at_intro(Some(TokenBucketConfig::new(rate, burst)));
+    }
+    let config = config.build().map_err(|error| local(error.to_string()))?;
     let (service, requests) = client
         .launch_onion_service(config)
         .map_err(errors::starting)?
@@ -63,31 +127,34 @@ pub(super) fn launch(
         .onion_address()
         .and_then(|id| id.display_unredacted().to_string().parse().ok())
         .ok_or_else(|| local("the onion service has no key".to_owned()))?;
-    let (sender, receiver) = mpsc::channel(MAX_PENDING);
+    let ports = Arc::<Ports>::default();
     let stop = CancellationToken::new();
     tokio::spawn(
         stop.clone()
-            .run_until_cancelled_owned(meet_callers(requests, sender)),
+            .run_until_cancelled_owned(meet_callers(requests, Arc::clone(&ports))),
     );
-    Ok(TorListener {
+    Ok(OnionService {
         endpoint,
-        receiver,
+        ports,
         _service: service,
         _stop: stop.drop_guard(),
     })
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The maps are whole between any two operations on them.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 pub(super) struct TorListener {
-    endpoint: Endpoint,
+    onion: Arc<OnionService>,
     receiver: mpsc::Receiver<Incoming>,
-    _service: Arc<RunningOnionService>,
-    _stop: DropGuard,
 }
 
 #[async_trait]
 impl Listener for TorListener {
     fn endpoint(&self) -> Endpoint {
-        self.endpoint
+        self.onion.endpoint
     }
 
     async fn accept(&mut self) -> Option<Incoming> {
@@ -100,17 +167,17 @@ impl Listener for TorListener {
 /// costs us more than it costs itself.
 async fn meet_callers(
     requests: impl futures::Stream<Item = RendRequest> + Send,
-    sender: mpsc::Sender<Incoming>,
+    ports: Arc<Ports>,
 ) {
     let mut pending = Pending::default();
     let mut requests = std::pin::pin!(requests);
     while let Some(request) = requests.next().await {
-        let sender = sender.clone();
+        let ports = Arc::clone(&ports);
         pending.spawn(async move {
             // A caller that cannot be met, or asks for something else, is
             // dropped; there is nobody to tell.
-            if let Ok(Some(incoming)) = timeout(RENDEZVOUS, meet(request)).await {
-                let _ = sender.send(incoming).await;
+            if let Ok(Some((incoming, to))) = timeout(RENDEZVOUS, meet(request, &ports)).await {
+                let _ = to.send(incoming).await;
             }
         });
     }
@@ -137,17 +204,22 @@ impl Pending {
 }
 
 /// Completes one rendezvous and takes the first stream of its circuit.
-async fn meet(request: RendRequest) -> Option<Incoming> {
+async fn meet(request: RendRequest, ports: &Ports) -> Option<(Incoming, mpsc::Sender<Incoming>)> {
     let mut streams = request.accept().await.ok()?;
     let first = streams.next().await?;
-    let opening = match first.request() {
-        IncomingStreamRequest::Begin(begin) if begin.port() == ONION_PORT => {
+    let asked = match first.request() {
+        IncomingStreamRequest::Begin(begin) => ports.get(begin.port()).map(|to| (begin, to)),
+        _ => None,
+    };
+    let (opening, to) = match asked {
+        Some((begin, to)) => {
             // Address and flags are the caller's to choose: they belong to
             // what a provider could tell callers apart by.
             let flags = begin.flags().bits().to_be_bytes();
-            [begin.addr(), &begin.port().to_be_bytes(), &flags].concat()
+            let opening = [begin.addr(), &begin.port().to_be_bytes(), &flags].concat();
+            (opening, to)
         }
-        _ => {
+        None => {
             let _ = first.shutdown_circuit();
             return None;
         }
@@ -155,13 +227,14 @@ async fn meet(request: RendRequest) -> Option<Incoming> {
     let stream = first.accept(Connected::new_empty()).await.ok()?;
     let alive = CancellationToken::new();
     tokio::spawn(refuse_second_stream(streams, alive.clone()));
-    Some(Incoming {
+    let incoming = Incoming {
         connection: Connection::new(OnlyStream {
             stream,
             _alive: alive.drop_guard(),
         }),
         circuit: CircuitFacts::new(opening),
-    })
+    };
+    Some((incoming, to))
 }
 
 /// Keeps the circuit alive while its one stream lives, and ends it if a second

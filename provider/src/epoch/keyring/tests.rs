@@ -31,6 +31,8 @@ fn template() -> AdvertTemplate {
             memory: 1,
             gpu: vec![],
             tee: None,
+            gpu_vram_mib: 0,
+            region: None,
         },
         plans: Plan::standard_menu(),
         functions: vec![],
