@@ -30,8 +30,8 @@ pub enum NodeError {
     #[error("the node did not answer in time")]
     Deadline,
     /// The node's own catalogue does not accept the item.
-    #[error("the catalogue refuses the item")]
-    Refused,
+    #[error("the catalogue refuses the item: {0}")]
+    Refused(&'static str),
     /// The item is longer than a message of the overlay may be.
     #[error("an item of {bytes} bytes where at most {limit} are allowed")]
     TooLong {
@@ -51,7 +51,7 @@ impl HasKind for NodeError {
             Self::ListenerEnded => ErrorKind::NetworkDown,
             Self::Ended => ErrorKind::Local,
             Self::Deadline => ErrorKind::Deadline,
-            Self::Refused | Self::TooLong { .. } => ErrorKind::Refused,
+            Self::Refused(_) | Self::TooLong { .. } => ErrorKind::Refused,
         }
     }
 
@@ -63,7 +63,7 @@ impl HasKind for NodeError {
             | Self::Identity
             | Self::Settings(_)
             | Self::Ended
-            | Self::Refused
+            | Self::Refused(_)
             | Self::TooLong { .. } => Retry::Never,
         }
     }

@@ -13,12 +13,14 @@
 
 mod behaviour;
 mod error;
-mod network_id;
+mod node;
 mod reconcile;
 mod store;
+#[cfg(test)]
+mod tests;
 mod transport;
 
 pub use behaviour::GossipTopic;
 pub use error::NodeError;
-pub use network_id::NetworkId;
+pub use node::{Node, NodeConfig, NodeHandle, NodeStatus, Pace};
 pub use store::{Held, Store, Verdict};

@@ -187,7 +187,6 @@ fn salted(run: RunId, digest: &[u8; 32]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn malformed(_: negentropy::Error) -> ReconcileError {
     ReconcileError::Malformed
 }
@@ -237,7 +236,9 @@ mod tests {
                         item.resize(size, 0);
                         Some(item)
                     };
-                    let items = responder.items(&ids, item).expect("asked for what there is");
+                    let items = responder
+                        .items(&ids, item)
+                        .expect("asked for what there is");
                     assert!(items.iter().map(Vec::len).sum::<usize>() <= MAX_ANSWER);
                     let step = initiator.items(items.len()).expect("as many as asked for");
                     fetched.extend(items);

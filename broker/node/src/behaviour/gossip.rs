@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use dlambda_proto::NetworkId;
 use libp2p_gossipsub::{
     Behaviour, Config, ConfigBuilder, IdentityTransform, MaxCountSubscriptionFilter, Message,
     MessageAuthenticity, MessageId, PeerScoreParams, PeerScoreThresholds, TopicScoreParams,
@@ -10,7 +11,7 @@ use libp2p_gossipsub::{
 use sha2::{Digest as _, Sha256};
 
 use super::topic::Topics;
-use crate::{NetworkId, NodeError};
+use crate::NodeError;
 
 /// gossipsub for our topics only.
 pub(crate) type Gossip =
@@ -53,10 +54,7 @@ pub(super) fn new(network: NetworkId, heartbeat: Duration) -> Result<Gossip, Nod
 
 fn config(network: NetworkId, heartbeat: Duration) -> Result<Config, NodeError> {
     ConfigBuilder::default()
-        .protocol_id(
-            format!("/dlambda/{}/meshsub/1", network.hex()),
-            Version::V1_1,
-        )
+        .protocol_id(format!("/dlambda/{network}/meshsub/1"), Version::V1_1)
         // Messages carry neither author nor number, so what they say is all that tells them apart.
         .validation_mode(ValidationMode::Anonymous)
         .message_id_fn(message_id)

@@ -10,6 +10,7 @@ mod topic;
 
 use std::time::Duration;
 
+use dlambda_proto::NetworkId;
 use libp2p_connection_limits::ConnectionLimits;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol};
@@ -19,8 +20,8 @@ pub(crate) use routing::Routing;
 pub use topic::GossipTopic;
 pub(crate) use topic::Topics;
 
+use crate::NodeError;
 use crate::transport::MAX_INCOMING;
-use crate::{NetworkId, NodeError};
 
 /// Connections to one peer: one each way, if both dial at once.
 const PER_PEER: u32 = 2;
@@ -36,6 +37,17 @@ pub(crate) struct Capacity {
     /// Of these, such as others have opened: the rest is left for those that we open, which an
     /// attacker cannot take up.
     pub(crate) incoming: u32,
+}
+
+impl Capacity {
+    /// A quarter is left for those that we open.
+    pub(crate) fn of(total: u32) -> Self {
+        let total = total.max(8);
+        Self {
+            total,
+            incoming: total - total / 4,
+        }
+    }
 }
 
 /// All protocols of a node.
@@ -75,6 +87,6 @@ impl Overlay {
 
 /// A protocol's name, which nodes of other networks do not have.
 fn protocol(network: NetworkId, name: &str) -> Result<StreamProtocol, NodeError> {
-    StreamProtocol::try_from_owned(format!("/dlambda/{}/{name}", network.hex()))
+    StreamProtocol::try_from_owned(format!("/dlambda/{network}/{name}"))
         .map_err(|_| NodeError::Settings("the name of a protocol"))
 }

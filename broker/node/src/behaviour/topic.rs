@@ -2,9 +2,8 @@
 
 use std::collections::HashSet;
 
+use dlambda_proto::NetworkId;
 use libp2p_gossipsub::{IdentTopic, TopicHash};
-
-use crate::NetworkId;
 
 /// What a gossiped item is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +36,6 @@ pub(crate) struct Topics([(GossipTopic, IdentTopic); 3]);
 impl Topics {
     /// `/dlambda/NETWORK/listings/1`, and so on.
     pub(crate) fn new(network: NetworkId) -> Self {
-        let network = network.hex();
         Self(GossipTopic::ALL.map(|topic| {
             let name = format!("/dlambda/{network}/{}/1", topic.name());
             (topic, IdentTopic::new(name))

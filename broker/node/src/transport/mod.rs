@@ -205,7 +205,10 @@ impl libp2p_core::Transport for OnionTransport {
         Poll::Ready(match arrived {
             Some(incoming) => TransportEvent::Incoming {
                 listener_id,
-                upgrade: ready(Ok(OnionStream::new(incoming.connection.stream, this.traffic.clone()))),
+                upgrade: ready(Ok(OnionStream::new(
+                    incoming.connection.stream,
+                    this.traffic.clone(),
+                ))),
                 local_addr: this.address.clone(),
                 // An onion service does not learn who called.
                 send_back_addr: Multiaddr::empty(),
@@ -220,6 +223,3 @@ impl libp2p_core::Transport for OnionTransport {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

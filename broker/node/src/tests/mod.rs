@@ -1,0 +1,6 @@
+//! Real nodes in one process, over a network in memory.
+
+mod gossip;
+mod hostile;
+mod support;
+mod walls;
