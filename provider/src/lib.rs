@@ -16,6 +16,7 @@
 pub mod config;
 mod epoch;
 mod error;
+mod listing;
 mod provider;
 mod self_test;
 mod session;

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::machine;
+use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
@@ -328,7 +328,7 @@ fn template(
     Ok(AdvertTemplate {
         identity,
         endpoints: endpoints.map_err(|error| TransportError::Local(error.into()))?,
-        specs: machine(),
+        specs: specs(&config.machine),
         plans: config.plans.clone(),
         functions: functions.published(),
         max_function_bytes: config.max_function_bytes,

@@ -8,7 +8,7 @@ use dlambda_proto::{Admission, BatchSize, Greeting, Plan, PlanName};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::{ConfigError, ProviderConfig};
+use super::{ConfigError, Machine, ProviderConfig};
 
 /// A configuration file with every setting at its default, explained.
 pub const EXAMPLE: &str = include_str!("example.toml");
@@ -24,6 +24,7 @@ const MIN_INVITATION: usize = 16;
 struct File {
     contracts: ContractsTable,
     execution: Execution,
+    machine: MachineTable,
     plan: Vec<PlanTable>,
 }
 
@@ -49,6 +50,15 @@ struct Execution {
     code_cache_mib: Option<u64>,
     compile_memory_mib: Option<u64>,
     compile_seconds: Option<u64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct MachineTable {
+    region: Option<String>,
+    gpu: Vec<String>,
+    gpu_vram_mib: u64,
+    tee: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -96,6 +106,7 @@ impl ProviderConfig {
         let mut config = Self::default();
         config.apply_contracts(file.contracts)?;
         config.apply_execution(file.execution)?;
+        config.apply_machine(file.machine)?;
         if !file.plan.is_empty() {
             config.apply_plans(file.plan)?;
         }
@@ -181,6 +192,31 @@ impl ProviderConfig {
         Ok(())
     }
 
+    fn apply_machine(&mut self, table: MachineTable) -> Result<(), ConfigError> {
+        let wrong = |name: &str, problem| wrong(format!("machine.{name}"), problem);
+        let short = |text: &String| (1..=64).contains(&text.len());
+        if table.gpu.len() > 16 || !table.gpu.iter().all(short) {
+            return Err(wrong("gpu", "is at most 16 names of 1 to 64 bytes"));
+        }
+        if table.gpu.is_empty() && table.gpu_vram_mib > 0 {
+            return Err(wrong(
+                "gpu_vram_mib",
+                "needs the name of an accelerator in `gpu`",
+            ));
+        }
+        if !table.tee.iter().all(short) {
+            return Err(wrong("tee", "is a name of 1 to 64 bytes"));
+        }
+        let region = table.region.map(|text| text.parse()).transpose();
+        self.machine = Machine {
+            region: region.map_err(|_| wrong("region", "must be 2 to 8 of a-z, 0-9 and -"))?,
+            gpu: table.gpu,
+            gpu_vram_mib: table.gpu_vram_mib,
+            tee: table.tee,
+        };
+        Ok(())
+    }
+
     fn apply_plans(&mut self, tables: Vec<PlanTable>) -> Result<(), ConfigError> {
         if tables.len() > MAX_PLANS {
             return Err(wrong("plan".into(), "is given too often: at most 8 plans"));
@@ -260,6 +296,7 @@ mod tests {
         let default = ProviderConfig::default();
         assert_eq!(example.contracts, default.contracts);
         assert_eq!(example.execution, default.execution);
+        assert_eq!(example.machine, default.machine);
         assert_eq!(example.plans, default.plans);
         for plan in &default.plans {
             assert_eq!(example.queue(&plan.name), default.queue(&plan.name));
@@ -294,6 +331,10 @@ mod tests {
             (plan("") + &plan(""), "plan a"),
             (plan("price = 3"), "price of a plan"),
             (plan("price = 3\ntoken = false"), "price of plan a"),
+            ("[machine]\nregion = 'E'".to_owned(), "machine.region"),
+            ("[machine]\ngpu_vram_mib = 1".to_owned(), "gpu_vram_mib"),
+            ("[machine]\ngpu = ['']".to_owned(), "machine.gpu"),
+            ("[machine]\ntee = ''".to_owned(), "machine.tee"),
             (
                 "[contracts]\nadmission = 'invite'".to_owned(),
                 "invitations",

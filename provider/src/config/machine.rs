@@ -2,8 +2,10 @@
 
 use dlambda_proto::{Cpu, Specs};
 
+use super::Machine;
+
 /// This machine, as coarsely as a plan's buyer needs it.
-pub(crate) fn machine() -> Specs {
+pub(crate) fn specs(told: &Machine) -> Specs {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     Specs {
         cpu: Cpu {
@@ -11,10 +13,10 @@ pub(crate) fn machine() -> Specs {
             architecture: std::env::consts::ARCH.to_owned(),
         },
         memory: memory_mib(),
-        gpu: Vec::new(),
-        tee: None,
-        gpu_vram_mib: 0,
-        region: None,
+        gpu: told.gpu.clone(),
+        tee: told.tee.clone(),
+        gpu_vram_mib: told.gpu_vram_mib,
+        region: told.region.clone(),
     }
 }
 

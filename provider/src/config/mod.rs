@@ -13,14 +13,14 @@ use dlambda_crypto::negotiation::Terms;
 use dlambda_executor::{
     CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, QueueConfig, executor_program,
 };
-use dlambda_proto::{Admission, BatchSize, Plan, PlanName, ServiceTerms};
+use dlambda_proto::{Admission, BatchSize, Plan, PlanName, Region, ServiceTerms};
 use zeroize::Zeroizing;
 
 use crate::epoch::effort::Effort;
 
 pub use self::error::ConfigError;
 pub use self::file::EXAMPLE;
-pub(crate) use self::machine::machine;
+pub(crate) use self::machine::specs;
 
 /// Everything that an operator may set. [`Default`] is a sensible small machine.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct ProviderConfig {
     pub contracts: Contracts,
     /// How functions are executed.
     pub execution: Execution,
+    /// What callers are told of the machine, beside what is measured.
+    pub machine: Machine,
     /// Deadlines of a session.
     pub deadlines: Deadlines,
 }
@@ -68,6 +70,20 @@ pub struct Contracts {
     pub most_effort: u8,
     /// Most calls in one contract.
     pub max_calls: BatchSize,
+}
+
+/// What callers are told of the machine. Everything that is told narrows down whose machine it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Machine {
+    /// Where it is, as its operator says.
+    pub region: Option<Region>,
+    /// Accelerators by name.
+    pub gpu: Vec<String>,
+    /// Memory of the largest accelerator in MiB.
+    pub gpu_vram_mib: u64,
+    /// The trusted execution environment.
+    pub tee: Option<String>,
 }
 
 /// How functions are executed.
@@ -125,6 +141,7 @@ impl Default for ProviderConfig {
             queues: HashMap::new(),
             contracts: Contracts::default(),
             execution: Execution::default(),
+            machine: Machine::default(),
             deadlines: Deadlines::default(),
         }
     }

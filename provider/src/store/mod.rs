@@ -1,6 +1,7 @@
 //! The store: what a provider must not lose in a crash.
 //!
-//! It holds epochs and their secrets, contracts and grants, and spent tokens.
+//! It holds epochs and their secrets, contracts and grants, spent tokens, and
+//! the provider's latest listing.
 //! Everything is on disk before it is acknowledged. It holds no request, no
 //! reply and no caller. Nothing in it links a token to a contract, so it does
 //! not tell which contract's calls were made, nor when a token was spent.
@@ -17,6 +18,7 @@ mod contracts;
 mod epochs;
 mod error;
 mod file;
+mod listings;
 mod schema;
 mod seeds;
 mod spent;
@@ -36,6 +38,7 @@ pub(crate) use self::contracts::{ContractCounts, StoredGrant};
 pub(crate) use self::epochs::{EpochRecord, EpochSecrets};
 pub(crate) use self::error::StoreError;
 use self::file::{Opener, StoreFile};
+pub(crate) use self::listings::StoredListing;
 pub(crate) use self::spent::SpendOutcome;
 use self::writer::Writer;
 

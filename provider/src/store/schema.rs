@@ -25,6 +25,9 @@ pub(super) const CONTRACTS: TableDefinition<'_, ContractKey, &[u8]> =
 pub(super) const COUNTS: TableDefinition<'_, (u64, &str), (u64, u64, u64, u64)> =
     TableDefinition::new("counts");
 
+/// The latest listing by overlay. Made with the first.
+pub(super) const LISTINGS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("listings");
+
 pub(super) type ContractKey = (u64, &'static [u8; 32]);
 
 /// By the proposal's digest. A table an epoch, for it is dropped with it: a

@@ -1,5 +1,7 @@
 //! The network file: all that differs between the public network and another.
 
+mod overlay;
+
 use std::fmt;
 use std::num::NonZeroU16;
 use std::path::Path;
@@ -7,6 +9,8 @@ use std::str::FromStr;
 
 use dlambda_proto::Endpoint;
 use serde::{Deserialize, Deserializer};
+
+pub use self::overlay::{OverlayNetwork, PreSharedKey};
 
 use crate::NetworkFileError;
 
@@ -34,6 +38,9 @@ pub struct Network {
     /// Plain loopback sockets.
     #[serde(default)]
     pub direct: DirectNetwork,
+    /// Where providers are found; without it, they have to be told.
+    #[serde(default)]
+    pub overlay: Option<OverlayNetwork>,
 }
 
 /// Where on loopback a provider listens.
@@ -98,6 +105,7 @@ impl Network {
             tor: toml::Table::new(),
             nym: NymNetwork::default(),
             direct: DirectNetwork::default(),
+            overlay: None,
         }
     }
 
@@ -128,6 +136,9 @@ impl Network {
             return Err(NetworkFileError::Syntax(
                 "`tor.storage` is not the network's to decide".to_owned(),
             ));
+        }
+        if let Some(wrong) = network.overlay.as_ref().and_then(OverlayNetwork::check) {
+            return Err(NetworkFileError::Syntax(wrong.to_owned()));
         }
         Ok(network)
     }
