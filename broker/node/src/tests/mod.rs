@@ -2,5 +2,6 @@
 
 mod gossip;
 mod hostile;
+mod many;
 mod support;
 mod walls;
