@@ -129,19 +129,29 @@ impl Offer {
 }
 
 impl SignedOffer {
-    /// Believes that the identity in the offer signed it for this network.
+    /// What the offer says. It is of this network; its signature is not looked at.
     ///
     /// # Errors
     ///
     /// [`ListingError`] says why not.
-    pub fn authenticate(self, network: NetworkId) -> Result<Authentic<Offer>, ListingError> {
-        if minicbor::len(&self) > Offer::MAX_BYTES {
+    pub fn claims(&self, network: NetworkId) -> Result<Offer, ListingError> {
+        if minicbor::len(self) > Offer::MAX_BYTES {
             return Err(ListingError::TooLarge);
         }
         let value: Offer = decode(&self.offer)?;
         if value.network != network {
             return Err(ListingError::OtherNetwork);
         }
+        Ok(value)
+    }
+
+    /// Believes that the identity in the offer signed it for this network.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError`] says why not.
+    pub fn authenticate(self, network: NetworkId) -> Result<Authentic<Offer>, ListingError> {
+        let value = self.claims(network)?;
         let domain = network.domain(PURPOSE);
         if !(value.provider).verify(&domain, &self.offer, &self.signature) {
             return Err(ListingError::Signature);

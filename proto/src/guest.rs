@@ -22,9 +22,10 @@ pub enum Ask {
     /// A part of all listings: [`Answer::Chunk`].
     #[n(1)]
     Chunk(#[n(0)] SnapshotId, #[n(1)] u32),
-    /// The listings in one bucket: [`Answer::Listings`].
+    /// A page of the listings in one bucket: [`Answer::Listings`]. Every page but the last has
+    /// [`Answer::MAX_LISTINGS`].
     #[n(2)]
-    Bucket(#[n(0)] SnapshotId, #[n(1)] u8),
+    Bucket(#[n(0)] SnapshotId, #[n(1)] u8, #[n(2)] u32),
     /// The listings of a topic: [`Answer::Listings`].
     #[n(3)]
     LookUp(#[n(0)] Topic),
@@ -40,7 +41,8 @@ pub enum Ask {
     /// A proof to be published: [`Answer::Accepted`].
     #[n(7)]
     SubmitFork(#[n(0)] ListingFork),
-    /// The proofs of forks that the node keeps: [`Answer::Forks`].
+    /// A page of the proofs of forks that the node keeps: [`Answer::Forks`]. Every page but the
+    /// last has [`Answer::MAX_FORKS`].
     #[n(8)]
     Forks(#[n(0)] SnapshotId, #[n(1)] u32),
 }
@@ -134,6 +136,9 @@ pub struct Manifest {
     /// How many proofs of forks.
     #[n(4)]
     pub forks: u32,
+    /// SHA-256 over the canonical encodings of these proofs, in the order of their providers' ids.
+    #[n(5)]
+    pub forks_digest: BucketDigest,
 }
 
 /// Names the content of a bucket: the first 16 bytes of a SHA-256.

@@ -22,7 +22,7 @@ pub struct ListingFork {
     pub other: SignedListing,
 }
 
-impl Authentic<Listing> {
+impl Listing {
     /// Whether an honest provider cannot have signed both. They differ, and:
     ///
     /// - they have one number or one predecessor, or
@@ -31,7 +31,7 @@ impl Authentic<Listing> {
     /// - one follows the other directly and names another as its predecessor.
     #[must_use]
     pub fn contradicts(&self, other: &Self) -> bool {
-        if self.provider != other.provider || self.signed() == other.signed() {
+        if self.provider != other.provider || self == other {
             return false;
         }
         let (earlier, later) = if self.number <= other.number {
@@ -52,7 +52,9 @@ impl Authentic<Listing> {
     pub fn succeeds(&self, earlier: &Self) -> bool {
         self.provider == earlier.provider && self.previous == Some(earlier.digest())
     }
+}
 
+impl Authentic<Listing> {
     /// The proof that the two contradict each other, if they do. One fork has one proof: the order
     /// of its listings is that of their digests.
     #[must_use]

@@ -51,6 +51,30 @@ impl Listing {
         signed.check_size()?;
         Ok(signed)
     }
+
+    /// How far the clocks of two machines may be apart, in seconds.
+    pub const CLOCK_SKEW_SECONDS: u64 = 3600;
+
+    /// Names the listing, whatever its signature.
+    #[must_use]
+    pub fn digest(&self) -> ListingDigest {
+        ListingDigest::of(&encode(self))
+    }
+
+    /// Whether the listing is valid at `now`.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError::TooEarly`] or [`ListingError::Expired`].
+    pub fn check_time(&self, now: UnixSeconds) -> Result<(), ListingError> {
+        if self.validity.from > now.plus(Self::CLOCK_SKEW_SECONDS) {
+            return Err(ListingError::TooEarly);
+        }
+        if self.validity.until <= now {
+            return Err(ListingError::Expired);
+        }
+        Ok(())
+    }
 }
 
 impl SignedListing {
@@ -74,10 +98,23 @@ impl SignedListing {
     /// Names the listing, whatever its signature.
     #[must_use]
     pub fn digest(&self) -> ListingDigest {
-        let mut hash = Sha256::new();
-        hash.update(b"dlambda/listing-digest/v1\0");
-        hash.update(&self.listing);
-        ListingDigest(hash.finalize().into())
+        ListingDigest::of(&self.listing)
+    }
+
+    /// What the listing says. It keeps its bounds and is of this network; its signature, which
+    /// costs ten times as much to check, is not looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ListingError`] says which of these does not hold.
+    pub fn claims(&self, network: NetworkId) -> Result<Listing, ListingError> {
+        self.check_size()?;
+        let value: Listing = decode(&self.listing)?;
+        if value.network != network {
+            return Err(ListingError::OtherNetwork);
+        }
+        value.check_bounds()?;
+        Ok(value)
     }
 
     /// Believes that the identity in the listing signed it for this network, and that it keeps its
@@ -87,16 +124,11 @@ impl SignedListing {
     ///
     /// [`ListingError`] says which of these does not hold.
     pub fn authenticate(self, network: NetworkId) -> Result<Authentic<Listing>, ListingError> {
-        self.check_size()?;
-        let value: Listing = decode(&self.listing)?;
-        if value.network != network {
-            return Err(ListingError::OtherNetwork);
-        }
+        let value = self.claims(network)?;
         let domain = network.domain(PURPOSE);
         if !(value.provider).verify(&domain, &self.listing, &self.signature) {
             return Err(ListingError::Signature);
         }
-        value.check_bounds()?;
         Ok(signed_by_its_author(value, self))
     }
 
@@ -108,22 +140,23 @@ impl SignedListing {
     }
 }
 
-impl Authentic<Listing> {
-    /// How far the clocks of two machines may be apart, in seconds.
-    pub const CLOCK_SKEW_SECONDS: u64 = 3600;
+impl ListingDigest {
+    fn of(listing: &[u8]) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(b"dlambda/listing-digest/v1\0");
+        hash.update(listing);
+        Self(hash.finalize().into())
+    }
+}
 
+impl Authentic<Listing> {
     /// Believes that the listing is valid at `now`.
     ///
     /// # Errors
     ///
     /// [`ListingError::TooEarly`] or [`ListingError::Expired`].
     pub fn at(self, now: UnixSeconds) -> Result<Current<Listing>, ListingError> {
-        if self.validity.from > now.plus(Self::CLOCK_SKEW_SECONDS) {
-            return Err(ListingError::TooEarly);
-        }
-        if self.validity.until <= now {
-            return Err(ListingError::Expired);
-        }
+        self.check_time(now)?;
         Ok(Current::new(self))
     }
 
