@@ -13,6 +13,7 @@
 
 mod behaviour;
 mod error;
+mod guests;
 mod node;
 mod reconcile;
 mod store;
@@ -22,5 +23,6 @@ mod transport;
 
 pub use behaviour::GossipTopic;
 pub use error::NodeError;
+pub use guests::{Guests, GuestsStatus};
 pub use node::{Node, NodeConfig, NodeHandle, NodeStatus, Pace};
-pub use store::{Held, Store, Verdict};
+pub use store::{Announcement, Held, Store, Verdict};

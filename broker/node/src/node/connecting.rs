@@ -21,8 +21,11 @@ use crate::transport::{from_multiaddr, to_multiaddr};
 /// Dials at a time, because there are too few peers.
 const DIALS: usize = 3;
 
-/// Peers that we have dialled, beyond those that we want, before one of them is let go.
-const SURPLUS: usize = 8;
+/// Peers that we have dialled, beyond those that we want, before some of them are let go.
+const SURPLUS: usize = 4;
+
+/// How long a connection is new.
+const NEW: Duration = Duration::from_secs(20);
 
 /// How long a peer is left alone that does not speak our protocols, or breaks them.
 pub(super) const BAN: Duration = Duration::from_secs(3600);
@@ -52,19 +55,26 @@ impl<S: Store> Running<S> {
         }
     }
 
-    /// Lets a peer go that we have dialled, if there are many of them.
-    pub(super) fn shed_peers(&mut self) {
-        let outgoing: Vec<PeerId> = self.peers.outgoing().copied().collect();
-        if outgoing.len() <= self.peers_wanted + SURPLUS {
+    /// Lets peers go that we have dialled, if there are many: look-ups in the routing table dial
+    /// everybody that they hear of. Those with which we gossip stay, and new ones for a while.
+    pub(super) fn shed_peers(&mut self, now: Instant) {
+        let outgoing = self.peers.outgoing().count();
+        let surplus = outgoing.saturating_sub(self.peers_wanted + SURPLUS);
+        if surplus == 0 {
             return;
         }
-        let meshed: HashSet<PeerId> = self.meshed();
-        let spare: Vec<PeerId> = outgoing
-            .into_iter()
+        let meshed = self.meshed();
+        let settled = self
+            .peers
+            .outgoing_since(now.checked_sub(NEW).unwrap_or(now));
+        let mut spare: Vec<PeerId> = settled
             .filter(|peer| !meshed.contains(peer))
+            .copied()
             .collect();
-        if let Some(peer) = chance::pick(&mut os_rng(), &spare) {
-            self.hang_up(*peer);
+        for _ in 0..surplus.min(spare.len()) {
+            let at = chance::below(&mut os_rng(), spare.len());
+            let peer = spare.swap_remove(at);
+            self.hang_up(peer);
         }
     }
 

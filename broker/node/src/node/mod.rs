@@ -21,7 +21,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-#[cfg(test)]
 pub(crate) use run::lock;
 pub use status::NodeStatus;
 
@@ -31,6 +30,9 @@ use crate::{GossipTopic, NodeError, Store};
 
 /// Commands that wait for the node.
 const COMMANDS: usize = 64;
+
+/// Demands that wait to be looked at; more are dropped.
+const DEMANDS: usize = 64;
 
 /// How long the node may take for a command.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -81,6 +83,7 @@ pub struct Pace {
 pub struct Node {
     handle: NodeHandle,
     endpoint: Endpoint,
+    demands: Option<mpsc::Receiver<Vec<u8>>>,
     task: AbortOnDropHandle<Result<(), NodeError>>,
 }
 
@@ -90,6 +93,8 @@ pub struct NodeHandle(mpsc::Sender<Command>);
 
 pub(crate) enum Command {
     Publish(GossipTopic, Vec<u8>, oneshot::Sender<Result<(), NodeError>>),
+    /// What the store has accepted elsewhere.
+    Forward(GossipTopic, Vec<u8>),
     Learn(Vec<Endpoint>),
     Status(oneshot::Sender<NodeStatus>),
     Shutdown,
@@ -152,11 +157,15 @@ impl Node {
             None => Keypair::generate_ed25519(),
         };
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let running = Running::new(&config, &identity, transport, listener, store, clock)?;
+        let (demanded, demands) = mpsc::channel(DEMANDS);
+        let running = Running::new(
+            &config, &identity, transport, listener, store, clock, demanded,
+        )?;
         let task = tokio::spawn(running.run(commands));
         Ok(Self {
             handle: NodeHandle(sender),
             endpoint,
+            demands: Some(demands),
             task: AbortOnDropHandle::new(task),
         })
     }
@@ -171,6 +180,12 @@ impl Node {
     #[must_use]
     pub fn handle(&self) -> NodeHandle {
         self.handle.clone()
+    }
+
+    /// The demands that the store accepts from now on, as they were gossiped: for a provider that
+    /// answers them. `None` the second time.
+    pub fn demands(&mut self) -> Option<mpsc::Receiver<Vec<u8>>> {
+        self.demands.take()
     }
 
     /// Waits until the node has ended.
@@ -208,6 +223,11 @@ impl NodeHandle {
         }
         self.ask(|answer| Command::Publish(topic, item, answer))
             .await?
+    }
+
+    /// Publishes what the node's store has accepted already.
+    pub(crate) async fn forward(&self, topic: GossipTopic, item: Vec<u8>) -> Result<(), NodeError> {
+        self.send(Command::Forward(topic, item)).await
     }
 
     /// Tells the node of others, which it may dial when it has few peers: at most 512 are kept.

@@ -61,6 +61,7 @@ struct Attempts {
 
 /// A peer to which there is a connection.
 struct Connected {
+    since: Instant,
     connections: HashMap<ConnectionId, Direction>,
     misbehaved: u32,
     useless: Bucket,
@@ -303,6 +304,7 @@ impl Peers {
             self.known.insert(peer, known);
         }
         let entry = self.connected.entry(peer).or_insert_with(|| Connected {
+            since: now,
             connections: HashMap::new(),
             misbehaved: 0,
             useless: Bucket::new(400.0, 1.0, now),
@@ -383,6 +385,15 @@ impl Peers {
     /// Peers that we have dialled.
     pub(super) fn outgoing(&self) -> impl Iterator<Item = &PeerId> {
         self.in_direction(|direction| matches!(direction, Direction::Outgoing(_)))
+    }
+
+    /// Of these, such as have been connected since then.
+    pub(super) fn outgoing_since(&self, moment: Instant) -> impl Iterator<Item = &PeerId> {
+        let is_settled = move |peer: &&PeerId| {
+            let peer = self.connected.get(*peer);
+            peer.is_some_and(|peer| peer.since <= moment)
+        };
+        self.outgoing().filter(is_settled)
     }
 
     /// Peers that have dialled us.

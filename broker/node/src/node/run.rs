@@ -19,7 +19,7 @@ use super::syncing::{Finished, Syncing};
 use super::{Command, NodeConfig, NodeStatus, Pace, chance};
 use crate::behaviour::{Capacity, Overlay, OverlayEvent, Topics};
 use crate::transport::{self, Deadlines, Traffic, to_multiaddr};
-use crate::{NodeError, Store};
+use crate::{GossipTopic, NodeError, Store};
 
 /// Connections without a use are kept for so long. Which of them to have is decided by us, not by
 /// this time.
@@ -27,6 +27,12 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 /// Streams that a peer may be negotiating on one connection.
 const MAX_NEGOTIATING: usize = 16;
+
+/// How often what is over is dropped.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// Addresses that are taken from the store at a time, if there are too few peers.
+const LEARNT: usize = 16;
 
 /// A node while it runs.
 pub(super) struct Running<S> {
@@ -45,7 +51,9 @@ pub(super) struct Running<S> {
     /// What takes long, on threads of its own; bounded by those who begin it.
     pub(super) jobs: JoinSet<Finished>,
     /// What could not be published for want of peers.
-    pub(super) unpublished: Vec<(crate::GossipTopic, Vec<u8>)>,
+    pub(super) unpublished: Vec<(GossipTopic, Vec<u8>)>,
+    /// Who wants to know of demands.
+    pub(super) demands: mpsc::Sender<Vec<u8>>,
     traffic: Arc<Traffic>,
     timers: Timers,
 }
@@ -57,6 +65,7 @@ struct Timers {
     look: Instant,
     sync: Instant,
     publish: Instant,
+    housekeeping: Instant,
 }
 
 impl<S: Store> Running<S> {
@@ -68,6 +77,7 @@ impl<S: Store> Running<S> {
         listener: Box<dyn Listener>,
         store: Arc<Mutex<S>>,
         clock: Arc<dyn Clock>,
+        demands: mpsc::Sender<Vec<u8>>,
     ) -> Result<Self, NodeError> {
         let own = listener.endpoint();
         let address = to_multiaddr(&own).ok_or(NodeError::NoOnionService)?;
@@ -107,6 +117,7 @@ impl<S: Store> Running<S> {
             syncing: Syncing::default(),
             jobs: JoinSet::new(),
             unpublished: Vec::new(),
+            demands,
             traffic,
             timers: Timers {
                 dial: now,
@@ -114,6 +125,7 @@ impl<S: Store> Running<S> {
                 look: now + chance::wait(&mut os_rng(), pace.dial),
                 sync: now,
                 publish: now,
+                housekeeping: now + HOUSEKEEPING,
             },
         })
     }
@@ -168,6 +180,10 @@ impl<S: Store> Running<S> {
             Command::Status(answer) => {
                 let _ = answer.send(self.current_status());
             }
+            Command::Forward(topic, item) => {
+                self.accepted(topic, &item);
+                self.publish(topic, item);
+            }
             Command::Shutdown => {}
         }
     }
@@ -178,7 +194,7 @@ impl<S: Store> Running<S> {
             outgoing: self.peers.outgoing().count(),
             known: self.peers.known_now(),
             routes: self.swarm.behaviour_mut().routing.known(),
-            items: self.store().held().len(),
+            items: self.store().count(),
             bytes_received: self.traffic.received(),
             bytes_sent: self.traffic.sent(),
             ..self.status.clone()
@@ -191,7 +207,7 @@ impl<S: Store> Running<S> {
         if self.timers.dial <= now {
             self.timers.dial = now + chance::wait(rng, self.pace.dial);
             self.seek_peers(now);
-            self.shed_peers();
+            self.shed_peers(now);
         }
         if self.timers.check <= now {
             self.timers.check = now + chance::wait(rng, self.pace.check);
@@ -213,6 +229,23 @@ impl<S: Store> Running<S> {
         if self.timers.publish <= now {
             self.timers.publish = now + Duration::from_secs(1);
             self.publish_again();
+        }
+        if self.timers.housekeeping <= now {
+            self.timers.housekeeping = now + HOUSEKEEPING;
+            self.keep_house();
+        }
+    }
+
+    fn keep_house(&mut self) {
+        let today = self.today();
+        self.store().prune(today);
+        if self.peers.all_connected().count() < self.peers_wanted {
+            let nodes = self.store().nodes();
+            for _ in 0..LEARNT {
+                if let Some(node) = chance::pick(&mut os_rng(), &nodes) {
+                    self.peers.learn_address(*node, false);
+                }
+            }
         }
     }
 
@@ -253,7 +286,9 @@ impl Timers {
             look,
             sync,
             publish,
+            housekeeping,
         } = *self;
-        dial.min(check).min(look).min(sync).min(publish)
+        let soonest = dial.min(check).min(look).min(sync);
+        soonest.min(publish).min(housekeeping)
     }
 }

@@ -69,7 +69,13 @@ impl Crowd {
             }));
             let transport = Arc::new(network.transport([number; 32]));
             let config = NodeConfig::new(NETWORK, bootstrap.clone());
-            let node = Node::start(config, transport, store.clone(), Arc::new(SystemClock::default())).await;
+            let node = Node::start(
+                config,
+                transport,
+                store.clone(),
+                Arc::new(SystemClock::default()),
+            )
+            .await;
             nodes.push((node.expect("starts"), store));
             sleep(50 * MS).await;
         }

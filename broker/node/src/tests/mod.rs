@@ -3,5 +3,6 @@
 mod gossip;
 mod hostile;
 mod many;
+mod market;
 mod support;
 mod walls;

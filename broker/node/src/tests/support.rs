@@ -100,7 +100,10 @@ pub(super) struct Peer {
 
 /// Settings under which things happen in tenths of a second.
 pub(super) fn quick(bootstrap: &[&Peer]) -> NodeConfig {
-    let bootstrap = bootstrap.iter().map(|peer| peer.node.endpoint());
+    quick_at(bootstrap.iter().map(|peer| peer.node.endpoint()))
+}
+
+pub(super) fn quick_at(bootstrap: impl Iterator<Item = Endpoint>) -> NodeConfig {
     let mut config = NodeConfig::new(NETWORK, bootstrap.collect());
     config.pace.dial = Duration::from_millis(100);
     config.pace.check = Duration::from_millis(100);

@@ -1,6 +1,10 @@
 //! What a node asks its catalogue.
 
-use dlambda_proto::UnixSeconds;
+mod catalogue;
+
+use dlambda_proto::{Endpoint, UnixSeconds};
+
+pub use catalogue::Announcement;
 
 use crate::GossipTopic;
 
@@ -18,6 +22,19 @@ pub trait Store: Send + 'static {
 
     /// An item by its digest.
     fn item(&self, digest: &[u8; 32]) -> Option<Vec<u8>>;
+
+    /// How many items are held.
+    fn count(&self) -> usize {
+        self.held().len()
+    }
+
+    /// Where other nodes are reached, as far as items say. Asked for when there are too few peers.
+    fn nodes(&self) -> Vec<Endpoint> {
+        Vec::new()
+    }
+
+    /// Drops what is over. Called once a minute.
+    fn prune(&mut self, _: UnixSeconds) {}
 }
 
 /// One thing that a store holds.
@@ -26,7 +43,7 @@ pub struct Held {
     /// When it was made, as coarsely as one likes, but the same for all nodes: new items are
     /// found faster if they are together.
     pub at: UnixSeconds,
-    /// Its SHA-256, or whatever else names it for all nodes.
+    /// Names it for all nodes.
     pub digest: [u8; 32],
 }
 
