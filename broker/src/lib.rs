@@ -12,14 +12,25 @@
 
 mod catalogue;
 mod error;
+mod file;
 pub mod frames;
+pub mod guest;
 pub mod node_view;
+pub mod schedule;
+mod search;
 pub mod snapshot;
+mod sources;
+mod sync;
+mod tally;
 mod work;
 
 pub use catalogue::{Catalogue, Inserted, Refusal, Refusals, Rules, Standing};
-pub use error::{GuestError, SnapshotError, SourceFault, StoreError, SyncError};
+pub use error::{GuestError, NoneFits, SnapshotError, SourceFault, StoreError, SyncError};
 pub use frames::GuestSeal;
 pub use node_view::{NodeState, Publish};
+pub use search::{FindOffers, Listed, LookUp, LookedUp, Market};
 pub use snapshot::Snapshot;
+pub use sources::{Plan, Request, SOURCES, Source, Sources};
+pub use sync::{Sync, Synced};
+pub use tally::Known;
 pub use work::{Equihash, WorkCheck};

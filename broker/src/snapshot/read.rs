@@ -161,7 +161,12 @@ pub fn check_forks(manifest: &Manifest, forks: &[ListingFork]) -> Result<(), Sna
 }
 
 impl Read {
-    fn of(signed: SignedListing, network: NetworkId) -> Result<Self, SnapshotError> {
+    /// Reads what a listing claims.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Listing`].
+    pub fn of(signed: SignedListing, network: NetworkId) -> Result<Self, SnapshotError> {
         let claims = signed.claims(network)?;
         Ok(Self {
             provider: claims.provider,
