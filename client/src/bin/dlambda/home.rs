@@ -83,11 +83,31 @@ pub(crate) fn arbiter_key(path: &Path) -> Result<ArbiterKey, Report> {
     )?))
 }
 
+/// Where the catalogue of providers for this network is kept.
+pub(crate) fn market_file(common: &Common, network: &Network) -> Result<PathBuf, Report> {
+    let (state, _) = roots(common)?;
+    make_private(&state)?;
+    // The dot keeps it apart from the directories of networks.
+    let markets = state.join("markets.d");
+    make_private(&markets)?;
+    Ok(markets.join(&network.name))
+}
+
+/// Held by the one process that stays and syncs.
+pub(crate) fn sync_lock(common: &Common) -> Result<File, Report> {
+    lock_file(common, "sync")
+}
+
 /// Held by the one process that waits to refill the wallet.
 pub(crate) fn refill_lock(common: &Common) -> Result<File, Report> {
+    lock_file(common, "refill")
+}
+
+fn lock_file(common: &Common, purpose: &str) -> Result<File, Report> {
     let network = network(common)?;
     let (state, _) = roots(common)?;
-    let path = state.join(format!("refill-{}.lock", network.name));
+    make_private(&state)?;
+    let path = state.join(format!("{purpose}-{}.lock", network.name));
     let mut options = File::options();
     let opened = options
         .create(true)
