@@ -14,7 +14,7 @@ use libp2p_core::{Endpoint, Multiaddr};
 use libp2p_identity::PeerId;
 use libp2p_kad::store::{Error, RecordStore, Result as StoreResult};
 use libp2p_kad::{
-    Behaviour, BucketInserts, Caching, Config, Mode, ProviderRecord, Record, RecordKey,
+    Behaviour, BucketInserts, Caching, Config, Mode, ProviderRecord, QueryInfo, Record, RecordKey,
     StoreInserts,
 };
 use libp2p_swarm::dial_opts::DialOpts;
@@ -38,6 +38,9 @@ const DIALS: f64 = 4.0;
 
 /// How long it takes until it may dial one more, in seconds.
 const SECONDS_A_DIAL: f64 = 20.0;
+
+/// Peers that a look-up asks.
+const LOOKED_AT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(7);
 
 /// What was heard of and not taken up yet.
 const HEARD: usize = 256;
@@ -88,6 +91,16 @@ impl Routing {
         }
     }
 
+    /// Ends what Kademlia begins by itself whenever it knows a new peer and few others: look-ups
+    /// in every bucket, of some hundred kilobytes each time.
+    fn end_bootstraps(&mut self) {
+        for mut query in self.inner.iter_queries_mut() {
+            if matches!(query.info(), QueryInfo::Bootstrap { .. }) {
+                query.finish();
+            }
+        }
+    }
+
     /// Tells Kademlia that a peer cannot be reached, and us of the peer.
     fn do_not_dial(&mut self, options: &DialOpts) {
         let (Some(peer), connection) = (options.get_peer_id(), options.connection_id()) else {
@@ -125,7 +138,8 @@ impl Routing {
 
     /// Looks for the nodes around a random place.
     pub(crate) fn look_around(&mut self) {
-        self.inner.get_closest_peers(PeerId::random());
+        let place = PeerId::random();
+        self.inner.get_n_closest_peers(place, LOOKED_AT);
     }
 
     /// How many peers are in the table.
@@ -234,6 +248,7 @@ impl NetworkBehaviour for Routing {
         cx: &mut Context<'_>,
     ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
         loop {
+            self.end_bootstraps();
             if let Some(heard) = self.heard.pop_front() {
                 return Poll::Ready(ToSwarm::GenerateEvent(heard));
             }

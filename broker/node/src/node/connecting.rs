@@ -160,6 +160,7 @@ impl<S: Store> Running<S> {
             },
             ConnectedPoint::Listener { .. } => Direction::Incoming,
         };
+        self.status.connections += 1;
         let is_check = self.peers.is_dialled_as(connection, &peer);
         let is_first = self.peers.connected(peer, connection, direction, now);
         if self.peers.is_banned(&peer, now) {
