@@ -171,7 +171,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         .and_then(|()| std::fs::rename(&temporary, path))
         .map_err(failed(path))?;
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent.unwrap_or_else(|| Path::new("."));
     File::open(parent)
         .and_then(|directory| directory.sync_all())
         .map_err(failed(parent))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{Answer, Ask, Endpoint, Frame, FrameKind};
-use rand_core::{CryptoRng, Rng as _};
+use rand_core::CryptoRng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 

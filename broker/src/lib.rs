@@ -15,6 +15,8 @@ mod error;
 mod file;
 pub mod frames;
 pub mod guest;
+#[cfg(test)]
+mod model;
 pub mod node_view;
 pub mod schedule;
 mod search;
