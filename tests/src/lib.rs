@@ -7,6 +7,7 @@ pub mod adversary;
 pub mod anonymity_set;
 pub mod bench;
 pub mod local;
+pub mod market;
 pub mod mixnet;
 pub mod networks;
 pub mod program;

@@ -1,8 +1,11 @@
 //! A network in memory, for fast tests: streams are buffers and, under tokio's
 //! paused clock, waiting takes no time.
 
+mod delayed;
+
 use std::collections::HashMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +27,7 @@ type Services = HashMap<(Endpoint, Service), mpsc::Sender<Incoming>>;
 pub struct MemoryNetwork {
     services: Arc<Mutex<Services>>,
     latency: Duration,
+    delay: Option<RangeInclusive<Duration>>,
 }
 
 /// One participant's way into a [`MemoryNetwork`].
@@ -40,6 +44,16 @@ impl MemoryNetwork {
         Self {
             services: Arc::default(),
             latency,
+            delay: None,
+        }
+    }
+
+    /// The same, and each message on a stream takes one of these times, at random.
+    #[must_use]
+    pub fn with_message_delay(self, delay: RangeInclusive<Duration>) -> Self {
+        Self {
+            delay: Some(delay),
+            ..self
         }
     }
 
@@ -50,6 +64,17 @@ impl MemoryNetwork {
             network: self.clone(),
             key,
         }
+    }
+}
+
+impl MemoryNetwork {
+    fn streams(&self) -> (Connection, Connection) {
+        if let Some(delay) = &self.delay {
+            let (near, far) = delayed::delayed(delay, BUFFER);
+            return (Connection::new(near), Connection::new(far));
+        }
+        let (near, far) = tokio::io::duplex(BUFFER);
+        (Connection::new(near), Connection::new(far))
     }
 }
 
@@ -88,13 +113,13 @@ impl Transport for MemoryTransport {
             .cloned();
         let unreachable = || TransportError::Unreachable("no such service".into());
         let service = service.ok_or_else(unreachable)?;
-        let (near, far) = tokio::io::duplex(BUFFER);
+        let (near, far) = self.network.streams();
         let incoming = Incoming {
-            connection: Connection::new(far),
+            connection: far,
             circuit: CircuitFacts::new(Vec::new()),
         };
         service.send(incoming).await.map_err(|_| unreachable())?;
-        Ok(Connection::new(near))
+        Ok(near)
     }
 
     async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {

@@ -12,6 +12,8 @@ use std::fmt;
 use dlambda_proto::Epoch;
 use serde::{Deserialize, Serialize};
 
+pub use crate::overlay::{ListingState, OverlayStatus};
+
 pub(crate) use self::counters::{Counters, SessionOutcome};
 pub(crate) use self::socket::answer;
 pub use self::socket::{StatusError, query_status};
@@ -66,6 +68,8 @@ pub struct Snapshot {
     pub functions: Vec<FunctionUsage>,
     /// What the executor did.
     pub execution: ExecutionStatus,
+    /// The node and the listing, if the network has an overlay.
+    pub overlay: Option<OverlayStatus>,
 }
 
 /// How far a provider is between start and stop.

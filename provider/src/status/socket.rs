@@ -80,7 +80,9 @@ pub(crate) async fn answer<T>(data: PathBuf, source: Arc<StatusSource>) -> T {
         if let Ok((mut socket, _)) = listener.accept().await {
             // It looks into the store, on disk.
             let source = Arc::clone(&source);
-            let taken = tokio::task::spawn_blocking(move || serde_json::to_vec(&source.snapshot()));
+            let overlay = timeout(DEADLINE, source.overlay()).await.unwrap_or(None);
+            let taken =
+                tokio::task::spawn_blocking(move || serde_json::to_vec(&source.snapshot(overlay)));
             let text = taken.await.ok().and_then(Result::ok).unwrap_or_default();
             let _ = timeout(DEADLINE, socket.write_all(&text)).await;
         } else {

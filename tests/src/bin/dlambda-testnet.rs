@@ -11,6 +11,9 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
+use dlambda_privacy::NetworkFileError;
+use dlambda_privacy::network::Network;
+use dlambda_tests::market::{Market, MarketConfig, bootstrap, new_overlay};
 use dlambda_tests::mixnet::{MixnetOptions, Traffic};
 use dlambda_tests::networks::{Networks, NetworksConfig};
 use dlambda_tests::testnet::{Role, TestnetConfig, TestnetError};
@@ -18,6 +21,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// For a provider to be ready, on a busy machine.
+const PROVIDER: Duration = Duration::from_secs(180);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +37,10 @@ Examples:
       A mixnet beside it; at the end, what each of its layers has carried.
   dlambda-testnet up --nym --no-tor --nym-delay-ms 50 --nym-loss 0.1
       A slow mixnet that loses packets, and nothing else.
+  dlambda-testnet up --dir /tmp/net --providers 4
+      A market: four providers on an overlay of their own, to be found.
+  dlambda-testnet new-network my-market > network.toml
+      A network of one's own on the public Tor network.
 
 Exit status:
   0  stopped by a signal, nothing left running
@@ -56,6 +66,43 @@ enum Command {
     /// error at the end.
     #[command(after_help = EXAMPLES)]
     Up(Up),
+    /// Print the file of a network of one's own: an overlay that shares nothing
+    /// with others, on the public Tor network or on another file's.
+    ///
+    /// Start a provider with it, then write the address of its node into the
+    /// file as a bootstrap node, and give the file to everybody.
+    #[command(after_help = NEW_NETWORK_EXAMPLES)]
+    NewNetwork(NewNetwork),
+}
+
+const NEW_NETWORK_EXAMPLES: &str = "\
+Examples:
+  dlambda-testnet new-network my-market > network.toml
+  dlambda-testnet new-network club --key --from net/network.toml > club.toml
+      A private overlay: who has the file has the key. Nobody who has it can be
+      shut out but by a new one.";
+
+#[derive(clap::Args)]
+struct NewNetwork {
+    /// Keeps its files apart from other networks': 1 to 64 of a-z, 0-9 and -.
+    name: String,
+
+    /// A network file that says how connections are made [default: the public
+    /// Tor network].
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+
+    /// A node where guests and nodes enter the overlay; several times.
+    #[arg(long, value_name = "ADDRESS")]
+    bootstrap: Vec<String>,
+
+    /// What a listing costs a day: solutions of some 15 ms on one core.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..))]
+    effort: u64,
+
+    /// Shut out everybody who does not have the file.
+    #[arg(long)]
+    key: bool,
 }
 
 #[derive(clap::Args)]
@@ -80,6 +127,15 @@ struct Up {
     /// End as well when the process with this id has ended.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
     owner_pid: Option<i32>,
+
+    /// Start so many providers on an overlay of their own, with the example
+    /// functions, once the Tor network is ready.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "no_tor", value_parser = clap::value_parser!(u8).range(0..=32))]
+    providers: u8,
+
+    /// The functions of the providers [default: the examples of the sources].
+    #[arg(long, value_name = "DIR", requires = "providers")]
+    functions: Option<PathBuf>,
 
     #[command(flatten)]
     mixnet: MixnetArgs,
@@ -169,8 +225,11 @@ enum Format {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Command::Up(up) = Cli::parse().command;
-    match run(up).await {
+    let done = match Cli::parse().command {
+        Command::Up(up) => run(up).await,
+        Command::NewNetwork(args) => new_network(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             say(&format!("error: {err:#}"));
@@ -206,25 +265,72 @@ async fn run(up: Up) -> anyhow::Result<()> {
             ready_timeout: Duration::from_secs(up.ready_timeout),
         },
     };
-    let progress = |line: &str| {
+    let mut progress = |line: &str| {
         say(&format!(
             "{:5.1} s  {line}",
             started.elapsed().as_secs_f64()
         ))
     };
     let networks = tokio::select! {
-        networks = Box::pin(Networks::up(config, progress)) => networks?,
+        networks = Box::pin(Networks::up(config, &mut progress)) => networks?,
         // Dropping the other branch ends what it has started.
         () = &mut stop => return Ok(()),
     };
-    announce(&networks, up.format, started.elapsed())?;
+    let config = MarketConfig {
+        providers: up.providers.into(),
+        functions: up.functions.unwrap_or_else(example_functions),
+        dir: networks.dir().to_owned(),
+        record: false,
+        deadline: PROVIDER,
+    };
+    let market = async {
+        if config.providers == 0 {
+            return Ok(None);
+        }
+        progress("starting providers");
+        let market = Market::up(networks.network_toml(), &config).await?;
+        anyhow::Ok(Some(market))
+    };
+    let market = tokio::select! {
+        market = Box::pin(market) => market?,
+        () = &mut stop => return Ok(()),
+    };
+    announce(&networks, market.as_ref(), up.format, started.elapsed())?;
     say("ready; Ctrl-C stops everything");
     // The one wait without a deadline: until somebody says stop.
     stop.await;
     say("stopping");
+    if let Some(market) = market {
+        // Those that do not end in time are killed.
+        let _stopped = market.down(Duration::from_secs(10)).await;
+    }
     // The mixnet says for people what it has counted.
     networks.down().await;
     Ok(())
+}
+
+fn new_network(args: &NewNetwork) -> anyhow::Result<()> {
+    let before = match &args.from {
+        None => "transport = \"tor\"\n".to_owned(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("{} cannot be read", path.display()))?;
+            let kept = text.lines().filter(|line| !line.starts_with("name = "));
+            kept.map(|line| format!("{line}\n")).collect()
+        }
+    };
+    let file = format!(
+        "# A network of its own. Who has this file can use it.\nname = \"{}\"\n{before}{}{}",
+        args.name,
+        new_overlay(args.effort, args.key),
+        bootstrap(&args.bootstrap)
+    );
+    Network::parse(&file)?;
+    print(file.trim_end())
+}
+
+fn example_functions() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples/functions")
 }
 
 /// Holds on to a process, whose id could later be another's.
@@ -249,7 +355,12 @@ async fn ends(watched: Option<OwnedFd>) {
     }
 }
 
-fn announce(networks: &Networks, format: Format, took: Duration) -> anyhow::Result<()> {
+fn announce(
+    networks: &Networks,
+    market: Option<&Market>,
+    format: Format,
+    took: Duration,
+) -> anyhow::Result<()> {
     let seconds = (took.as_secs_f64() * 10.0).round() / 10.0;
     let network = networks.network_toml();
     let nodes = || networks.tor.iter().flat_map(|tor| tor.nodes());
@@ -264,12 +375,15 @@ fn announce(networks: &Networks, format: Format, took: Duration) -> anyhow::Resu
             let nym = mixes.zip(gateways);
             let nym = nym.map(|(mixes, gateways)| format!("{mixes} mixes and {gateways} gateways"));
             let parts = networks.tor.as_ref().map(|_| tor).into_iter().chain(nym);
-            let parts: Vec<String> = parts.collect();
+            let providers = market.map(|it| format!("{} providers", it.providers.len()));
+            let parts: Vec<String> = parts.chain(providers).collect();
             let parts = parts.join(", ");
             format!("{parts} are ready after {seconds} s: {}", network.display())
         }
         Format::Json => {
             let pids = nodes().filter_map(|node| node.pid).map(Value::from);
+            let members = || market.iter().flat_map(|it| &it.providers);
+            let provider_pids = members().filter_map(|it| it.program.pid()).map(Value::from);
             let mixnet_pid = mixnet.map(|mixnet| mixnet["pid"].clone());
             json!({
                 "ready": true,
@@ -279,12 +393,17 @@ fn announce(networks: &Networks, format: Format, took: Duration) -> anyhow::Resu
                 "relays": relays,
                 "mixes": mixes.unwrap_or_default(),
                 "gateways": gateways.unwrap_or_default(),
-                "pids": pids.chain(mixnet_pid).collect::<Vec<_>>(),
+                "providers": members().map(|it| it.ready.clone()).collect::<Vec<_>>(),
+                "pids": pids.chain(mixnet_pid).chain(provider_pids).collect::<Vec<_>>(),
                 "seconds": seconds,
             })
             .to_string()
         }
     };
+    print(&line)
+}
+
+fn print(line: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}")
         .and_then(|()| stdout.flush())
@@ -297,6 +416,9 @@ fn say(line: &str) {
 }
 
 fn exit_code(err: &anyhow::Error) -> u8 {
+    if err.is::<NetworkFileError>() {
+        return 2;
+    }
     match err.downcast_ref() {
         Some(TestnetError::DirInUse(_) | TestnetError::DirNotOurs(_)) => 2,
         Some(
@@ -335,6 +457,22 @@ mod tests {
             let args = ["dlambda-testnet", "up"].iter().chain(wrong);
             let err = Cli::try_parse_from(args).err().unwrap();
             assert_eq!(err.exit_code(), 2, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_network_is_checked_before_it_is_printed() {
+        let args = |name: &str, bootstrap: &[&str]| NewNetwork {
+            name: name.to_owned(),
+            from: None,
+            bootstrap: bootstrap.iter().map(|it| (*it).to_owned()).collect(),
+            effort: 1,
+            key: true,
+        };
+        assert!(new_network(&args("mine", &[])).is_ok());
+        for wrong in [args("Mine", &[]), args("mine", &["example.org"])] {
+            let err = new_network(&wrong).unwrap_err();
+            assert_eq!(exit_code(&err), 2, "{err}");
         }
     }
 

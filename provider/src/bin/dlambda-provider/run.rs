@@ -28,7 +28,8 @@ pub(crate) async fn run(
     let started = Instant::now();
     take_all_descriptors();
     let network = read_network(&args)?;
-    let config = read_config(&args)?;
+    let mut config = read_config(&args)?;
+    config.overlay.clone_from(&network.overlay);
     let data = DataDir::open(&data_directory(data)?)?;
     let observer = recorder(&args)?;
     let spinner = spinner(args.quiet);
@@ -173,6 +174,7 @@ fn announcement(provider: &Provider, format: Format) -> String {
             "ready": true,
             "address": address,
             "provider": provider.id().unredacted(),
+            "node": provider.node().map(|node| node.unredacted()),
             "functions": provider.functions().iter().map(|function| json!({
                 "alias": function.alias,
                 "cid": function.id.unredacted(),

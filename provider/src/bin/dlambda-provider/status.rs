@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use dlambda_proto::Report;
-use dlambda_provider::{ExecutionStatus, ProviderState, Snapshot, query_status};
+use dlambda_provider::{ExecutionStatus, OverlayStatus, ProviderState, Snapshot, query_status};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -79,6 +79,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     } = snapshot;
     let confinement = confinement(execution);
     let (plans, functions) = (plans(snapshot), functions(snapshot));
+    let overlay = snapshot.overlay.as_ref().map(overlay).unwrap_or_default();
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
@@ -90,7 +91,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          callers:    {disconnected} left before a reply, {evicted} evicted for others\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
-         {plans}{functions}\
+         {plans}{functions}{overlay}\
          confined:   {confinement}\n\
          advice:     {advice}",
         execution.calls,
@@ -102,6 +103,32 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         execution.not_compiled,
         epoch = epoch.0,
     )
+}
+
+/// Two lines of the overlay, and one of what was refused there.
+fn overlay(status: &OverlayStatus) -> String {
+    let mut lines = format!(
+        "listing:    {}; {} providers known, {} of them for seven days, {} forks proven\n\
+         overlay:    {} peers of {} known nodes, {} KB in, {} KB out; {} guests answered, {} failed\n",
+        status.listing,
+        status.listings,
+        status.seniors,
+        status.forks,
+        status.peers,
+        status.known_nodes,
+        status.bytes_received / 1000,
+        status.bytes_sent / 1000,
+        status.guests_answered,
+        status.guests_failed,
+    );
+    let refusals = status.refusals.iter();
+    let refusals: Vec<_> = refusals
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    if !refusals.is_empty() {
+        lines += &format!("refused:    {}\n", refusals.join(", "));
+    }
+    lines
 }
 
 /// A line a queue, and a line for what was issued for a plan in an epoch.

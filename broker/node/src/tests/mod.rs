@@ -1,0 +1,8 @@
+//! Real nodes in one process, over a network in memory.
+
+mod gossip;
+mod hostile;
+mod many;
+mod market;
+mod support;
+mod walls;
