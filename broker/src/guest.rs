@@ -288,10 +288,10 @@ mod tests {
             assert!(check(&error), "{key}: {error:?}");
             assert!(begun.elapsed() <= DEADLINE, "{key}");
         }
-        let nobody = Endpoint::Onion(OnionAddress::from_public_key([77; 32]));
+        let missing = Endpoint::Onion(OnionAddress::from_public_key([77; 32]));
         let error = net
             .link(seal())
-            .ask(&nobody, &Ask::Manifest, &mut rng())
+            .ask(&missing, &Ask::Manifest, &mut rng())
             .await;
         assert!(matches!(error, Err(GuestError::Transport(_))));
     }

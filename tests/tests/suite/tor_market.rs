@@ -92,7 +92,8 @@ impl World {
 
     fn ids(&self) -> Vec<String> {
         let members = self.market.providers.iter();
-        let id = |it: &dlambda_tests::market::Member| it.ready["provider"].as_str().map(str::to_owned);
+        let id =
+            |it: &dlambda_tests::market::Member| it.ready["provider"].as_str().map(str::to_owned);
         let mut ids: Vec<_> = members.map(|it| id(it).expect("an id")).collect();
         ids.sort();
         ids
@@ -117,16 +118,24 @@ async fn a_provider_is_found_in_each_mode_and_called() {
     assert_eq!(code(&none), 3, "{}", stderr(&none));
     let error: Value = serde_json::from_slice(&none.stdout).expect("JSON");
     let message = error["error"]["message"].as_str().expect("a message");
-    assert!(message.contains("trusted execution environment"), "{message}");
+    assert!(
+        message.contains("trusted execution environment"),
+        "{message}"
+    );
 
     // The one that is found is called.
     let found = world.find(&["--memory", "512MB"]).await;
     let found: Value = serde_json::from_slice(&found.stdout).expect("JSON");
-    let address = found["providers"][0]["address"].as_str().expect("an address");
+    let address = found["providers"][0]["address"]
+        .as_str()
+        .expect("an address");
     let agreed = ["contract", address, "--calls=8", "--yes", AT_ONCE];
     let agreed = world.shell.dlambda(&agreed, b"").await;
     assert_eq!(code(&agreed), 0, "{}", stderr(&agreed));
-    let called = world.shell.dlambda(&["invoke", address, "upper"], b"found").await;
+    let called = world
+        .shell
+        .dlambda(&["invoke", address, "upper"], b"found")
+        .await;
     assert_eq!(called.stdout, b"FOUND", "{}", stderr(&called));
 
     // Restarted, a provider is known by the same listing.
@@ -146,7 +155,11 @@ async fn a_stored_catalogue_outlives_the_overlay() {
     let none = world.shell.dlambda(&["sync"], b"").await;
     assert_eq!(code(&none), 0, "{}", stderr(&none));
     let ids = world.ids();
-    let World { shell, market, config } = world;
+    let World {
+        shell,
+        market,
+        config,
+    } = world;
     market.down(DEADLINE).await.expect("they stop");
     let market = Market {
         providers: Vec::new(),
@@ -156,7 +169,10 @@ async fn a_stored_catalogue_outlives_the_overlay() {
         market,
         config,
     };
-    let synced = world.shell.dlambda(&["sync", "--max-time", "60"], b"").await;
+    let synced = world
+        .shell
+        .dlambda(&["sync", "--max-time", "60"], b"")
+        .await;
     assert_eq!(code(&synced), 5, "{}", stderr(&synced));
     assert!(stderr(&synced).contains("hint:"), "{}", stderr(&synced));
     assert_eq!(world.found(&[]).await, ids);
