@@ -163,7 +163,7 @@ fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, StoreError> {
 
 /// Beside the file, synced, renamed, and the directory synced. Mode 0600.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    // What a killed process left half-written is overwritten: nobody else writes meanwhile.
+    // What a killed process left half-written is overwritten: the lock keeps others from writing.
     let _lock = lock(&beside(path, "lock"))?;
     let temporary = beside(path, "new");
     let written = write_synced(&temporary, bytes);
@@ -171,7 +171,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         .and_then(|()| std::fs::rename(&temporary, path))
         .map_err(failed(path))?;
     let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = parent.unwrap_or_else(|| Path::new("."));
     File::open(parent)
         .and_then(|directory| directory.sync_all())
         .map_err(failed(parent))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{Answer, Ask, Endpoint, Frame, FrameKind};
-use rand_core::{CryptoRng, Rng as _};
+use rand_core::CryptoRng;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -288,10 +288,10 @@ mod tests {
             assert!(check(&error), "{key}: {error:?}");
             assert!(begun.elapsed() <= DEADLINE, "{key}");
         }
-        let nobody = Endpoint::Onion(OnionAddress::from_public_key([77; 32]));
+        let missing = Endpoint::Onion(OnionAddress::from_public_key([77; 32]));
         let error = net
             .link(seal())
-            .ask(&nobody, &Ask::Manifest, &mut rng())
+            .ask(&missing, &Ask::Manifest, &mut rng())
             .await;
         assert!(matches!(error, Err(GuestError::Transport(_))));
     }

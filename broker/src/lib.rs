@@ -1,7 +1,7 @@
 //! The virtual broker: a catalogue of providers, its replication to guests, and search in it.
 //!
-//! The broker is nobody's: every node of the overlay keeps the [`Catalogue`] whole, and callers take
-//! it from several of them. No request is caused by a call, and none says what its sender has.
+//! No machine is the broker: every node of the overlay keeps the [`Catalogue`] whole, and callers
+//! take it from several of them. No request is caused by a call, and none says what its sender has.
 //!
 //! # Not in this crate
 //!
@@ -15,6 +15,8 @@ mod error;
 mod file;
 pub mod frames;
 pub mod guest;
+#[cfg(test)]
+mod model;
 pub mod node_view;
 pub mod schedule;
 mod search;

@@ -5,7 +5,7 @@
 //! are asked. Which ones are asked follows from chance and from what was chosen before; *what* they
 //! are asked does not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use dlambda_proto::{Answer, Ask, Endpoint};
 use rand_core::Rng;
@@ -97,13 +97,14 @@ fn shuffled(
     is_bootstrap: bool,
     rng: &mut impl Rng,
 ) -> Vec<Source> {
+    let mut seen = HashSet::new();
     let mut keyed: Vec<(f64, Source)> = Vec::new();
     for (endpoint, weight) in endpoints {
         let source = Source {
             endpoint,
             is_bootstrap,
         };
-        if keyed.iter().all(|(_, it)| it.endpoint != endpoint) {
+        if seen.insert(endpoint) {
             let wait = crate::schedule::exponential(rng.next_u64());
             keyed.push((wait / small(weight), source));
         }

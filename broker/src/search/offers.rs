@@ -1,6 +1,6 @@
 //! Active search: the offers of a class, as most of up to five nodes have them, without I/O.
 //!
-//! Offers are for everybody. One that a single node shows could steer the guest it is shown to, so
+//! Offers are public. One that a single node shows could steer the guest it is shown to, so
 //! a provider's offer counts only if most nodes that answer have one of it.
 
 use std::collections::BTreeMap;

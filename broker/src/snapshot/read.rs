@@ -13,7 +13,7 @@ use dlambda_proto::{
 use super::{bucket_digest, forks_digest, snapshot_id};
 use crate::{Rules, SnapshotError};
 
-/// A listing as it was read: nobody has checked its signature.
+/// A listing as it was read: its signature is not checked.
 #[derive(Clone, Debug)]
 pub struct Read {
     /// Whose listing it claims to be.
