@@ -105,6 +105,21 @@ impl Market {
         Ok(market)
     }
 
+    /// Starts the first provider only, on a network as it is: somebody has to tell its address.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Market::up`].
+    pub async fn single(network: &Path, config: &MarketConfig) -> Result<Self> {
+        Ok(Self {
+            providers: vec![Member::start(network, config, 0).await?],
+        })
+    }
+
     /// Ends every provider.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
-//! The whole story in a minute: a private Tor network or mixnet, a provider on
-//! it, three calls by one caller, and what the provider knows.
+//! The whole story in a minute: a private Tor network or mixnet, providers on
+//! it, two calls by one caller and one by another that has to find its provider
+//! first, and what the providers know.
 
 #![allow(
     clippy::print_stderr,
@@ -7,16 +8,17 @@
     reason = "printing is what this program is for"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
 use data_encoding::HEXLOWER;
+use dlambda_tests::market::{Market, MarketConfig, Member};
 use dlambda_tests::mixnet::{MixnetOptions, Traffic};
 use dlambda_tests::networks::{Networks, NetworksConfig};
-use dlambda_tests::program::{Program, run};
+use dlambda_tests::program::run;
 use dlambda_tests::testnet::TestnetConfig;
 use dlambda_tests::view::{View, links};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -33,7 +35,10 @@ const CALLS: [(&str, &[&str], &str); 3] = [
     ("args-echo", &["no", "log", "knows", "me"], ""),
 ];
 
-/// Show three anonymous calls, and all that their provider knows of them.
+/// Providers of the market on Tor: enough for the third caller to choose from.
+const PROVIDERS: usize = 3;
+
+/// Show three anonymous calls, and all that their providers know of them.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -67,7 +72,7 @@ impl Way {
 
     fn serving(self) -> &'static str {
         match self {
-            Self::Tor => "starting a provider behind an onion service",
+            Self::Tor => "starting three providers behind onion services, which find each other",
             Self::Nym => "starting a provider with a Nym address",
         }
     }
@@ -154,48 +159,53 @@ async fn demo(way: Way) -> Result<()> {
     let network = path(networks.network_toml())?;
 
     step(way.serving());
-    let record = work.path().join("record.jsonl");
-    let functions = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions");
-    let data = work.path().join("provider");
-    let args = [
-        "run",
-        "--functions",
-        path(&functions)?,
-        "--data",
-        path(&data)?,
-        "--network",
-        network,
-        "--format",
-        "json",
-        "--dangerously-record-calls",
-        path(&record)?,
-    ];
-    let log = work.path().join("provider.log");
-    let (provider, ready) = Program::start("dlambda-provider", &args, &log, DEADLINE).await?;
-    let address = ready["address"]
+    let market = providers(way, &networks, work.path()).await?;
+    let told = &market.providers[0];
+    let address = told.ready["address"]
         .as_str()
         .context("the provider's address")?;
 
     step("agreeing on eight calls: a contract signed by both, and eight tokens");
-    contract(work.path(), network, address).await?;
-
+    let caller = Caller::new(work.path(), network, "caller")?;
+    caller.contract(address).await?;
     let mut known = Vec::new();
-    for (function, args, input) in CALLS {
+    let (last, first) = CALLS.split_last().context("three calls")?;
+    for (function, args, input) in first {
         step(&format!(
             "calling {function}, with a token, a {} and a key of its own",
             way.path()
         ));
-        known.push(call(work.path(), network, address, function, args, input).await?);
+        known.push(caller.call(address, function, args, input).await?);
     }
+    let (function, args, input) = *last;
+    let found = match way {
+        // The overlay needs onion services: without them a provider is told.
+        Way::Nym => {
+            known.push(caller.call(address, function, args, input).await?);
+            told
+        }
+        Way::Tor => {
+            step("another caller fetches the catalogue from several nodes, and finds a provider");
+            let other = Caller::new(work.path(), network, "other caller")?;
+            let address = other.find(market.providers.len()).await?;
+            step("agreeing on eight calls with the provider that was found");
+            other.contract(&address).await?;
+            step(&format!("calling {function} there"));
+            known.push(other.call(&address, function, args, input).await?);
+            let is_found = |it: &&Member| it.ready["address"] == address.as_str();
+            let found = market.providers.iter().find(is_found);
+            found.context("a provider that was found and not started")?
+        }
+    };
 
-    step("reading the provider's record");
-    let seen = read_record(&record).await?;
-    let provider_id = ready["provider"].as_str().unwrap_or_default();
+    step("reading the providers' records");
+    let seen = read_records(told, found).await?;
+    let provider_id = told.ready["provider"].as_str().unwrap_or_default();
     bar.finish_and_clear();
     show(way, address, provider_id, &known, &seen);
 
     step("cleaning up");
-    provider.stop(DEADLINE).await?;
+    market.down(DEADLINE).await?;
     networks.down().await;
     bar.finish_and_clear();
     println!(
@@ -206,78 +216,142 @@ async fn demo(way: Way) -> Result<()> {
     Ok(())
 }
 
-async fn contract(work: &Path, network: &str, address: &str) -> Result<()> {
-    let home = work.join("caller");
-    let home = path(&home)?;
-    let command = [
-        "contract",
-        address,
-        "--calls",
-        "8",
-        "--yes",
-        "--network",
-        network,
-        "--home",
-        home,
-    ];
-    let output = run("dlambda", &command, b"", DEADLINE).await?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr));
+/// Providers that write everything down: on Tor a market, on a mixnet one that is told.
+async fn providers(way: Way, networks: &Networks, work: &Path) -> Result<Market> {
+    let config = MarketConfig {
+        providers: PROVIDERS,
+        functions: Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/functions"),
+        dir: work.to_owned(),
+        record: true,
+        deadline: DEADLINE,
+    };
+    match way {
+        Way::Tor => Market::up(networks.network_toml(), &config).await,
+        Way::Nym => Market::single(networks.network_toml(), &config).await,
     }
-    Ok(())
 }
 
-async fn call(
-    work: &Path,
-    network: &str,
-    address: &str,
-    function: &str,
-    args: &[&str],
-    input: &'static str,
-) -> Result<Known> {
-    let home = work.join("caller");
-    let report = work.join("report.json");
-    let mut command = vec!["invoke", address, function, "--network", network];
-    command.extend(["--home", path(&home)?, "--report", path(&report)?, "--"]);
-    command.extend(args);
-    let output = run("dlambda", &command, input.as_bytes(), DEADLINE).await?;
-    if !output.status.success() {
-        bail!("{}", String::from_utf8_lossy(&output.stderr));
-    }
-    let report: Value = serde_json::from_slice(&std::fs::read(&report)?)?;
-    let time = |name: &str| report["time"][name].as_f64().unwrap_or_default();
-    let output = String::from_utf8_lossy(&output.stdout);
-    Ok(Known {
-        command: format!("{function} {}", args.join(" ")),
-        input,
-        output: output.trim_end().replace('\n', " "),
-        total_ms: time("total_ms"),
-        round_trip_ms: time("round_trip_ms"),
-    })
+/// Somebody at a shell.
+struct Caller {
+    network: String,
+    home: String,
+    report: PathBuf,
 }
 
-/// The record is complete when all sessions have ended.
-async fn read_record(path: &Path) -> Result<Vec<View>> {
-    for _ in 0..200 {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let lines = text.lines().map(serde_json::from_str::<Value>);
-        let views: Vec<View> = lines
-            .filter_map(|line| View::from_json(&line.ok()?))
-            .collect();
-        // The contract has a session of its own.
-        if views.len() > CALLS.len() {
-            return Ok(views);
+impl Caller {
+    fn new(work: &Path, network: &str, name: &str) -> Result<Self> {
+        Ok(Self {
+            network: network.to_owned(),
+            home: path(&work.join(name))?.to_owned(),
+            report: work.join("report.json"),
+        })
+    }
+
+    async fn dlambda(&self, args: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+        let common = ["--network", &self.network, "--home", &self.home];
+        let args = [&common[..], args].concat();
+        let output = run("dlambda", &args, input, DEADLINE).await?;
+        if !output.status.success() {
+            bail!("{}", String::from_utf8_lossy(&output.stderr));
         }
+        Ok(output.stdout)
+    }
+
+    /// The address of the first of the providers that are found, once all of them are.
+    async fn find(&self, providers: usize) -> Result<String> {
+        // The last of them may just have been listed.
+        for _ in 0..20 {
+            self.dlambda(&["sync"], b"").await?;
+            let found = self.dlambda(&["find", "--format", "json"], b"").await;
+            let found: Value =
+                serde_json::from_slice(&found.unwrap_or_default()).unwrap_or_default();
+            let found = found["providers"].as_array().map_or(&[][..], Vec::as_slice);
+            if found.len() == providers {
+                let address = found[0]["address"].as_str();
+                return Ok(address.context("an address")?.to_owned());
+            }
+        }
+        bail!("not all providers were found")
+    }
+
+    async fn contract(&self, address: &str) -> Result<()> {
+        let command = ["contract", address, "--calls", "8", "--yes"];
+        self.dlambda(&command, b"").await?;
+        Ok(())
+    }
+
+    async fn call(
+        &self,
+        address: &str,
+        function: &str,
+        args: &[&str],
+        input: &'static str,
+    ) -> Result<Known> {
+        let mut command = vec!["invoke", address, function];
+        command.extend(["--report", path(&self.report)?, "--"]);
+        command.extend(args);
+        let output = self.dlambda(&command, input.as_bytes()).await?;
+        let report: Value = serde_json::from_slice(&std::fs::read(&self.report)?)?;
+        let time = |name: &str| report["time"][name].as_f64().unwrap_or_default();
+        let output = String::from_utf8_lossy(&output);
+        Ok(Known {
+            command: format!("{function} {}", args.join(" ")),
+            input,
+            output: output.trim_end().replace('\n', " "),
+            total_ms: time("total_ms"),
+            round_trip_ms: time("round_trip_ms"),
+        })
+    }
+}
+
+/// The contract of the first caller and the three calls, as their providers saw them.
+async fn read_records(told: &Member, found: &Member) -> Result<Vec<View>> {
+    let calls = |views: Vec<View>| {
+        let calls = views
+            .into_iter()
+            .filter(|it| !it.field("token").is_empty());
+        calls.collect::<Vec<_>>()
+    };
+    let same = told.record == found.record;
+    for _ in 0..200 {
+        let views = read_record(&told.record);
+        let contract = views
+            .iter()
+            .find(|it| !it.field("blinded tokens").is_empty())
+            .cloned();
+        let mut seen = calls(views);
+        if !same {
+            seen.extend(calls(read_record(&found.record)));
+        }
+        if let Some(contract) = contract
+            && seen.len() == CALLS.len()
+        {
+            return Ok(std::iter::once(contract).chain(seen).collect());
+        }
+        // The record is complete when all sessions have ended.
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    bail!("the provider's record is not complete")
+    bail!("the providers' records are not complete")
+}
+
+fn read_record(path: &Path) -> Vec<View> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let lines = text.lines().map(serde_json::from_str::<Value>);
+    lines
+        .filter_map(|line| View::from_json(&line.ok()?))
+        .collect()
 }
 
 fn show(way: Way, address: &str, provider_id: &str, known: &[Known], seen: &[View]) {
     println!(
-        "A contract and three calls by one caller, with {address}\n(provider {provider_id})\n"
+        "A contract and two calls by one caller, with {address}\n(provider {provider_id}), \
+         and {}\n",
+        match way {
+            Way::Tor => "one call by another caller, who had to find its provider",
+            Way::Nym => "one more",
+        }
     );
-    row("WHAT YOU KNOW", "THE PROVIDER'S COMPLETE RECORD");
+    row("WHAT THE CALLER KNOWS", "THE PROVIDER'S COMPLETE RECORD");
     let Some((contract, calls)) = seen.split_first() else {
         return;
     };
@@ -318,10 +392,11 @@ fn show(way: Way, address: &str, provider_id: &str, known: &[Known], seen: &[Vie
             known.total_ms, known.round_trip_ms
         );
         row(&time, &bytes);
-        row(
-            "you     the same caller each time",
-            &format!("who             {}", way.who(view)),
-        );
+        let whose = match (way, i) {
+            (Way::Tor, 2) => "who     another caller; the provider was found",
+            _ => "who     the same caller each time",
+        };
+        row(whose, &format!("who             {}", way.who(view)));
         // Without a TEE the provider runs the function, so it sees its input.
         let input = String::from_utf8_lossy(view.field("input"));
         row("", &format!("input           {input} (it runs it)"));

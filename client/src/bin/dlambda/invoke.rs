@@ -2,13 +2,11 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dlambda_client::{
     Call, CallError, CallOutcome, FunctionName, Output, PendingAck, Progress, Querier,
 };
-use dlambda_privacy::clock::SystemClock;
 use dlambda_proto::{
     BatchSize, Endpoint, ErrorKind, Evidence, HasKind as _, ReceiptEvidence, Report, Start, encode,
     with_causes,
