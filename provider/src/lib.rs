@@ -27,10 +27,11 @@ mod supervisor;
 
 pub use config::{ConfigError, Execution, ProviderConfig};
 pub use error::ProviderError;
+pub use overlay::OverlayVolunteer;
 pub use provider::{Provider, Stop};
 pub use session::record::{Observer, OpenedRecord, SessionRecord};
 pub use state::directory::DataDir;
 pub use status::{
     AbsentLayer, ContractTotals, ExecutionStatus, FunctionUsage, ListingState, OverlayStatus,
-    ProviderState, Queue, Snapshot, StatusError, query_status,
+    ProviderState, Queue, RunningStatus, Snapshot, StatusError, query_status,
 };

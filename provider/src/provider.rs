@@ -273,6 +273,10 @@ impl Provider {
 }
 
 impl Stop {
+    pub(crate) fn new(token: CancellationToken) -> Self {
+        Self(token)
+    }
+
     /// Stops the provider, gently.
     pub fn stop(&self) {
         self.0.cancel();

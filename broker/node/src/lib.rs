@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod behaviour;
+mod bucket;
 mod error;
 mod guests;
 mod node;

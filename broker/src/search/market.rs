@@ -14,6 +14,7 @@ use crate::{LookedUp, NoneFits, Rules, Synced};
 const FORK_DAYS: u64 = 30;
 
 /// A guest's directory: the providers it knows, those it may choose, and proofs against others.
+#[derive(Clone)]
 pub struct Market {
     rules: Rules,
     entries: BTreeMap<ProviderId, MarketEntry>,

@@ -5,6 +5,7 @@ pub(crate) mod chain;
 mod listing;
 mod offer;
 mod status;
+mod volunteer;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,7 @@ use dlambda_proto::Endpoint;
 use tokio::sync::watch;
 
 pub use self::status::{ListingState, OverlayStatus};
+pub use self::volunteer::OverlayVolunteer;
 
 use crate::{DataDir, ProviderError};
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 pub use crate::overlay::{ListingState, OverlayStatus};
 
 pub(crate) use self::counters::{Counters, SessionOutcome};
-pub(crate) use self::socket::answer;
 pub use self::socket::{StatusError, query_status};
+pub(crate) use self::socket::{answer, answer_for_node};
 pub(crate) use self::source::StatusSource;
 pub(crate) use self::usage::UsageCounters;
 pub use self::usage::{AbsentLayer, ExecutionStatus, FunctionUsage, Queue};
@@ -70,6 +70,20 @@ pub struct Snapshot {
     pub execution: ExecutionStatus,
     /// The node and the listing, if the network has an overlay.
     pub overlay: Option<OverlayStatus>,
+}
+
+/// What runs on a data directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum RunningStatus {
+    /// A provider.
+    Provider(Box<Snapshot>),
+    /// A node of the overlay without a provider.
+    Node {
+        /// How it is doing.
+        overlay: OverlayStatus,
+    },
 }
 
 /// How far a provider is between start and stop.

@@ -20,9 +20,6 @@ pub(crate) const MAX_ANSWER: usize = 1 << 20;
 /// Items in an answer.
 pub(crate) const MAX_ITEMS: usize = 256;
 
-/// How long a request may take, its answer included.
-const DEADLINE: Duration = Duration::from_secs(30);
-
 /// Requests on one connection at a time, both ways together.
 const MAX_CONCURRENT: usize = 4;
 
@@ -133,10 +130,10 @@ impl<'b, C> Decode<'b, C> for Batch {
     }
 }
 
-/// The protocol of requests.
-pub(super) fn new(protocol: StreamProtocol) -> Behaviour {
+/// The protocol of requests, each of which has so long, its answer included.
+pub(super) fn new(protocol: StreamProtocol, deadline: Duration) -> Behaviour {
     let config = Config::default()
-        .with_request_timeout(DEADLINE)
+        .with_request_timeout(deadline)
         .with_max_concurrent_streams(MAX_CONCURRENT);
     Behaviour::new([(protocol, ProtocolSupport::Full)], config)
 }

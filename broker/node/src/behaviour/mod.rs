@@ -8,20 +8,18 @@ mod gossip;
 mod routing;
 mod topic;
 
-use std::time::Duration;
-
 use dlambda_proto::NetworkId;
 use libp2p_connection_limits::ConnectionLimits;
 use libp2p_identity::PeerId;
 use libp2p_swarm::{NetworkBehaviour, StreamProtocol};
 
 pub(crate) use gossip::{GRAYLIST, Gossip, MAX_MESSAGE};
-pub(crate) use routing::Routing;
+pub(crate) use routing::{Heard, Routing};
 pub use topic::GossipTopic;
 pub(crate) use topic::Topics;
 
-use crate::NodeError;
 use crate::transport::MAX_INCOMING;
+use crate::{NodeError, Pace};
 
 /// Connections to one peer: one each way, if both dial at once.
 const PER_PEER: u32 = 2;
@@ -67,7 +65,7 @@ impl Overlay {
         network: NetworkId,
         local: PeerId,
         capacity: Capacity,
-        heartbeat: Duration,
+        pace: &Pace,
     ) -> Result<Self, NodeError> {
         // Those that are being set up are bounded by the transport, which gives up the oldest.
         let limits = ConnectionLimits::default()
@@ -78,9 +76,9 @@ impl Overlay {
             .with_max_established_per_peer(Some(PER_PEER));
         Ok(Self {
             limits: libp2p_connection_limits::Behaviour::new(limits),
-            gossip: gossip::new(network, heartbeat)?,
+            gossip: gossip::new(network, pace.heartbeat)?,
             routing: Routing::new(local, protocol(network, "kad/1")?),
-            exchange: exchange::new(protocol(network, "nodes/1")?),
+            exchange: exchange::new(protocol(network, "nodes/1")?, pace.request_deadline),
         })
     }
 }

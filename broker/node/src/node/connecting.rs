@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use dlambda_privacy::os_rng;
-use libp2p_core::{ConnectedPoint, Multiaddr};
+use libp2p_core::ConnectedPoint;
 use libp2p_identity::PeerId;
-use libp2p_kad::{Event as RoutingEvent, GetClosestPeersError, QueryResult};
 use libp2p_swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p_swarm::{ConnectionId, DialError, ListenError, SwarmEvent};
 
@@ -14,8 +13,8 @@ use super::chance;
 use super::peers::{Candidate, Direction};
 use super::run::Running;
 use crate::Store;
-use crate::behaviour::OverlayEvent;
 use crate::behaviour::exchange::Request;
+use crate::behaviour::{Heard, OverlayEvent};
 use crate::transport::{from_multiaddr, to_multiaddr};
 
 /// Dials at a time, because there are too few peers.
@@ -161,6 +160,7 @@ impl<S: Store> Running<S> {
             },
             ConnectedPoint::Listener { .. } => Direction::Incoming,
         };
+        self.status.connections += 1;
         let is_check = self.peers.is_dialled_as(connection, &peer);
         let is_first = self.peers.connected(peer, connection, direction, now);
         if self.peers.is_banned(&peer, now) {
@@ -231,26 +231,10 @@ impl<S: Store> Running<S> {
         }
     }
 
-    pub(super) fn routing_event(&mut self, event: RoutingEvent) {
-        let RoutingEvent::OutboundQueryProgressed {
-            result: QueryResult::GetClosestPeers(result),
-            ..
-        } = event
-        else {
-            return;
-        };
-        let found = match result {
-            Ok(found) => found.peers,
-            Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
-        };
-        for peer in found {
-            let onion = |address: &Multiaddr| from_multiaddr(address);
-            let address = peer.addrs.iter().find_map(onion);
-            if let Some(address) = address
-                && peer.peer_id != *self.swarm.local_peer_id()
-            {
-                self.peers.hear_of(peer.peer_id, address);
-            }
+    /// Others know a peer.
+    pub(super) fn routing_event(&mut self, heard: &Heard) {
+        if heard.peer != *self.swarm.local_peer_id() {
+            self.peers.hear_of(heard.peer, heard.address);
         }
     }
 

@@ -75,8 +75,10 @@ pub struct Pace {
     pub heartbeat: Duration,
     /// How long the set-up of a connection may take that we dial: 60 s.
     pub dial_deadline: Duration,
-    /// The same of a connection that arrives, a fixed time: 30 s.
+    /// The same of a connection that arrives: 30 s.
     pub arrival_deadline: Duration,
+    /// How long a request to a peer may take, its answer included: 30 s.
+    pub request_deadline: Duration,
 }
 
 /// A running node. Ends when dropped.
@@ -126,6 +128,7 @@ impl Default for Pace {
             heartbeat: Duration::from_secs(1),
             dial_deadline: Duration::from_secs(60),
             arrival_deadline: Duration::from_secs(30),
+            request_deadline: Duration::from_secs(30),
         }
     }
 }

@@ -10,6 +10,7 @@ use libp2p_swarm::ConnectionId;
 use rand_core::Rng;
 
 use super::chance;
+use crate::bucket::Bucket;
 
 /// Nodes of which an address is remembered.
 const MAX_KNOWN: usize = 1024;
@@ -84,14 +85,6 @@ pub(super) struct Candidate {
     pub(super) address: Endpoint,
     /// Who should be there, if we know.
     pub(super) peer: Option<PeerId>,
-}
-
-/// So many at once, and so many more a second.
-struct Bucket {
-    left: f64,
-    size: f64,
-    rate: f64,
-    at: Instant,
 }
 
 impl Peers {
@@ -432,27 +425,5 @@ impl Attempts {
         let wait = back_off.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS));
         self.failures += 1;
         self.not_before = Some(now + wait);
-    }
-}
-
-impl Bucket {
-    fn new(size: f64, rate: f64, now: Instant) -> Self {
-        Self {
-            left: size,
-            size,
-            rate,
-            at: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.at).as_secs_f64();
-        self.left = self.size.min(self.left + since * self.rate);
-        self.at = now;
-        let has = self.left >= 1.0;
-        if has {
-            self.left -= 1.0;
-        }
-        has
     }
 }

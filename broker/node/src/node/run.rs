@@ -97,7 +97,7 @@ impl<S: Store> Running<S> {
             traffic.clone(),
         )?;
         let capacity = Capacity::of(config.max_connections);
-        let overlay = Overlay::new(config.network, local, capacity, pace.heartbeat)?;
+        let overlay = Overlay::new(config.network, local, capacity, &pace)?;
         let mut swarm = Swarm::new(built, overlay, local, swarm_config());
         let listening = swarm.listen_on(address);
         listening.map_err(|_| NodeError::NoOnionService)?;
@@ -158,7 +158,7 @@ impl<S: Store> Running<S> {
         match event {
             SwarmEvent::Behaviour(OverlayEvent::Gossip(event)) => self.gossip_event(event),
             SwarmEvent::Behaviour(OverlayEvent::Exchange(event)) => self.exchange_event(event),
-            SwarmEvent::Behaviour(OverlayEvent::Routing(event)) => self.routing_event(event),
+            SwarmEvent::Behaviour(OverlayEvent::Routing(heard)) => self.routing_event(&heard),
             SwarmEvent::ListenerClosed { .. } => return Err(NodeError::ListenerEnded),
             other => self.connection_event(other),
         }

@@ -14,6 +14,8 @@ pub struct NodeStatus {
     pub known: usize,
     /// Of these, such as are in the routing table.
     pub routes: usize,
+    /// Connections that have come about since the start.
+    pub connections: u64,
     /// Items in the store, as far as nodes reconcile them.
     pub items: usize,
     /// Bytes received from all peers, whatever they carry.

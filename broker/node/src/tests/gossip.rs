@@ -54,10 +54,7 @@ async fn a_node_that_comes_late_learns_everything_by_reconciliation() {
     }
     let first = Peer::with(&network, 1, quick(&[]), notes).await;
     let late = Peer::start(&network, 2, quick(&[&first])).await;
-    until("it has all of them", async || {
-        late.status().await.items == 1000
-    })
-    .await;
+    until("it has all of them", async || late.len() == 1000).await;
     let status = late.status().await;
     assert_eq!((status.reconciled, status.accepted), (1000, 0));
 }

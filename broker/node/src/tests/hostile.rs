@@ -110,3 +110,20 @@ async fn a_crowd_of_peers_is_bounded_and_lets_others_in() {
     friend.publish(b"later").await;
     until_all_have(&[first, last], b"later").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_answer_is_replaced_by_another() {
+    let network = MemoryNetwork::new(FAST);
+    let silent = Notes::hanging(Duration::from_secs(4));
+    let silent = Peer::with(&network, 1, quick(&[]), silent).await;
+    let late = Peer::start(&network, 2, quick(&[&silent])).await;
+    until("the silent one is asked", async || {
+        late.status().await.peers == 1
+    })
+    .await;
+    let mut notes = Notes::default();
+    (0..100_u8).for_each(|number| notes.keep(&[number]));
+    let helpful = Peer::with(&network, 3, quick(&[&late]), notes).await;
+    until("it has what the other has", async || late.len() == 100).await;
+    drop((silent, helpful));
+}

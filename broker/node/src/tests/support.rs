@@ -27,12 +27,21 @@ pub(super) struct Notes {
     items: BTreeMap<[u8; 32], Vec<u8>>,
     /// Accepts everything.
     is_gullible: bool,
+    /// Says what it has after this time.
+    hangs: Duration,
 }
 
 impl Notes {
     pub(super) fn gullible() -> Self {
         Self {
             is_gullible: true,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn hanging(hangs: Duration) -> Self {
+        Self {
+            hangs,
             ..Self::default()
         }
     }
@@ -78,6 +87,7 @@ impl Store for Notes {
     }
 
     fn held(&self) -> Vec<Held> {
+        std::thread::sleep(self.hangs);
         let digests = self.items.keys();
         digests
             .map(|digest| Held {
@@ -110,6 +120,7 @@ pub(super) fn quick_at(bootstrap: impl Iterator<Item = Endpoint>) -> NodeConfig 
     config.pace.look = Duration::from_millis(500);
     config.pace.dial_deadline = Duration::from_secs(3);
     config.pace.arrival_deadline = Duration::from_secs(3);
+    config.pace.request_deadline = Duration::from_secs(2);
     config.pace.heartbeat = Duration::from_millis(200);
     config
 }
@@ -155,6 +166,10 @@ impl Peer {
 
     pub(super) fn has(&self, item: &[u8]) -> bool {
         lock(&self.notes).has(item)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        lock(&self.notes).items.len()
     }
 
     pub(super) async fn status(&self) -> NodeStatus {

@@ -1,10 +1,12 @@
 //! `dlambda-provider status`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dlambda_proto::Report;
-use dlambda_provider::{ExecutionStatus, OverlayStatus, ProviderState, Snapshot, query_status};
+use dlambda_proto::{ErrorKind, Report};
+use dlambda_provider::{
+    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, query_status,
+};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -12,10 +14,20 @@ use crate::output::{data_directory, print};
 
 pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCode, Report> {
     let data = data_directory(data)?;
-    let snapshot = query_status(&data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
-    })?;
+    let snapshot = match query(&data).await? {
+        RunningStatus::Provider(snapshot) => *snapshot,
+        RunningStatus::Node { overlay: node, .. } => {
+            match format {
+                Format::Text => print(overlay(&node).trim_end()),
+                Format::Json => print(
+                    &json!({ "schema": "dlambda.status/1", "status": { "overlay": node } })
+                        .to_string(),
+                ),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => return Err(newer()),
+    };
     let advice = advice(&snapshot);
     match format {
         Format::Text => print(&for_people(&snapshot, advice)),
@@ -30,11 +42,12 @@ pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCod
 /// `dlambda-provider contracts`.
 pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<ExitCode, Report> {
     let data = data_directory(data)?;
-    let snapshot = query_status(&data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
-    })?;
-    let contracts = &snapshot.latest_contracts;
+    let contracts = match query(&data).await? {
+        RunningStatus::Provider(snapshot) => snapshot.latest_contracts,
+        // A node has none.
+        RunningStatus::Node { .. } => Vec::new(),
+        _ => return Err(newer()),
+    };
     match format {
         Format::Json => {
             print(&json!({ "schema": "dlambda.contracts/1", "contracts": contracts }).to_string())
@@ -54,6 +67,20 @@ pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn query(data: &Path) -> Result<RunningStatus, Report> {
+    query_status(data).await.map_err(|error| {
+        Report::from(error)
+            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
+    })
+}
+
+fn newer() -> Report {
+    Report::new(
+        ErrorKind::Local,
+        "what runs there is newer than this program",
+    )
 }
 
 fn for_people(snapshot: &Snapshot, advice: &str) -> String {

@@ -151,7 +151,12 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_machines_are_sold() {
-        for (text, mib) in [("512MB", 512), ("2GB", 2048), ("2gib", 2048), ("1 GB", 1024)] {
+        for (text, mib) in [
+            ("512MB", 512),
+            ("2GB", 2048),
+            ("2gib", 2048),
+            ("1 GB", 1024),
+        ] {
             assert_eq!(mebibytes(text), Ok(mib), "{text}");
         }
         for text in ["", "2", "GB", "-1GB", "2TB", "18446744073709551615GB"] {
