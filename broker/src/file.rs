@@ -75,6 +75,8 @@ impl Market {
             reason,
         };
         let record = unframe(&bytes).map_err(damaged)?;
+        let record: Record =
+            decode(&record).map_err(|_| damaged("it holds no directory of providers"))?;
         if record.network != rules.network {
             let path = path.to_owned();
             return Err(StoreError::OtherNetwork { path });
@@ -101,8 +103,7 @@ impl Market {
             entries: entries.collect(),
             forks: parts.forks,
         });
-        let checksum = Sha256::digest(&record).into();
-        write(path, &encode(&Framed(FORMAT, record, checksum)))
+        write(path, &frame(record))
     }
 }
 
@@ -112,16 +113,23 @@ fn largest(rules: &Rules) -> usize {
     entries.saturating_add(forks).saturating_add(MORE_BYTES)
 }
 
-fn unframe(bytes: &[u8]) -> Result<Record, &'static str> {
+/// A record as a file.
+pub(crate) fn frame(record: Vec<u8>) -> Vec<u8> {
+    let checksum = Sha256::digest(&record).into();
+    encode(&Framed(FORMAT, record, checksum))
+}
+
+/// The record in a file.
+pub(crate) fn unframe(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     let Framed(format, record, checksum) =
-        decode(bytes).map_err(|_| "it is no directory of providers, or damaged")?;
+        decode(bytes).map_err(|_| "it is no file of this program, or damaged")?;
     if format != FORMAT {
         return Err("it was written by another version of this program");
     }
     if <[u8; 32]>::from(Sha256::digest(&record)) != checksum {
         return Err("it is damaged");
     }
-    decode(&record).map_err(|_| "it holds no directory of providers")
+    Ok(record)
 }
 
 impl Record {
@@ -144,7 +152,7 @@ impl Record {
 }
 
 /// The file's bytes, if there is one.
-fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, StoreError> {
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed(path))?,
@@ -162,7 +170,7 @@ fn read(path: &Path, most: usize) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Beside the file, synced, renamed, and the directory synced. Mode 0600.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     // What a killed process left half-written is overwritten: the lock keeps others from writing.
     let _lock = lock(&beside(path, "lock"))?;
     let temporary = beside(path, "new");

@@ -95,6 +95,11 @@ impl Entry {
         earlier.count() + usize::from(self.latest.work.day == day)
     }
 
+    /// The listings that are kept beside the latest.
+    pub(super) fn earlier(&self) -> impl Iterator<Item = &SignedListing> {
+        self.earlier.iter().map(|it| &it.signed)
+    }
+
     /// Keeps a listing of the chain that is not the latest.
     pub(super) fn remember(&mut self, listing: &Authentic<Listing>) {
         self.earlier.push(Earlier {

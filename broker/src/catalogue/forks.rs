@@ -102,6 +102,11 @@ impl Forks {
         self.proofs.iter().map(|(id, proof)| (id, &proof.fork))
     }
 
+    /// The proofs with what decides which of them make room.
+    pub(super) fn ranked(&self) -> impl Iterator<Item = (&ProofRank, &ListingFork)> {
+        self.proofs.values().map(|it| (&it.rank, &it.fork))
+    }
+
     fn remove(&mut self, provider: &ProviderId) -> Option<Proof> {
         let proof = self.proofs.remove(provider)?;
         self.ranks.remove(&proof.rank);

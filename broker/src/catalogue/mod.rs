@@ -11,6 +11,7 @@ mod forks;
 mod insert;
 mod places;
 mod refusal;
+mod store;
 
 #[cfg(test)]
 pub(crate) mod tests;

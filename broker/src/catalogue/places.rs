@@ -87,10 +87,13 @@ impl Places {
     /// Makes a provider senior that has been listed for long enough, if there is a senior place.
     /// It must have left its place as a newcomer.
     pub(super) fn promote(&self, entry: &mut Entry, now: UnixSeconds) {
-        let is_free = self.seniors < self.capacity.saturating_mul(3) / 4;
-        if is_free && entry.standing.is_long_enough(now) {
+        if self.has_senior_place() && entry.standing.is_long_enough(now) {
             entry.standing.is_senior = true;
         }
+    }
+
+    pub(super) fn has_senior_place(&self) -> bool {
+        self.seniors < self.capacity.saturating_mul(3) / 4
     }
 
     pub(super) fn seniors(&self) -> usize {

@@ -75,8 +75,8 @@ impl Listed {
 }
 
 impl Market {
-    /// An empty market. `rules.capacity` bounds the providers that are kept twice over: nodes need
-    /// not all have the same.
+    /// An empty market. It keeps twice as many providers as `rules.capacity`: nodes need not all
+    /// have the same.
     #[must_use]
     pub fn new(rules: Rules) -> Self {
         Self {

@@ -61,7 +61,8 @@ pub struct Synced {
 }
 
 impl Sync {
-    /// A sync from these sources. `rules` bound what is taken: they need not be those of the nodes.
+    /// A sync from these sources. `rules` bound what is taken: a node that has more providers or
+    /// proofs than their capacities does not count, so they are to be no less than the nodes'.
     #[must_use]
     pub fn new(
         rules: Rules,

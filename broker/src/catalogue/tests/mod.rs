@@ -4,6 +4,7 @@ mod active;
 mod forks;
 mod listings;
 mod places;
+mod store;
 
 use std::sync::Arc;
 

@@ -50,6 +50,12 @@ fn a_canary_is_known_and_not_chosen() {
     let known = known.expect("the canary is known");
     assert!(!known.is_chosen && known.votes == 1);
     assert_eq!(chosen(&synced).len(), 60);
+    // Nor if one bootstrap node alone shows it.
+    let mut bootstrap = nodes(1, &all, Conduct::Honest);
+    bootstrap.push(node(&with_canary, Conduct::Honest));
+    let mut world = World::new(bootstrap, nodes(3, &all, Conduct::Honest));
+    let synced = world.sync(1).unwrap();
+    assert_eq!((synced.known.len(), chosen(&synced).len()), (61, 60));
     // Nor if all but the bootstrap nodes show it.
     let mut world = World::new(
         nodes(2, &all, Conduct::Honest),
