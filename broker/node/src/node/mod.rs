@@ -65,7 +65,8 @@ pub struct Pace {
     /// Dialling, while there are too few peers: 5 s. Who could not be reached is left alone for
     /// four times as long, and then twice as long after each failure.
     pub dial: Duration,
-    /// Checking an address by dialling it: 10 s, while there are any to check.
+    /// Checking an address by dialling it, while there are any to check: 30 s, and ten times as
+    /// long once many were good.
     pub check: Duration,
     /// Looking for more nodes in the routing table: 5 minutes, and sooner with few peers.
     pub look: Duration,
@@ -122,7 +123,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(5),
-            check: Duration::from_secs(10),
+            check: Duration::from_secs(30),
             look: Duration::from_secs(300),
             reconcile: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(1),

@@ -31,6 +31,9 @@ const MAX_NEGOTIATING: usize = 16;
 /// How often what is over is dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
+/// Who has dialled so many other nodes need not hurry to know more.
+const WELL_CONNECTED: usize = 32;
+
 /// Addresses that are taken from the store at a time, if there are too few peers.
 const LEARNT: usize = 16;
 
@@ -210,7 +213,11 @@ impl<S: Store> Running<S> {
             self.shed_peers(now);
         }
         if self.timers.check <= now {
-            self.timers.check = now + chance::wait(rng, self.pace.check);
+            let mean = match self.peers.reached_now() < WELL_CONNECTED {
+                true => self.pace.check,
+                false => self.pace.check.saturating_mul(10),
+            };
+            self.timers.check = now + chance::wait(rng, mean);
             self.check_an_address(now);
         }
         if self.timers.look <= now {
