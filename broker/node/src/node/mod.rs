@@ -63,7 +63,8 @@ pub struct NodeConfig {
 #[non_exhaustive]
 pub struct Pace {
     /// Dialling, while there are too few peers: 5 s. Who could not be reached is left alone for
-    /// four times as long, and then twice as long after each failure.
+    /// four times as long, and then twice as long after each failure. A peer may begin to reconcile
+    /// with us each two of these.
     pub dial: Duration,
     /// Checking an address by dialling it, while there are any to check: 30 s, and ten times as
     /// long once many were good.

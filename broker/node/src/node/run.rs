@@ -116,7 +116,7 @@ impl<S: Store> Running<S> {
             capacity,
             pace,
             status: NodeStatus::default(),
-            answering: Answering::default(),
+            answering: Answering::new(pace.dial.saturating_mul(2)),
             syncing: Syncing::default(),
             jobs: JoinSet::new(),
             unpublished: Vec::new(),
