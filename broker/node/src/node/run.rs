@@ -208,22 +208,24 @@ impl<S: Store> Running<S> {
         let now = Instant::now();
         let rng = &mut os_rng();
         if self.timers.dial <= now {
-            self.timers.dial = now + chance::wait(rng, self.pace.dial);
+            // The fewer there are, the sooner.
+            let mean = self.pace.dial.mul_f64(self.share_of_peers().max(0.2));
+            self.timers.dial = now + chance::wait(rng, mean);
             self.seek_peers(now);
             self.shed_peers(now);
         }
         if self.timers.check <= now {
             let mean = match self.peers.reached_now() < WELL_CONNECTED {
                 true => self.pace.check,
-                false => self.pace.check.saturating_mul(10),
+                false => self.pace.check.saturating_mul(30),
             };
             self.timers.check = now + chance::wait(rng, mean);
             self.check_an_address(now);
         }
         if self.timers.look <= now {
-            let is_alone = self.peers.all_connected().count() < self.peers_wanted;
-            let mean = match is_alone {
-                true => self.pace.dial.saturating_mul(4).min(self.pace.look),
+            let share = self.share_of_peers();
+            let mean = match share < 1.0 {
+                true => self.pace.dial.mul_f64((4.0 * share).max(1.0)),
                 false => self.pace.look,
             };
             self.timers.look = now + chance::wait(rng, mean);
@@ -241,6 +243,13 @@ impl<S: Store> Running<S> {
             self.timers.housekeeping = now + HOUSEKEEPING;
             self.keep_house();
         }
+    }
+
+    /// How many of the peers there are that we want.
+    fn share_of_peers(&self) -> f64 {
+        let have = self.peers.all_connected().count().min(self.peers_wanted);
+        let wanted = self.peers_wanted.max(1);
+        u32::try_from(have).map_or(1.0, f64::from) / u32::try_from(wanted).map_or(1.0, f64::from)
     }
 
     fn keep_house(&mut self) {
