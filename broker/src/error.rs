@@ -1,10 +1,11 @@
 //! What can go wrong between a guest and the overlay, and on a guest's disk.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use dlambda_crypto::SealError;
 use dlambda_privacy::{TransportError, WireError};
-use dlambda_proto::{DecodeError, ErrorKind, HasKind, ListingError, Retry};
+use dlambda_proto::{DecodeError, ErrorKind, HasKind, ListingError, Requirement, Retry};
 use thiserror::Error;
 
 use crate::Refusal;
@@ -135,6 +136,32 @@ pub enum SyncError {
     },
 }
 
+/// No chosen provider meets the requirements.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NoneFits {
+    /// There is none at all.
+    #[error("no provider is known that most sources list; sync first")]
+    NoProvider,
+    /// Some meet the requirements, and none of these has offered capacity lately.
+    #[error("no provider that meets the requirements has offered capacity within half an hour")]
+    NoOffer,
+    /// All lack something.
+    #[error(
+        "none of {providers} providers meets the requirements: {lacking} of them do not meet {most}"
+    )]
+    Lacking {
+        /// How many providers there are.
+        providers: usize,
+        /// The requirement that most of them do not meet.
+        most: Requirement,
+        /// How many do not meet it.
+        lacking: usize,
+        /// How many do not meet each requirement.
+        counts: BTreeMap<Requirement, usize>,
+    },
+}
+
 /// The stored directory cannot be used.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -154,6 +181,12 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// Another process is storing it now.
+    #[error("{}: another process is writing it", path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
     },
     /// The file is of another network.
     #[error("{}: it is of another network", path.display())]
@@ -246,6 +279,16 @@ impl HasKind for SyncError {
     }
 }
 
+impl HasKind for NoneFits {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::NoProvider
+    }
+
+    fn retry(&self) -> Retry {
+        Retry::Later
+    }
+}
+
 impl HasKind for StoreError {
     fn kind(&self) -> ErrorKind {
         ErrorKind::Local
@@ -253,6 +296,7 @@ impl HasKind for StoreError {
 
     fn retry(&self) -> Retry {
         match self {
+            Self::Busy { .. } => Retry::Now,
             Self::File { .. } => Retry::Later,
             Self::Damaged { .. } | Self::OtherNetwork { .. } => Retry::Never,
         }

@@ -1,7 +1,7 @@
 //! The virtual broker: a catalogue of providers, its replication to guests, and search in it.
 //!
-//! The broker is nobody's: every node of the overlay keeps the [`Catalogue`] whole, and callers take
-//! it from several of them. No request is caused by a call, and none says what its sender has.
+//! No machine is the broker: every node of the overlay keeps the [`Catalogue`] whole, and callers
+//! take it from several of them. No request is caused by a call, and none says what its sender has.
 //!
 //! # Not in this crate
 //!
@@ -12,14 +12,27 @@
 
 mod catalogue;
 mod error;
+mod file;
 pub mod frames;
+pub mod guest;
+#[cfg(test)]
+mod model;
 pub mod node_view;
+pub mod schedule;
+mod search;
 pub mod snapshot;
+mod sources;
+mod sync;
+mod tally;
 mod work;
 
 pub use catalogue::{Catalogue, Inserted, Refusal, Refusals, Rules, Standing};
-pub use error::{GuestError, SnapshotError, SourceFault, StoreError, SyncError};
+pub use error::{GuestError, NoneFits, SnapshotError, SourceFault, StoreError, SyncError};
 pub use frames::GuestSeal;
 pub use node_view::{NodeState, Publish};
+pub use search::{FindOffers, Listed, LookUp, LookedUp, Market};
 pub use snapshot::Snapshot;
+pub use sources::{Plan, Request, SOURCES, Source, Sources};
+pub use sync::{Sync, Synced};
+pub use tally::Known;
 pub use work::{Equihash, WorkCheck};

@@ -200,6 +200,7 @@ impl Querier {
         let wallet = self.needed_wallet()?;
         let open = self.greet(provider, patience, progress).await?;
         let welcome = &open.welcome;
+        self.check_listing(welcome.advert.authentic())?;
         let early_ends = welcome.advert.early_ends();
         if early_ends > self.max_early_ends() {
             return Err(ContractError::EarlyEnds(early_ends));

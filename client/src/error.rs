@@ -9,8 +9,8 @@ use dlambda_proto::{
 };
 use thiserror::Error;
 
-use crate::WalletError;
 use crate::patience::Patience;
+use crate::{ListingMismatch, WalletError};
 
 /// Why a call brought no answer.
 #[derive(Debug, Error)]
@@ -87,6 +87,9 @@ pub enum CallError {
          they may have been made for one buyer"
     )]
     Unlisted,
+    /// The provider's advert is not the one in the catalogue.
+    #[error(transparent)]
+    Listing(#[from] ListingMismatch),
     /// The provider has ended too many epochs early.
     #[error("the provider has ended {0} epochs before their time: few callers share an epoch")]
     EarlyEnds(usize),
@@ -142,6 +145,7 @@ impl CallError {
                 Self::Exchange(_)
                 | Self::Equivocation(_)
                 | Self::EarlyEnds(_)
+                | Self::Listing(_)
                 | Self::NoToken(_)
                 | Self::OtherProvider
                 | Self::Unchecked(_)
@@ -200,6 +204,9 @@ pub enum ContractError {
     /// The provider showed us two adverts for one epoch.
     #[error("the provider shows different keys to different visitors in one epoch")]
     Equivocation(Box<EquivocationProof>),
+    /// The provider's advert is not the one in the catalogue.
+    #[error(transparent)]
+    Listing(#[from] ListingMismatch),
     /// The provider has ended too many epochs early.
     #[error("the provider has ended {0} epochs before their time: few callers share an epoch")]
     EarlyEnds(usize),
@@ -254,6 +261,7 @@ impl HasKind for ContractError {
             Self::Transport(error) => error.kind(),
             Self::Exchange(error) => error.kind(),
             Self::Negotiation(error) => error.kind(),
+            Self::Listing(error) => error.kind(),
             Self::Wallet(error) => error.kind(),
             Self::Seal(SealError::BadKey) | Self::Equivocation(_) | Self::EarlyEnds(_) => {
                 ErrorKind::ProviderMisbehaved
@@ -269,6 +277,7 @@ impl HasKind for ContractError {
             Self::Transport(error) => error.retry(),
             Self::Exchange(error) => error.retry(),
             Self::Negotiation(error) => error.retry(),
+            Self::Listing(error) => error.retry(),
             Self::Wallet(error) => error.retry(),
             // The proposal is in the wallet, and is made again from there.
             Self::Deadline(_) | Self::Interrupted => Retry::Later,
@@ -294,6 +303,7 @@ impl HasKind for CallError {
             | Self::TokenRefused(_)
             | Self::Receipt(_)
             | Self::UnknownAnswer => ErrorKind::ProviderMisbehaved,
+            Self::Listing(error) => error.kind(),
             Self::Wallet(error) => error.kind(),
             Self::Interrupted => ErrorKind::Bug,
             Self::Seal(_) | Self::NothingToResume => ErrorKind::Usage,
@@ -317,6 +327,7 @@ impl HasKind for CallError {
         match self {
             Self::Transport(error) => error.retry(),
             Self::Exchange(error) => error.retry(),
+            Self::Listing(error) => error.retry(),
             Self::Wallet(error) => error.retry(),
             Self::Busy(seconds) => Retry::After { seconds: *seconds },
             Self::Deadline(_)

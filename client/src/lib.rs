@@ -29,7 +29,7 @@
 //! # Not in this crate
 //!
 //! No dialling (that is `dlambda-privacy`), no sealing (`dlambda-crypto`), no judging of evidence
-//! (`dlambda-reputation`). Discovery is not there yet: the caller names the provider.
+//! (`dlambda-reputation`), and no catalogue (`dlambda-broker`): a [`Guest`] only fetches it.
 
 #![forbid(unsafe_code)]
 
@@ -39,6 +39,8 @@ mod consistency;
 mod contracts;
 mod error;
 mod explain;
+mod guest;
+mod listed;
 mod patience;
 mod querier;
 pub mod wallet;
@@ -52,6 +54,8 @@ pub use consistency::Looked;
 pub use contracts::{ContractProgress, ProposalOutcome, RecoveryReport};
 pub use error::{CallError, ContractError};
 pub use explain::stop_reason;
+pub use guest::{Fetched, FindError, Guest};
+pub use listed::ListingMismatch;
 pub use patience::WIRE_STEP;
 pub use querier::Querier;
 pub use wallet::{Wallet, WalletError};

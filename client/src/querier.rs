@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dlambda_broker::Market;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::Transport;
-use dlambda_proto::AdvertStore;
+use dlambda_proto::{Advert, AdvertStore, Authentic};
 use tokio_util::task::TaskTracker;
 
 use crate::wallet::Wallet;
+use crate::{ListingMismatch, listed};
 
 /// Epochs with good tokens that may have ended early before a provider is
 /// refused. A changed offer ends one; each splits the anonymity set of calls.
@@ -23,6 +25,7 @@ pub struct Querier {
     max_early_ends: usize,
     closing: TaskTracker,
     wallet: Option<Wallet>,
+    market: Option<Market>,
 }
 
 impl Querier {
@@ -36,6 +39,7 @@ impl Querier {
             max_early_ends: MAX_EARLY_ENDS,
             closing: TaskTracker::new(),
             wallet: None,
+            market: None,
         }
     }
 
@@ -44,6 +48,16 @@ impl Querier {
     pub fn with_wallet(self, wallet: Wallet) -> Self {
         Self {
             wallet: Some(wallet),
+            ..self
+        }
+    }
+
+    /// With what was fetched of the market: a provider that is listed in it must show the advert
+    /// that it has listed, or it gets neither a proposal nor a token.
+    #[must_use]
+    pub fn with_market(self, market: Market) -> Self {
+        Self {
+            market: Some(market),
             ..self
         }
     }
@@ -68,6 +82,14 @@ impl Querier {
     pub(crate) fn adverts(&self) -> MutexGuard<'_, AdvertStore> {
         // Every change is whole in itself.
         self.adverts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an advert is the listed one, if its provider is listed.
+    pub(crate) fn check_listing(&self, shown: &Authentic<Advert>) -> Result<(), ListingMismatch> {
+        match &self.market {
+            None => Ok(()),
+            Some(market) => listed::check(market, shown, self.clock.now()),
+        }
     }
 
     pub(crate) fn max_early_ends(&self) -> usize {

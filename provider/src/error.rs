@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use dlambda_crypto::TokenError;
-
+use dlambda_node::NodeError;
 use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind, Retry};
 use thiserror::Error;
@@ -43,6 +43,9 @@ pub enum ProviderError {
     /// The anonymity network.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// The overlay.
+    #[error("the overlay: {0}")]
+    Overlay(#[from] NodeError),
     /// The advert cannot be made; the configuration breaks one of its bounds.
     #[error("the advert cannot be made: {0}")]
     Advert(#[from] AdvertError),
@@ -104,6 +107,7 @@ impl HasKind for ProviderError {
             | Self::Interrupted
             | Self::ServicePanicked(_)
             | Self::ServiceEnded(_) => ErrorKind::Bug,
+            Self::Overlay(error) => error.kind(),
             Self::Tokens(error) => error.kind(),
             Self::Transport(error) => error.kind(),
             Self::SelfTest(error) => error.kind(),
@@ -113,6 +117,7 @@ impl HasKind for ProviderError {
     fn retry(&self) -> Retry {
         match self {
             Self::Config(error) => error.retry(),
+            Self::Overlay(error) => error.retry(),
             Self::Tokens(error) => error.retry(),
             Self::Transport(error) => error.retry(),
             Self::SelfTest(error) => error.retry(),

@@ -16,7 +16,7 @@
 pub mod config;
 mod epoch;
 mod error;
-mod listing;
+mod overlay;
 mod provider;
 mod self_test;
 mod session;
@@ -27,10 +27,11 @@ mod supervisor;
 
 pub use config::{ConfigError, Execution, ProviderConfig};
 pub use error::ProviderError;
+pub use overlay::OverlayVolunteer;
 pub use provider::{Provider, Stop};
 pub use session::record::{Observer, OpenedRecord, SessionRecord};
 pub use state::directory::DataDir;
 pub use status::{
-    AbsentLayer, ContractTotals, ExecutionStatus, FunctionUsage, ProviderState, Queue, Snapshot,
-    StatusError, query_status,
+    AbsentLayer, ContractTotals, ExecutionStatus, FunctionUsage, ListingState, OverlayStatus,
+    ProviderState, Queue, RunningStatus, Snapshot, StatusError, query_status,
 };

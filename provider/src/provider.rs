@@ -23,6 +23,7 @@ use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
+use crate::overlay::{Lister, OverlayNode, answer_demands, keep_listed};
 use crate::session::Session;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::call::CallHandler;
@@ -46,6 +47,7 @@ pub struct Provider {
     limiter: StreamLimiter,
     transport: Arc<dyn Transport>,
     listener: Box<dyn Listener>,
+    overlay: Option<OverlayNode>,
     data: Arc<DataDir>,
     id: ProviderId,
     stop: CancellationToken,
@@ -99,8 +101,16 @@ impl Provider {
         let template = template(&config, identity, listener.endpoints(), &functions)?;
         let store = open_store(&data).await?;
         let keyring = rotation::start_keyring(template, &data, &store, clock.now()).await?;
-        let epochs = Arc::new(Epochs::new(keyring, clock));
-        let (session, status) = assemble(&config, executor, functions, store, epochs);
+        let epochs = Arc::new(Epochs::new(keyring, Arc::clone(&clock)));
+        let overlay = match &config.overlay {
+            None => None,
+            Some(overlay) => OverlayNode::start(overlay, &transport, &data, &clock).await?,
+        };
+        if config.overlay.is_some() && overlay.is_none() {
+            tracing::warn!("this provider is not listed: its transport carries no overlay");
+        }
+        let (session, mut status) = assemble(&config, executor, functions, store, epochs);
+        status.overlay = overlay.as_ref().map(OverlayNode::shared);
         Ok(Self {
             stop: session.stop.clone(),
             session: Arc::new(session),
@@ -108,6 +118,7 @@ impl Provider {
             limiter: StreamLimiter::new(config.max_sessions),
             transport,
             listener,
+            overlay,
             data: Arc::new(data),
             id,
         })
@@ -129,6 +140,12 @@ impl Provider {
     #[must_use]
     pub fn endpoints(&self) -> Vec<Endpoint> {
         self.listener.endpoints()
+    }
+
+    /// Where its overlay node is reached, if it has one.
+    #[must_use]
+    pub fn node(&self) -> Option<Endpoint> {
+        Some(self.overlay.as_ref()?.shared().endpoint)
     }
 
     /// The functions in the provider's advert.
@@ -243,6 +260,9 @@ impl Provider {
         let rotating = rotation::rotate(epochs, self.data, store);
         services.essential("epoch rotation", until(self.stop.clone(), rotating));
         let status = self.status;
+        if let Some(overlay) = self.overlay {
+            start_overlay(&mut services, overlay, &self.stop, &status);
+        }
         services.restarting("status", move || {
             status::answer(data.clone(), Arc::clone(&status))
         });
@@ -253,10 +273,36 @@ impl Provider {
 }
 
 impl Stop {
+    pub(crate) fn new(token: CancellationToken) -> Self {
+        Self(token)
+    }
+
     /// Stops the provider, gently.
     pub fn stop(&self) {
         self.0.cancel();
     }
+}
+
+/// Starts the services of the overlay: the node, the listing, and the answers to demands.
+fn start_overlay(
+    services: &mut Supervisor,
+    overlay: OverlayNode,
+    stop: &CancellationToken,
+    status: &StatusSource,
+) {
+    let shared = overlay.shared();
+    let lister = Lister {
+        settings: overlay.settings.clone(),
+        shared: shared.clone(),
+        epochs: Arc::clone(&status.epochs),
+        store: status.store.clone(),
+    };
+    services.essential("overlay node", until(stop.clone(), overlay.run()));
+    services.essential("listing", until(stop.clone(), keep_listed(lister)));
+    let most = status.most_calls;
+    let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));
+    let answering = answer_demands(shared, epochs, queues, most);
+    services.essential("answering demands", until(stop.clone(), answering));
 }
 
 /// Ends a service at the stop.
@@ -401,6 +447,8 @@ fn assemble(
         counters,
         usage,
         stop,
+        overlay: None,
+        most_calls: config.execution.max_concurrent,
         ready: AtomicBool::new(false),
         started: Instant::now(),
     };

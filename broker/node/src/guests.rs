@@ -13,7 +13,7 @@ use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{Connection, Listener};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{Answer, Ask, FrameKind, encode};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -175,7 +175,9 @@ impl Desk {
             return None;
         }
         write_frame(&mut stream, &frame, ANSWERING).await.ok()?;
-        // The guest has it, whether or not it waits for the end.
+        // A circuit takes what is still on its way with it: the guest closes first, and has nothing
+        // more to say.
+        let _ = timeout(ANSWERING, stream.read_u8()).await;
         let _ = timeout(ASKING, stream.shutdown()).await;
         Some(())
     }

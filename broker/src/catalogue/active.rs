@@ -19,6 +19,8 @@ const MAX_DEMANDS: usize = 16_384;
 pub(super) struct Active {
     offers: BTreeMap<ProviderId, Authentic<Offer>>,
     demands: BTreeSet<(Day, [u8; 32])>,
+    /// Classes of the demands that came since they were last taken.
+    demanded: BTreeSet<Class>,
 }
 
 impl Catalogue {
@@ -59,6 +61,11 @@ impl Catalogue {
         offers.sort_by_key(|it| std::cmp::Reverse(it.minute));
         offers.truncate(limit);
         offers.into_iter().map(|it| it.signed().clone()).collect()
+    }
+
+    /// The classes that were demanded since this was last asked: a provider answers them.
+    pub fn take_demanded(&mut self) -> BTreeSet<Class> {
+        std::mem::take(&mut self.active.demanded)
     }
 
     /// How many offers are kept.
@@ -121,6 +128,7 @@ impl Catalogue {
             self.active.demands.pop_first();
         }
         self.active.demands.insert(key);
+        self.active.demanded.insert(demand.class);
         Ok(Inserted::New)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A provider that has been listed for seven days becomes *senior* when it renews its listing, as
 //! long as there are senior places, three quarters of all, and stays so as long as its listings
-//! leave no gap. Everybody else is a *newcomer*: these share what is left, a quarter at least. When
+//! leave no gap. The others are *newcomers*: they share what is left, a quarter at least. When
 //! nothing is left, the newcomer with the least work goes, and never a senior provider, whatever
 //! number of newcomers comes.
 

@@ -75,7 +75,7 @@ pub enum Refusal {
 pub struct Refusals(BTreeMap<&'static str, u64>);
 
 impl Refusal {
-    /// Whether whoever forwarded it must have known: nodes check before they forward. Clocks, the
+    /// Whether the node that forwarded it must have known: nodes check before they forward. Clocks, the
     /// order of arrival and the room of two nodes may differ, so the other reasons are no fault.
     #[must_use]
     pub fn is_misbehaviour(&self) -> bool {

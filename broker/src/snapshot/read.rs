@@ -13,7 +13,7 @@ use dlambda_proto::{
 use super::{bucket_digest, forks_digest, snapshot_id};
 use crate::{Rules, SnapshotError};
 
-/// A listing as it was read: nobody has checked its signature.
+/// A listing as it was read: its signature is not checked.
 #[derive(Clone, Debug)]
 pub struct Read {
     /// Whose listing it claims to be.
@@ -161,7 +161,12 @@ pub fn check_forks(manifest: &Manifest, forks: &[ListingFork]) -> Result<(), Sna
 }
 
 impl Read {
-    fn of(signed: SignedListing, network: NetworkId) -> Result<Self, SnapshotError> {
+    /// Reads what a listing claims.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Listing`].
+    pub fn of(signed: SignedListing, network: NetworkId) -> Result<Self, SnapshotError> {
         let claims = signed.claims(network)?;
         Ok(Self {
             provider: claims.provider,

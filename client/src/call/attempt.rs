@@ -19,7 +19,7 @@ use super::payment::Payment;
 use super::progress::{Progress, Watch};
 use crate::patience::{Patience, Wire};
 use crate::wallet::ReservedToken;
-use crate::{CallError, Querier};
+use crate::{CallError, ListingMismatch, Querier};
 
 /// Circuits that one attempt may use.
 const MAX_CIRCUITS: u32 = 3;
@@ -263,6 +263,11 @@ impl<'a> Attempt<'a> {
         let bought_under = self.payment.equivocation(shown).await?;
         if let Some(proof) = bought_under.or_else(|| equivocation.cloned()) {
             return Err(CallError::Equivocation(Box::new(proof)));
+        }
+        match self.querier.check_listing(shown) {
+            // Epochs turn between two syncs.
+            Ok(()) | Err(ListingMismatch::Newer) => {}
+            Err(mismatch) => return Err(mismatch.into()),
         }
         let early_ends = shown.early_ends();
         if early_ends > 0 {

@@ -148,8 +148,6 @@ impl Like {
                 technology: Technology {
                     deterministic: true,
                     tee: None,
-                    gpu_vram_mib: 0,
-                    region: None,
                 },
                 validity: self.validity(),
                 call_key: TokenKeyId([1; 32]),

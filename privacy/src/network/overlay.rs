@@ -35,6 +35,12 @@ impl OverlayNetwork {
     /// Most bootstrap nodes.
     pub const MAX_BOOTSTRAP: usize = 16;
 
+    /// What a demand costs: a sixty-fourth of a listing.
+    #[must_use]
+    pub fn demand_effort(&self) -> u64 {
+        (self.effort / 64).max(1)
+    }
+
     fn default_effort() -> u64 {
         4096
     }

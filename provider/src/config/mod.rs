@@ -13,6 +13,7 @@ use dlambda_crypto::negotiation::Terms;
 use dlambda_executor::{
     CodeCacheConfig, CompileLimits, ExecutorConfig, Isolation, QueueConfig, executor_program,
 };
+use dlambda_privacy::network::OverlayNetwork;
 use dlambda_proto::{Admission, BatchSize, Plan, PlanName, Region, ServiceTerms};
 use zeroize::Zeroizing;
 
@@ -51,6 +52,8 @@ pub struct ProviderConfig {
     pub execution: Execution,
     /// What callers are told of the machine, beside what is measured.
     pub machine: Machine,
+    /// The overlay to be found on: the network's, not the operator's to choose.
+    pub overlay: Option<OverlayNetwork>,
     /// Deadlines of a session.
     pub deadlines: Deadlines,
 }
@@ -142,6 +145,7 @@ impl Default for ProviderConfig {
             contracts: Contracts::default(),
             execution: Execution::default(),
             machine: Machine::default(),
+            overlay: None,
             deadlines: Deadlines::default(),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dlambda_crypto::negotiation::Issuers;
-use dlambda_proto::{CallEnvelope, Epoch, Frame, Plan, Refusal, UnixSeconds};
+use dlambda_proto::{CallEnvelope, Epoch, Frame, Plan, Refusal, SignedAdvert, UnixSeconds};
 use rand_core::CryptoRng;
 
 use crate::ProviderError;
@@ -104,6 +104,11 @@ impl Keyring {
     /// The current epoch.
     pub(crate) fn epoch(&self) -> Epoch {
         self.current.epoch()
+    }
+
+    /// The advert of the current epoch.
+    pub(crate) fn signed_advert(&self) -> SignedAdvert {
+        self.current.signed_advert()
     }
 
     /// The greeting's frame: the advert, the same for every caller of the

@@ -148,6 +148,11 @@ impl EpochKeys {
         }
     }
 
+    /// The epoch's advert.
+    pub(super) fn signed_advert(&self) -> SignedAdvert {
+        self.signed.clone()
+    }
+
     /// How many epochs its advert shows as ended early.
     pub(crate) fn early_ends(&self) -> usize {
         self.advert.early_ends()

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dlambda_crypto::negotiation::Issuers;
 use dlambda_privacy::clock::Clock;
-use dlambda_proto::{CallEnvelope, Epoch, Frame, Plan, Refusal, UnixSeconds};
+use dlambda_proto::{CallEnvelope, Epoch, Frame, Plan, Refusal, SignedAdvert, UnixSeconds};
 
 use self::advert::AdvertTemplate;
 use self::keyring::Keyring;
@@ -44,6 +44,11 @@ impl Epochs {
     /// What every epoch is made from.
     pub(crate) fn template(&self) -> Arc<AdvertTemplate> {
         self.lock().template()
+    }
+
+    /// The advert of the current epoch.
+    pub(crate) fn signed_advert(&self) -> SignedAdvert {
+        self.lock().signed_advert()
     }
 
     /// See [`Keyring::greeting`].

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::TorDirectories;
-use dlambda_proto::{Epoch, IdentityKey};
+use dlambda_proto::{Epoch, IdentityKey, NetworkId};
 use fs_mistrust::{CheckedDir, Mistrust};
 use rand_core::Rng as _;
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::ProviderError;
@@ -32,6 +33,7 @@ const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
 const COMPILED: &str = "compiled";
 const CODE_KEY: &str = "code-cache.key";
+const NODE_KEY: &str = "node.key";
 const STORE: &str = "ledger.redb";
 
 impl DataDir {
@@ -103,19 +105,22 @@ impl DataDir {
     /// [`ProviderError::Data`] if the file cannot be read, is not a key, or
     /// others could read it.
     pub fn identity(&self) -> Result<IdentityKey, ProviderError> {
-        let path = self.path().join(IDENTITY);
-        if let Some(seed) = self.read(IDENTITY)? {
-            let seed: Zeroizing<[u8; 32]> = Zeroizing::new(
-                seed.as_slice()
-                    .try_into()
-                    .map_err(|_| ProviderError::data(path, "not an identity key (32 bytes)"))?,
-            );
-            return Ok(IdentityKey::from_seed(&seed));
-        }
-        let mut seed = Zeroizing::new([0; 32]);
-        os_rng().fill_bytes(&mut *seed);
-        self.write_durably(IDENTITY, &*seed)?;
-        Ok(IdentityKey::from_seed(&seed))
+        Ok(IdentityKey::from_seed(&*self.secret(IDENTITY)?))
+    }
+
+    /// The secret of this provider's node in an overlay, made at first use. Another in each, so
+    /// that overlays do not see that they share a node.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Data`] if the file cannot be read, is not a key, or
+    /// others could read it.
+    pub fn node_secret(&self, network: NetworkId) -> Result<Zeroizing<[u8; 32]>, ProviderError> {
+        let mut hash = Sha256::new();
+        hash.update(b"dlambda/node-secret/v1\0");
+        hash.update(*self.secret(NODE_KEY)?);
+        hash.update(network.as_bytes());
+        Ok(Zeroizing::new(hash.finalize().into()))
     }
 
     /// The next epoch number, never given out before: it is on disk before it
@@ -158,15 +163,20 @@ impl DataDir {
     /// [`ProviderError::Data`] if the file cannot be read, is not a key, or
     /// others could read it.
     pub fn code_key(&self) -> Result<[u8; 32], ProviderError> {
-        if let Some(key) = self.read(CODE_KEY)? {
-            let path = self.path().join(CODE_KEY);
-            let key = key.as_slice().try_into();
-            return key.map_err(|_| ProviderError::data(path, "not a key (32 bytes)"));
+        Ok(*self.secret(CODE_KEY)?)
+    }
+
+    /// 32 random bytes in a file, made at first use.
+    fn secret(&self, name: &str) -> Result<Zeroizing<[u8; 32]>, ProviderError> {
+        if let Some(kept) = self.read(name)? {
+            let kept = kept.as_slice().try_into().map(Zeroizing::new);
+            let path = self.path().join(name);
+            return kept.map_err(|_| ProviderError::data(path, "not a key (32 bytes)"));
         }
-        let mut key = [0; 32];
-        os_rng().fill_bytes(&mut key);
-        self.write_durably(CODE_KEY, &key)?;
-        Ok(key)
+        let mut secret = Zeroizing::new([0; 32]);
+        os_rng().fill_bytes(&mut *secret);
+        self.write_durably(name, &*secret)?;
+        Ok(secret)
     }
 
     /// The directory of uploaded functions.

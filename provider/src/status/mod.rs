@@ -12,9 +12,11 @@ use std::fmt;
 use dlambda_proto::Epoch;
 use serde::{Deserialize, Serialize};
 
+pub use crate::overlay::{ListingState, OverlayStatus};
+
 pub(crate) use self::counters::{Counters, SessionOutcome};
-pub(crate) use self::socket::answer;
 pub use self::socket::{StatusError, query_status};
+pub(crate) use self::socket::{answer, answer_for_node};
 pub(crate) use self::source::StatusSource;
 pub(crate) use self::usage::UsageCounters;
 pub use self::usage::{AbsentLayer, ExecutionStatus, FunctionUsage, Queue};
@@ -66,6 +68,22 @@ pub struct Snapshot {
     pub functions: Vec<FunctionUsage>,
     /// What the executor did.
     pub execution: ExecutionStatus,
+    /// The node and the listing, if the network has an overlay.
+    pub overlay: Option<OverlayStatus>,
+}
+
+/// What runs on a data directory.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+#[non_exhaustive]
+pub enum RunningStatus {
+    /// A provider.
+    Provider(Box<Snapshot>),
+    /// A node of the overlay without a provider.
+    Node {
+        /// How it is doing.
+        overlay: OverlayStatus,
+    },
 }
 
 /// How far a provider is between start and stop.

@@ -9,10 +9,12 @@ use dlambda_proto::{ErrorKind, HasKind, Retry};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::Snapshot;
+use super::RunningStatus;
 use super::source::StatusSource;
+use crate::overlay::Shared;
 
 const SOCKET: &str = "status.sock";
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -41,12 +43,12 @@ impl HasKind for StatusError {
     }
 }
 
-/// Asks the provider that runs on this data directory.
+/// Asks the provider or node that runs on this data directory.
 ///
 /// # Errors
 ///
 /// [`StatusError::NotRunning`] if there is none.
-pub async fn query_status(data: &Path) -> Result<Snapshot, StatusError> {
+pub async fn query_status(data: &Path) -> Result<RunningStatus, StatusError> {
     let mut socket = UnixStream::connect(data.join(SOCKET))
         .await
         .map_err(|_| StatusError::NotRunning(data.to_owned()))?;
@@ -59,9 +61,29 @@ pub async fn query_status(data: &Path) -> Result<Snapshot, StatusError> {
     serde_json::from_slice(&text).map_err(|error| StatusError::NoAnswer(error.into()))
 }
 
-/// Answers every connection with a snapshot. The directory is the owner's
-/// alone, so nobody else can connect. Never returns.
+/// Answers every connection with a snapshot. Never returns.
 pub(crate) async fn answer<T>(data: PathBuf, source: Arc<StatusSource>) -> T {
+    serve(data, || async {
+        // It looks into the store, on disk.
+        let overlay = timeout(DEADLINE, source.overlay()).await.unwrap_or(None);
+        let source = Arc::clone(&source);
+        let taken = spawn_blocking(move || serde_json::to_vec(&source.snapshot(overlay)));
+        taken.await.ok().and_then(Result::ok).unwrap_or_default()
+    })
+    .await
+}
+
+/// Answers every connection with the status of a node. Never returns.
+pub(crate) async fn answer_for_node<T>(data: PathBuf, node: Shared) -> T {
+    serve(data, || async {
+        let overlay = node.status().await;
+        serde_json::to_vec(&RunningStatus::Node { overlay }).unwrap_or_default()
+    })
+    .await
+}
+
+/// The directory is the owner's alone, so nobody else can connect.
+async fn serve<T, F: Future<Output = Vec<u8>>>(data: PathBuf, status: impl Fn() -> F) -> T {
     let path = data.join(SOCKET);
     // Left by a provider that was killed; we hold the directory's lock.
     let _ = std::fs::remove_file(&path);
@@ -78,10 +100,7 @@ pub(crate) async fn answer<T>(data: PathBuf, source: Arc<StatusSource>) -> T {
     };
     loop {
         if let Ok((mut socket, _)) = listener.accept().await {
-            // It looks into the store, on disk.
-            let source = Arc::clone(&source);
-            let taken = tokio::task::spawn_blocking(move || serde_json::to_vec(&source.snapshot()));
-            let text = taken.await.ok().and_then(Result::ok).unwrap_or_default();
+            let text = status().await;
             let _ = timeout(DEADLINE, socket.write_all(&text)).await;
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;

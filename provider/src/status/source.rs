@@ -14,6 +14,7 @@ use super::counters::Counters;
 use super::usage::{Queue, UsageCounters};
 use super::{ContractLine, ContractTotals, ProviderState, Snapshot};
 use crate::epoch::Epochs;
+use crate::overlay::{OverlayStatus, Shared};
 use crate::state::functions::FunctionStore;
 use crate::store::Store;
 
@@ -32,6 +33,9 @@ pub(crate) struct StatusSource {
     pub(crate) counters: Arc<Counters>,
     pub(crate) usage: Arc<UsageCounters>,
     pub(crate) stop: CancellationToken,
+    pub(crate) overlay: Option<Shared>,
+    /// Calls that run at a time, over all plans.
+    pub(crate) most_calls: usize,
     pub(crate) ready: AtomicBool,
     pub(crate) started: Instant,
 }
@@ -45,8 +49,16 @@ impl StatusSource {
         self.ready.store(true, Ordering::Relaxed);
     }
 
+    /// How the overlay is doing, if this provider is on one.
+    pub(crate) async fn overlay(&self) -> Option<OverlayStatus> {
+        match &self.overlay {
+            None => None,
+            Some(overlay) => Some(overlay.status().await),
+        }
+    }
+
     /// The status now. Blocks on the disk.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self, overlay: Option<OverlayStatus>) -> Snapshot {
         let (published_functions, uploaded_functions) = self.functions.counts();
         let counters = &self.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -72,6 +84,7 @@ impl StatusSource {
             queues: self.queues(),
             functions: self.usage.functions(),
             execution: self.usage.execution(&self.executor),
+            overlay,
         }
     }
 

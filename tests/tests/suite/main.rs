@@ -41,6 +41,7 @@ mod tor;
 mod tor_contracts;
 mod tor_demo;
 mod tor_guards;
+mod tor_market;
 mod tor_programs;
 mod tor_readme;
 mod tor_testnet;

@@ -3,6 +3,7 @@
 mod args;
 mod contracts;
 mod evidence;
+mod market;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use dlambda_privacy::network::TransportName;
 pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
 pub(crate) use contracts::{AuditArgs, ContractArgs, RefillArgs, WalletArgs, WalletCommand};
 pub(crate) use evidence::{ArbiterCommand, ReceiptCommand, ShowArgs, VerifyArgs};
+pub(crate) use market::{FindArgs, Mode, SyncArgs};
 
 /// Invoke WebAssembly functions on strangers' machines, anonymously.
 ///
@@ -88,6 +90,13 @@ pub(crate) enum Command {
     /// Find out what is wrong and what to do
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
+    /// Find providers
+    ///
+    /// In the catalogue that was fetched, so that nobody learns what is looked
+    /// for; the first time, it is fetched. Most of several nodes list what is
+    /// found. Exits with 3 if no provider fits.
+    #[command(after_help = market::FIND_EXAMPLES)]
+    Find(FindArgs),
     /// Look at functions
     #[command(subcommand)]
     Function(FunctionCommand),
@@ -100,6 +109,13 @@ pub(crate) enum Command {
     /// Run a function here, with the engine and the limits of a provider
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Fetch the catalogue of providers from several nodes of the overlay
+    ///
+    /// All of it, whatever is here already. At a time that depends on nothing,
+    /// or the nodes and a provider that is called soon after could tell that
+    /// the two belong together.
+    #[command(after_help = market::SYNC_EXAMPLES)]
+    Sync(SyncArgs),
     /// Show contracts and the calls that are left, and keep them filled
     #[command(after_help = contracts::WALLET_EXAMPLES)]
     Wallet(WalletArgs),

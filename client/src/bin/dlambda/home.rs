@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Querier, Wallet};
+use dlambda_broker::Market;
+use dlambda_client::{Guest, Querier, Wallet};
 use dlambda_executor::CodeCacheConfig;
-use dlambda_privacy::clock::SystemClock;
+use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::network::{Network, TransportName};
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::{
@@ -20,7 +21,7 @@ use fs_mistrust::Mistrust;
 use rand_core::Rng as _;
 
 use crate::cli::{Choice, Common};
-use crate::output::Spinner;
+use crate::output::{Spinner, say};
 
 /// The start of a transport takes seconds; what takes longer than this is broken.
 const BOOTSTRAP: Duration = Duration::from_secs(60);
@@ -83,11 +84,31 @@ pub(crate) fn arbiter_key(path: &Path) -> Result<ArbiterKey, Report> {
     )?))
 }
 
+/// Where the catalogue of providers for this network is kept.
+pub(crate) fn market_file(common: &Common, network: &Network) -> Result<PathBuf, Report> {
+    let (state, _) = roots(common)?;
+    make_private(&state)?;
+    // The dot keeps it apart from the directories of networks.
+    let markets = state.join("markets.d");
+    make_private(&markets)?;
+    Ok(markets.join(&network.name))
+}
+
+/// Held by the one process that stays and syncs.
+pub(crate) fn sync_lock(common: &Common) -> Result<File, Report> {
+    lock_file(common, "sync")
+}
+
 /// Held by the one process that waits to refill the wallet.
 pub(crate) fn refill_lock(common: &Common) -> Result<File, Report> {
+    lock_file(common, "refill")
+}
+
+fn lock_file(common: &Common, purpose: &str) -> Result<File, Report> {
     let network = network(common)?;
     let (state, _) = roots(common)?;
-    let path = state.join(format!("refill-{}.lock", network.name));
+    make_private(&state)?;
+    let path = state.join(format!("{purpose}-{}.lock", network.name));
     let mut options = File::options();
     let opened = options
         .create(true)
@@ -138,7 +159,32 @@ pub(crate) async fn querier(common: &Common, endpoints: &[Endpoint]) -> Result<Q
     let wallet = wallet(common)?;
     let spinner = Spinner::new(common.quiet);
     let transport = connect(common, &network, endpoints, &spinner).await?;
-    Ok(Querier::new(transport, Arc::new(SystemClock::default())).with_wallet(wallet))
+    querier_on(common, &network, transport, wallet)
+}
+
+/// A querier on this transport, with its wallet and with what was fetched of the market.
+pub(crate) fn querier_on(
+    common: &Common,
+    network: &Network,
+    transport: Arc<dyn Transport>,
+    wallet: Wallet,
+) -> Result<Querier, Report> {
+    let querier = Querier::new(transport, Arc::new(SystemClock::default())).with_wallet(wallet);
+    let Some(overlay) = &network.overlay else {
+        return Ok(querier);
+    };
+    let (path, now) = (market_file(common, network)?, SystemClock::default().now());
+    match Market::load(&path, Guest::rules(overlay), now) {
+        Ok(market) => Ok(querier.with_market(market)),
+        Err(error) => {
+            let report = Report::from(error);
+            say(&format!(
+                "{}: adverts are not compared with the catalogue; `dlambda sync` fetches another",
+                report.message
+            ));
+            Ok(querier)
+        }
+    }
 }
 
 /// Where compiled functions are kept, and the secret that authenticates them.

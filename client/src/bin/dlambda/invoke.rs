@@ -42,8 +42,7 @@ pub(crate) async fn run(
     let transport = home::connect(common, &network, &[provider], &spinner).await?;
     let bootstrap = started.elapsed();
     let wallet = home::wallet(common)?;
-    let clock = Arc::new(SystemClock::default());
-    let querier = Querier::new(transport, clock).with_wallet(wallet.clone());
+    let querier = home::querier_on(common, &network, transport, wallet.clone())?;
     let left = common.max_time.saturating_sub(bootstrap);
     if left.is_zero() {
         let message =
@@ -237,9 +236,10 @@ fn advise(error: CallError) -> Report {
             "ask another provider, or this one at a time of your own choice: a call that comes just \
              when it said is known by that",
         ),
-        CallError::Equivocation(_) | CallError::EarlyEnds(_) | CallError::Unlisted => {
-            Some("do not use this provider")
-        }
+        CallError::Equivocation(_)
+        | CallError::EarlyEnds(_)
+        | CallError::Listing(_)
+        | CallError::Unlisted => Some("do not use this provider"),
         CallError::Unchecked(_) => {
             Some("look with `dlambda wallet settle`, some time before the call")
         }

@@ -9,6 +9,7 @@ mod delay;
 mod doctor;
 mod evidence;
 mod exit;
+mod find;
 mod home;
 mod http;
 mod input;
@@ -19,6 +20,7 @@ mod output;
 mod plans;
 mod request_line;
 mod run;
+mod sync;
 mod terms;
 mod wallet;
 
@@ -67,12 +69,14 @@ async fn run(cli: Cli) -> Result<ExitCode, Report> {
         Command::Audit(args) => audit::run(args, &cli.common, cli.format).await,
         Command::Contract(args) => contract::run(args, &cli.common, cli.format).await,
         Command::Doctor(args) => doctor::run(args, &cli.common, cli.format).await,
+        Command::Find(args) => find::run(args, &cli.common, cli.format).await,
         Command::Function(FunctionCommand::Inspect(args)) => {
             inspect::run(args, &cli.common, cli.format).await
         }
         Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
         Command::Receipt(command) => evidence::receipt(command, cli.format),
         Command::Run(args) => run::run(args, &cli.common).await,
+        Command::Sync(args) => sync::run(args, &cli.common, cli.format).await,
         Command::Wallet(args) => wallet::run(args, &cli.common, cli.format).await,
     }
 }

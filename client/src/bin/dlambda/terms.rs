@@ -1,7 +1,7 @@
 //! What commands say of a contract.
 
 use dlambda_client::wallet::ContractStage;
-use dlambda_client::{ContractError, Wallet};
+use dlambda_client::{ContractError, ListingMismatch, Wallet};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_proto::{Contract, Report, Validity};
 
@@ -35,9 +35,13 @@ pub(crate) fn report(error: ContractError) -> Report {
         ContractError::Deadline(_) => {
             Some("finish it with `dlambda wallet settle`, or allow more with --max-time")
         }
-        ContractError::Equivocation(_) | ContractError::EarlyEnds(_) => {
-            Some("do not use this provider")
-        }
+        ContractError::Listing(ListingMismatch::Newer) => Some(
+            "`dlambda sync` fetches the catalogue anew; better not right before a contract: it also \
+             comes by itself if a process stays for it (`dlambda sync --stay`)",
+        ),
+        ContractError::Equivocation(_)
+        | ContractError::EarlyEnds(_)
+        | ContractError::Listing(_) => Some("do not use this provider"),
         _ => None,
     };
     let report = Report::from(error);

@@ -52,7 +52,10 @@ Examples:
   # Serve every *.wasm in a directory on the public Tor network
   dlambda-provider run --functions ./functions
 
-  # The same on a private network, for programs to read
+  # Help others to find providers, and run nothing
+  dlambda-provider run --overlay-only --network network.toml
+
+  # A provider on a private network, for programs to read
   dlambda-provider run --functions ./functions --network network.toml --format json";
 
 const CONFIG_EXAMPLES: &str = "\
@@ -74,8 +77,13 @@ Examples:
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Every *.wasm in this directory becomes a function, its stem an alias
-    #[arg(long, value_name = "DIR")]
-    pub(crate) functions: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "overlay_only")]
+    pub(crate) functions: Option<PathBuf>,
+
+    /// Run no functions: only help others to find providers, as a node of the
+    /// network's overlay
+    #[arg(long, conflicts_with_all = ["functions", "config", "dangerously_record_calls"])]
+    pub(crate) overlay_only: bool,
 
     /// Configuration file: plans, limits, how functions are executed
     #[arg(long, value_name = "FILE")]

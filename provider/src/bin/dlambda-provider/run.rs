@@ -1,6 +1,6 @@
 //! `dlambda-provider run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use dlambda_privacy::transport::{
     self, BootstrapProgress, MultiTransport, NymRole, StartOptions, Transport,
 };
 use dlambda_proto::{Endpoint, ErrorKind, Report};
-use dlambda_provider::{DataDir, Observer, Provider, ProviderConfig, Stop};
+use dlambda_provider::{DataDir, Observer, OverlayVolunteer, Provider, ProviderConfig, Stop};
 use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +28,11 @@ pub(crate) async fn run(
     let started = Instant::now();
     take_all_descriptors();
     let network = read_network(&args)?;
-    let config = read_config(&args)?;
+    if args.overlay_only {
+        return run_node(&args, &network, data, format).await;
+    }
+    let mut config = read_config(&args)?;
+    config.overlay.clone_from(&network.overlay);
     let data = DataDir::open(&data_directory(data)?)?;
     let observer = recorder(&args)?;
     let spinner = spinner(args.quiet);
@@ -56,6 +60,47 @@ pub(crate) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
+/// A node of the overlay without a provider.
+async fn run_node(
+    args: &RunArgs,
+    network: &Network,
+    data: Option<PathBuf>,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let Some(overlay) = &network.overlay else {
+        let message = format!("the network \"{}\" has no overlay", network.name);
+        return Err(Report::new(ErrorKind::Usage, message)
+            .with_hint("name a network file with an [overlay] by --network"));
+    };
+    let data = DataDir::open(&data_directory(data)?)?;
+    let spinner = spinner(args.quiet);
+    let mut signals = Signals::new()?;
+    let starting = Box::pin(async {
+        let transport = start_transports(args, network, &data, &spinner).await?;
+        let clock = Arc::new(SystemClock::default());
+        Ok::<_, Report>(OverlayVolunteer::start(overlay, data, transport, clock).await?)
+    });
+    let node = tokio::select! {
+        node = starting => node?,
+        () = signals.next() => return Ok(ExitCode::SUCCESS),
+    };
+    spinner.finish_and_clear();
+    let address = node.endpoint().unredacted();
+    print(&match format {
+        Format::Text => address,
+        Format::Json => {
+            json!({ "schema": "dlambda.node/1", "ready": true, "node": address }).to_string()
+        }
+    });
+    say("ready; stop with Ctrl-C or SIGTERM");
+    let stop = node.stop_handle();
+    tokio::select! {
+        served = node.serve() => served?,
+        () = signals.next() => stop.stop(),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Callers, circuits and compiled functions each take one; the usual limit of
 /// 1,024 is for programs that call `select`.
 fn take_all_descriptors() {
@@ -73,6 +118,20 @@ async fn start(
     data: DataDir,
     spinner: &ProgressBar,
 ) -> Result<Provider, Report> {
+    let transport = start_transports(args, network, &data, spinner).await?;
+    spinner.set_message("compiling functions");
+    let clock = Arc::new(SystemClock::default());
+    // Clap sees to it that there is one.
+    let functions = args.functions.as_deref().unwrap_or(Path::new("."));
+    Ok(Provider::start(config, functions, data, transport, clock).await?)
+}
+
+async fn start_transports(
+    args: &RunArgs,
+    network: &Network,
+    data: &DataDir,
+    spinner: &ProgressBar,
+) -> Result<Arc<dyn Transport>, Report> {
     let mut transports = Vec::new();
     for name in names(args, network)? {
         spinner.set_message(format!("starting {name}"));
@@ -89,10 +148,7 @@ async fn start(
         let started = Box::pin(transport::start(network, name, options, progress));
         transports.push(started.await?);
     }
-    let transport: Arc<dyn Transport> = Arc::new(MultiTransport::new(transports));
-    spinner.set_message("compiling functions");
-    let clock = Arc::new(SystemClock::default());
-    Ok(Provider::start(config, &args.functions, data, transport, clock).await?)
+    Ok(Arc::new(MultiTransport::new(transports)))
 }
 
 /// The transports that were asked for.
@@ -173,6 +229,7 @@ fn announcement(provider: &Provider, format: Format) -> String {
             "ready": true,
             "address": address,
             "provider": provider.id().unredacted(),
+            "node": provider.node().map(|node| node.unredacted()),
             "functions": provider.functions().iter().map(|function| json!({
                 "alias": function.alias,
                 "cid": function.id.unredacted(),

@@ -1,10 +1,12 @@
 //! `dlambda-provider status`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use dlambda_proto::Report;
-use dlambda_provider::{ExecutionStatus, ProviderState, Snapshot, query_status};
+use dlambda_proto::{ErrorKind, Report};
+use dlambda_provider::{
+    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, query_status,
+};
 use serde_json::json;
 
 use crate::cli::Format;
@@ -12,10 +14,20 @@ use crate::output::{data_directory, print};
 
 pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCode, Report> {
     let data = data_directory(data)?;
-    let snapshot = query_status(&data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
-    })?;
+    let snapshot = match query(&data).await? {
+        RunningStatus::Provider(snapshot) => *snapshot,
+        RunningStatus::Node { overlay: node, .. } => {
+            match format {
+                Format::Text => print(overlay(&node).trim_end()),
+                Format::Json => print(
+                    &json!({ "schema": "dlambda.status/1", "status": { "overlay": node } })
+                        .to_string(),
+                ),
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        _ => return Err(newer()),
+    };
     let advice = advice(&snapshot);
     match format {
         Format::Text => print(&for_people(&snapshot, advice)),
@@ -30,11 +42,12 @@ pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCod
 /// `dlambda-provider contracts`.
 pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<ExitCode, Report> {
     let data = data_directory(data)?;
-    let snapshot = query_status(&data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
-    })?;
-    let contracts = &snapshot.latest_contracts;
+    let contracts = match query(&data).await? {
+        RunningStatus::Provider(snapshot) => snapshot.latest_contracts,
+        // A node has none.
+        RunningStatus::Node { .. } => Vec::new(),
+        _ => return Err(newer()),
+    };
     match format {
         Format::Json => {
             print(&json!({ "schema": "dlambda.contracts/1", "contracts": contracts }).to_string())
@@ -54,6 +67,20 @@ pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<E
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn query(data: &Path) -> Result<RunningStatus, Report> {
+    query_status(data).await.map_err(|error| {
+        Report::from(error)
+            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
+    })
+}
+
+fn newer() -> Report {
+    Report::new(
+        ErrorKind::Local,
+        "what runs there is newer than this program",
+    )
 }
 
 fn for_people(snapshot: &Snapshot, advice: &str) -> String {
@@ -79,6 +106,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     } = snapshot;
     let confinement = confinement(execution);
     let (plans, functions) = (plans(snapshot), functions(snapshot));
+    let overlay = snapshot.overlay.as_ref().map(overlay).unwrap_or_default();
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
@@ -90,7 +118,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          callers:    {disconnected} left before a reply, {evicted} evicted for others\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
-         {plans}{functions}\
+         {plans}{functions}{overlay}\
          confined:   {confinement}\n\
          advice:     {advice}",
         execution.calls,
@@ -102,6 +130,32 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
         execution.not_compiled,
         epoch = epoch.0,
     )
+}
+
+/// Two lines of the overlay, and one of what was refused there.
+fn overlay(status: &OverlayStatus) -> String {
+    let mut lines = format!(
+        "listing:    {}; {} providers known, {} of them for seven days, {} forks proven\n\
+         overlay:    {} peers of {} known nodes, {} KB in, {} KB out; {} guests answered, {} failed\n",
+        status.listing,
+        status.listings,
+        status.seniors,
+        status.forks,
+        status.peers,
+        status.known_nodes,
+        status.bytes_received / 1000,
+        status.bytes_sent / 1000,
+        status.guests_answered,
+        status.guests_failed,
+    );
+    let refusals = status.refusals.iter();
+    let refusals: Vec<_> = refusals
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    if !refusals.is_empty() {
+        lines += &format!("refused:    {}\n", refusals.join(", "));
+    }
+    lines
 }
 
 /// A line a queue, and a line for what was issued for a plan in an epoch.

@@ -21,7 +21,7 @@ use dlambda_proto::{
     FRAME_HEADER_LEN, Frame, FrameKind, FunctionId, FunctionSource, Proposal, Refusal, Request,
     SignedContract, TokenProblem, decode,
 };
-use dlambda_provider::{ProviderConfig, SessionRecord, Snapshot, query_status};
+use dlambda_provider::{ProviderConfig, RunningStatus, SessionRecord, Snapshot, query_status};
 use dlambda_tests::local::LocalProvider;
 use rand_core::Rng as _;
 use tempfile::TempDir;
@@ -160,7 +160,10 @@ impl Market {
     }
 
     pub(crate) async fn status(&self) -> Snapshot {
-        query_status(&self.data()).await.expect("a status")
+        match query_status(&self.data()).await.expect("a status") {
+            RunningStatus::Provider(snapshot) => *snapshot,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Contracts granted and confirmed, over all epochs and plans.

@@ -1,0 +1,163 @@
+//! `dlambda sync`: fetches the catalogue of providers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dlambda_broker::{Market, StoreError, schedule};
+use dlambda_client::{Fetched, FindError, Guest};
+use dlambda_privacy::clock::{Clock as _, SystemClock};
+use dlambda_privacy::network::{Network, OverlayNetwork, TransportName};
+use dlambda_privacy::os_rng;
+use dlambda_proto::{Endpoint, ErrorKind, HasKind as _, Report};
+use rand_core::Rng as _;
+use serde_json::json;
+
+use crate::cli::{Common, Format, SyncArgs};
+use crate::delay::random_wait;
+use crate::home;
+use crate::output::{Spinner, print, say};
+
+/// What the overlay's commands work on.
+pub(crate) struct Overlay {
+    network: Network,
+    settings: OverlayNetwork,
+    path: PathBuf,
+    pub(crate) market: Market,
+}
+
+pub(crate) async fn run(
+    args: SyncArgs,
+    common: &Common,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let mut overlay = Overlay::open(common)?;
+    if args.stay {
+        let lock = home::sync_lock(common)?;
+        if lock.try_lock().is_err() {
+            say("another process stays and syncs already");
+            return Ok(ExitCode::SUCCESS);
+        }
+        return stay(&mut overlay, common).await;
+    }
+    tokio::time::sleep(random_wait(Duration::ZERO, args.within)).await;
+    let fetched = overlay.sync(common).await?;
+    let (chosen, known) = overlay.market.counts(SystemClock::default().now());
+    match format {
+        Format::Json => print(
+            &json!({
+                "schema": "dlambda.synced/1",
+                "providers": chosen,
+                "known": known,
+                "nodes": fetched.answered,
+                "failed": fetched.failed,
+                "misbehaved": fetched.misbehaved,
+                "forks": fetched.forks,
+            })
+            .to_string(),
+        ),
+        Format::Text => print(&format!(
+            "{chosen} providers, as most of {} nodes list them; {} more are known",
+            fetched.answered,
+            known.saturating_sub(chosen)
+        )),
+    }
+    if fetched.misbehaved > 0 {
+        say(&format!(
+            "{} nodes served what no honest node serves, and were left out",
+            fetched.misbehaved
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Syncs at random times, until it is ended.
+async fn stay(overlay: &mut Overlay, common: &Common) -> Result<ExitCode, Report> {
+    say("staying; the catalogue is fetched at random times");
+    loop {
+        // Drawn whether the last one succeeded or not: the times depend on nothing.
+        tokio::time::sleep(schedule::until_next_sync(os_rng().next_u64())).await;
+        if let Err(report) = overlay.sync(common).await {
+            say(&report.message);
+        }
+    }
+}
+
+impl Overlay {
+    /// The overlay of this network, and what was fetched of it.
+    pub(crate) fn open(common: &Common) -> Result<Self, Report> {
+        let network = home::network(common)?;
+        let settings = network.overlay.clone().ok_or_else(|| {
+            Report::from(FindError::NoOverlay)
+                .with_hint("name a network file with an [overlay] by --network")
+        })?;
+        let path = home::market_file(common, &network)?;
+        let rules = Guest::rules(&settings);
+        let now = SystemClock::default().now();
+        let market = match Market::load(&path, rules, now) {
+            Ok(market) => market,
+            // It can be fetched again: nothing in it is lost but since when providers are known.
+            Err(error @ (StoreError::Damaged { .. } | StoreError::OtherNetwork { .. })) => {
+                say(&format!("{error}; beginning with an empty catalogue"));
+                Market::new(rules)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Self {
+            network,
+            settings,
+            path,
+            market,
+        })
+    }
+
+    /// A guest on a transport that reaches nodes.
+    pub(crate) async fn guest(&self, common: &Common, spinner: &Spinner) -> Result<Guest, Report> {
+        let name = home::names(common, &self.network)?
+            .into_iter()
+            .find(|name| *name != TransportName::DangerouslyDirect)
+            .ok_or_else(|| Report::new(ErrorKind::Usage, "direct connections carry no overlay"))?;
+        let reaches: fn(&Endpoint) -> bool = match name {
+            TransportName::Nym => |it| TransportName::of(it) == Some(TransportName::Nym),
+            _ => |it| TransportName::of(it) == Some(TransportName::Tor),
+        };
+        let transport = home::start(common, &self.network, name, spinner).await?;
+        Ok(Guest::new(
+            self.settings.clone(),
+            transport,
+            reaches,
+            self.path.clone(),
+            Arc::new(SystemClock::default()),
+        ))
+    }
+
+    /// Fetches the catalogue.
+    pub(crate) async fn sync(&mut self, common: &Common) -> Result<Fetched, Report> {
+        let spinner = Spinner::new(common.quiet);
+        let guest = self.guest(common, &spinner).await?;
+        spinner.say("fetching the catalogue from several nodes".to_owned());
+        let synced = guest.sync(&mut self.market, common.max_time).await;
+        synced.map_err(report)
+    }
+}
+
+/// With what a user can do about it.
+pub(crate) fn report(error: FindError) -> Report {
+    let hint = match (&error, error.kind()) {
+        (FindError::Sync(_), ErrorKind::Usage) => Some(
+            "the network file names no bootstrap node that can be reached: ask its maker for another",
+        ),
+        (FindError::Sync(_) | FindError::DemandRefused, _) => Some(
+            "the catalogue that was fetched before still works: `dlambda find`; its nodes may be \
+             back later, or ask the network's maker for others",
+        ),
+        (FindError::NoneFits(_), _) => Some("ask for less, or search with `--mode dht`"),
+        _ => None,
+    };
+    let report = Report::from(error);
+    match hint {
+        Some(hint) => report.with_hint(hint),
+        None => report,
+    }
+}

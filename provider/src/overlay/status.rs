@@ -1,0 +1,98 @@
+//! What a provider tells its operator of the overlay.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::Shared;
+
+/// The node and the listing of a provider: numbers, and no address of others.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OverlayStatus {
+    /// What became of this provider's own listing.
+    pub listing: ListingState,
+    /// Nodes that this one is connected to.
+    pub peers: usize,
+    /// Nodes of which it has an address.
+    pub known_nodes: usize,
+    /// Providers in its catalogue.
+    pub listings: usize,
+    /// Of these, such as have been listed for seven days.
+    pub seniors: usize,
+    /// Proofs that a provider has shown two listings.
+    pub forks: usize,
+    /// Offers that are of use now.
+    pub offers: usize,
+    /// Bytes received from other nodes.
+    pub bytes_received: u64,
+    /// Bytes sent to other nodes.
+    pub bytes_sent: u64,
+    /// Guests that were answered.
+    pub guests_answered: u64,
+    /// Guests that asked for nothing, too late, or did not take the answer.
+    pub guests_failed: u64,
+    /// What was refused, by reason.
+    pub refusals: BTreeMap<String, u64>,
+}
+
+/// What became of a provider's own listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ListingState {
+    /// There is none: this node has no provider, or has just begun.
+    None,
+    /// The day's work is being done.
+    Working,
+    /// It is published.
+    Listed,
+    /// As many as a provider may publish on a day are published: the next one comes tomorrow.
+    OverQuota,
+    /// What the provider offers does not fit into a listing.
+    Impossible,
+    /// The node refuses it, for this reason.
+    Refused(String),
+}
+
+impl Shared {
+    /// The status now; without what only the node knows if it does not answer.
+    pub(crate) async fn status(&self) -> OverlayStatus {
+        let node = self.handle.status().await.unwrap_or_default();
+        let guests = self.guests.status();
+        let state = self.state();
+        let catalogue = &state.catalogue;
+        let mut refusals: BTreeMap<String, u64> = BTreeMap::new();
+        for (reason, count) in node.refusals {
+            refusals.insert(reason.to_owned(), count);
+        }
+        OverlayStatus {
+            listing: self.listing.borrow().clone(),
+            peers: node.peers,
+            known_nodes: node.known,
+            listings: catalogue.len(),
+            seniors: catalogue.seniors(),
+            forks: catalogue.forks().len(),
+            offers: catalogue.offer_count(),
+            bytes_received: node.bytes_received,
+            bytes_sent: node.bytes_sent,
+            guests_answered: guests.answered,
+            guests_failed: guests.failed,
+            refusals,
+        }
+    }
+}
+
+impl fmt::Display for ListingState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Working => f.write_str("the day's work is being done"),
+            Self::Listed => f.write_str("listed"),
+            Self::OverQuota => f.write_str("no more listings today"),
+            Self::Impossible => f.write_str("the offer does not fit into a listing"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+        }
+    }
+}

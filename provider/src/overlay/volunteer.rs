@@ -1,0 +1,87 @@
+//! A node of the overlay without a provider.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dlambda_privacy::TransportError;
+use dlambda_privacy::clock::Clock;
+use dlambda_privacy::network::OverlayNetwork;
+use dlambda_privacy::transport::Transport;
+use dlambda_proto::Endpoint;
+use tokio_util::sync::CancellationToken;
+
+use super::{OverlayNode, Shared};
+use crate::supervisor::Supervisor;
+use crate::{DataDir, ProviderError, Stop, status};
+
+/// A node that serves other nodes and guests, and lists nothing of its own.
+pub struct OverlayVolunteer {
+    node: OverlayNode,
+    shared: Shared,
+    data: Arc<DataDir>,
+    stop: CancellationToken,
+}
+
+impl OverlayVolunteer {
+    /// Joins the overlay.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Transport`] if the transport carries no overlay; [`ProviderError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn start(
+        settings: &OverlayNetwork,
+        data: DataDir,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ProviderError> {
+        let node = OverlayNode::start(settings, &transport, &data, &clock).await?;
+        let node = node.ok_or(TransportError::WrongService)?;
+        Ok(Self {
+            shared: node.shared(),
+            node,
+            data: Arc::new(data),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    /// Where the node is reached: what a network file names as a bootstrap node.
+    #[must_use]
+    pub fn endpoint(&self) -> Endpoint {
+        self.shared.endpoint
+    }
+
+    /// A handle that stops the node.
+    #[must_use]
+    pub fn stop_handle(&self) -> Stop {
+        Stop::new(self.stop.clone())
+    }
+
+    /// Serves until stopped.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Overlay`] if the node ends.
+    pub async fn serve(self) -> Result<(), ProviderError> {
+        let mut services = Supervisor::new(self.stop.clone());
+        let data = self.data.path().to_owned();
+        let shared = self.shared;
+        services.restarting("status", move || {
+            status::answer_for_node(data.clone(), shared.clone())
+        });
+        services.essential("overlay node", self.node.run());
+        tokio::select! {
+            () = self.stop.cancelled() => Ok(()),
+            error = services.failure() => Err(error),
+        }
+    }
+}
+
+impl fmt::Debug for OverlayVolunteer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OverlayVolunteer([scrubbed])")
+    }
+}
