@@ -18,9 +18,6 @@ use crate::reconcile::{ReconcileError, Responder};
 /// Peers that reconcile with us at a time. Each keeps some 100 bytes of each item.
 const SESSIONS: usize = 8;
 
-/// A peer begins no two runs within this time.
-const BETWEEN_RUNS: Duration = Duration::from_secs(10);
-
 /// A session that was not used for so long is over.
 const SESSION: Duration = Duration::from_secs(60);
 
@@ -31,8 +28,9 @@ const JOBS: usize = 4;
 const SENDING: usize = 16 << 20;
 
 /// The answers of a node.
-#[derive(Default)]
 pub(super) struct Answering {
+    /// A peer begins no two runs within this time.
+    between_runs: Duration,
     sessions: Vec<Session>,
     jobs: usize,
     /// Bytes of answers that are not sent yet.
@@ -210,6 +208,16 @@ impl<S: Store> Running<S> {
 }
 
 impl Answering {
+    /// Answers of which none has been made. A peer may begin a run each `between_runs`.
+    pub(super) fn new(between_runs: Duration) -> Self {
+        Self {
+            between_runs,
+            sessions: Vec::new(),
+            jobs: 0,
+            sending: HashMap::new(),
+        }
+    }
+
     /// Whether there is a session of this run, or can be one.
     fn open(&mut self, peer: PeerId, run: RunId, now: Instant) -> bool {
         self.sessions
@@ -219,7 +227,7 @@ impl Answering {
         match theirs {
             // While the first message is being answered there is no second.
             Some(session) if session.run == run => session.responder.is_some(),
-            Some(session) if session.begun + BETWEEN_RUNS > now => false,
+            Some(session) if session.begun + self.between_runs > now => false,
             Some(session) => {
                 *session = Session::new(peer, run, now);
                 true

@@ -62,10 +62,12 @@ pub struct NodeConfig {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Pace {
-    /// Dialling, while there are too few peers: 5 s. Who could not be reached is left alone for
-    /// four times as long, and then twice as long after each failure.
+    /// Dialling, while there are too few peers: 5 s, and less with very few. Who could not be reached is left alone for
+    /// four times as long, and then twice as long after each failure. A peer may begin to reconcile
+    /// with us each two of these.
     pub dial: Duration,
-    /// Checking an address by dialling it: 10 s, while there are any to check.
+    /// Checking an address by dialling it, while there are any to check: 3 s, and thirty times as
+    /// long once many were good.
     pub check: Duration,
     /// Looking for more nodes in the routing table: 5 minutes, and sooner with few peers.
     pub look: Duration,
@@ -122,7 +124,7 @@ impl Default for Pace {
     fn default() -> Self {
         Self {
             dial: Duration::from_secs(5),
-            check: Duration::from_secs(10),
+            check: Duration::from_secs(3),
             look: Duration::from_secs(300),
             reconcile: Duration::from_secs(3600),
             heartbeat: Duration::from_secs(1),

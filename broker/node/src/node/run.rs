@@ -31,6 +31,9 @@ const MAX_NEGOTIATING: usize = 16;
 /// How often what is over is dropped.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 
+/// Who has dialled so many other nodes need not hurry to know more.
+const WELL_CONNECTED: usize = 32;
+
 /// Addresses that are taken from the store at a time, if there are too few peers.
 const LEARNT: usize = 16;
 
@@ -113,7 +116,7 @@ impl<S: Store> Running<S> {
             capacity,
             pace,
             status: NodeStatus::default(),
-            answering: Answering::default(),
+            answering: Answering::new(pace.dial.saturating_mul(2)),
             syncing: Syncing::default(),
             jobs: JoinSet::new(),
             unpublished: Vec::new(),
@@ -205,18 +208,24 @@ impl<S: Store> Running<S> {
         let now = Instant::now();
         let rng = &mut os_rng();
         if self.timers.dial <= now {
-            self.timers.dial = now + chance::wait(rng, self.pace.dial);
+            // The fewer there are, the sooner.
+            let mean = self.pace.dial.mul_f64(self.share_of_peers().max(0.2));
+            self.timers.dial = now + chance::wait(rng, mean);
             self.seek_peers(now);
             self.shed_peers(now);
         }
         if self.timers.check <= now {
-            self.timers.check = now + chance::wait(rng, self.pace.check);
+            let mean = match self.peers.reached_now() < WELL_CONNECTED {
+                true => self.pace.check,
+                false => self.pace.check.saturating_mul(30),
+            };
+            self.timers.check = now + chance::wait(rng, mean);
             self.check_an_address(now);
         }
         if self.timers.look <= now {
-            let is_alone = self.peers.all_connected().count() < self.peers_wanted;
-            let mean = match is_alone {
-                true => self.pace.dial.saturating_mul(4).min(self.pace.look),
+            let share = self.share_of_peers();
+            let mean = match share < 1.0 {
+                true => self.pace.dial.mul_f64((4.0 * share).max(1.0)),
                 false => self.pace.look,
             };
             self.timers.look = now + chance::wait(rng, mean);
@@ -234,6 +243,13 @@ impl<S: Store> Running<S> {
             self.timers.housekeeping = now + HOUSEKEEPING;
             self.keep_house();
         }
+    }
+
+    /// How many of the peers there are that we want.
+    fn share_of_peers(&self) -> f64 {
+        let have = self.peers.all_connected().count().min(self.peers_wanted);
+        let wanted = self.peers_wanted.max(1);
+        u32::try_from(have).map_or(1.0, f64::from) / u32::try_from(wanted).map_or(1.0, f64::from)
     }
 
     fn keep_house(&mut self) {

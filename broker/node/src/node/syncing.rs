@@ -15,9 +15,9 @@ use crate::behaviour::exchange::{Answer, Batch, Request, RunId};
 use crate::reconcile::{Initiator, ReconcileError, Step};
 use crate::{GossipTopic, Store, Verdict};
 
-/// Runs that follow each other soon after the start, with different peers: one of them may hold
-/// back what the others have.
-const FIRST_RUNS: u64 = 3;
+/// Runs that follow each other soon once there are peers, with different ones: one of them may
+/// hold back what the others have.
+const FIRST_RUNS: u32 = 3;
 
 /// How long a run may take.
 const RUN: Duration = Duration::from_secs(900);
@@ -30,6 +30,8 @@ const RECENT: usize = 3;
 pub(super) struct Syncing {
     run: Option<Run>,
     recent: Vec<PeerId>,
+    /// Runs that came to their end since there was no peer.
+    runs: u32,
 }
 
 struct Run {
@@ -62,7 +64,7 @@ pub(super) struct Offered {
 impl<S: Store> Running<S> {
     /// A new peer is there: the first three are reconciled with soon.
     pub(super) fn arrived(&mut self, now: Instant) {
-        if self.status.runs < FIRST_RUNS && self.syncing.run.is_none() {
+        if self.syncing.runs < FIRST_RUNS && self.syncing.run.is_none() {
             self.sync_at(now);
         }
     }
@@ -170,6 +172,10 @@ impl<S: Store> Running<S> {
         {
             self.give_up();
         }
+        if self.peers.all_connected().next().is_none() {
+            // What is gossiped meanwhile is missed.
+            self.syncing.runs = 0;
+        }
     }
 
     /// A job is done.
@@ -236,7 +242,8 @@ impl<S: Store> Running<S> {
             self.syncing.recent.remove(0);
         }
         self.status.runs += 1;
-        if self.status.runs < FIRST_RUNS {
+        self.syncing.runs = self.syncing.runs.saturating_add(1);
+        if self.syncing.runs < FIRST_RUNS {
             let wait = chance::wait(&mut os_rng(), self.pace.dial);
             self.sync_at(Instant::now() + wait);
         }

@@ -70,3 +70,24 @@ async fn a_contradiction_becomes_a_proof_that_all_have() {
     );
     until_all_have(&peers, b"proof fork").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_alone_reconciles_again() {
+    let network = MemoryNetwork::new(Duration::from_millis(5));
+    let first = Peer::start(&network, 1, quick(&[])).await;
+    let second = Peer::start(&network, 2, quick(&[&first])).await;
+    until("it has reconciled enough", async || {
+        second.status().await.runs >= 3
+    })
+    .await;
+    drop(first);
+    until("it is alone", async || second.status().await.peers == 0).await;
+    let mut notes = Notes::default();
+    notes.keep(b"published meanwhile");
+    let third = Peer::with(&network, 3, quick(&[&second]), notes).await;
+    until("it has what it has missed", async || {
+        second.has(b"published meanwhile")
+    })
+    .await;
+    drop(third);
+}

@@ -114,7 +114,7 @@ async fn a_crowd_of_peers_is_bounded_and_lets_others_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_does_not_answer_is_replaced_by_another() {
     let network = MemoryNetwork::new(FAST);
-    let silent = Notes::hanging(Duration::from_secs(4));
+    let silent = Notes::hanging(Duration::from_secs(3));
     let silent = Peer::with(&network, 1, quick(&[]), silent).await;
     let late = Peer::start(&network, 2, quick(&[&silent])).await;
     until("the silent one is asked", async || {

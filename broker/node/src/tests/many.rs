@@ -114,6 +114,12 @@ impl Crowd {
     async fn measure(&self, what: &str) -> [f64; 2] {
         let (least, median) = self.peers().await;
         println!("{what}: {least} peers at least, {median} in the middle");
+        for (node, _) in &self.nodes {
+            let status = node.handle().status().await.expect("is running");
+            if status.peers < 4 {
+                println!("{what}: a node with few peers: {status:?}");
+            }
+        }
         let quiet = self.bytes().await;
         sleep(PAUSE).await;
         let before = self.bytes().await;

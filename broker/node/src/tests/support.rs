@@ -120,7 +120,7 @@ pub(super) fn quick_at(bootstrap: impl Iterator<Item = Endpoint>) -> NodeConfig 
     config.pace.look = Duration::from_millis(500);
     config.pace.dial_deadline = Duration::from_secs(3);
     config.pace.arrival_deadline = Duration::from_secs(3);
-    config.pace.request_deadline = Duration::from_secs(2);
+    config.pace.request_deadline = Duration::from_secs(1);
     config.pace.heartbeat = Duration::from_millis(200);
     config
 }

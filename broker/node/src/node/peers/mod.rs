@@ -1,6 +1,8 @@
 //! Whom a node knows, is connected to, and dials next. No I/O, no clock, no randomness but what
 //! is handed in.
 
+mod book;
+
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -9,55 +11,19 @@ use libp2p_identity::PeerId;
 use libp2p_swarm::ConnectionId;
 use rand_core::Rng;
 
+use self::book::Book;
 use super::chance;
 use crate::bucket::Bucket;
-
-/// Nodes of which an address is remembered.
-const MAX_KNOWN: usize = 1024;
-
-/// Addresses without the name of a peer: bootstrap nodes, and those that listings name.
-const MAX_ADDRESSES: usize = 512;
 
 /// Peers and addresses that are left alone for some time.
 const MAX_BANNED: usize = 1024;
 
-/// After so many failures in a row a node is forgotten.
-const MAX_FAILURES: u32 = 3;
-
-/// The wait after a failure grows to so many times the wait after the first.
-const MAX_DOUBLINGS: u32 = 7;
-
 /// Everything that a node remembers of others.
 pub(super) struct Peers {
-    own: Endpoint,
-    /// How long a node is left alone after the first failure, or after it has hung up.
-    back_off: Duration,
-    addresses: HashMap<Endpoint, Address>,
-    known: HashMap<PeerId, Known>,
+    book: Book,
     connected: HashMap<PeerId, Connected>,
     dialling: HashMap<ConnectionId, Candidate>,
-    banned_peers: HashMap<PeerId, Instant>,
-    banned_addresses: HashMap<Endpoint, Instant>,
-}
-
-/// An address of which we do not know who is there.
-struct Address {
-    bootstrap: bool,
-    attempts: Attempts,
-}
-
-/// A peer of which we have an address.
-struct Known {
-    address: Endpoint,
-    /// We have dialled it there. Until then it is only what somebody said.
-    verified: bool,
-    attempts: Attempts,
-}
-
-#[derive(Default)]
-struct Attempts {
-    failures: u32,
-    not_before: Option<Instant>,
+    banned: HashMap<PeerId, Instant>,
 }
 
 /// A peer to which there is a connection.
@@ -91,14 +57,10 @@ impl Peers {
     /// Knows the bootstrap nodes, and itself.
     pub(super) fn new(own: Endpoint, bootstrap: &[Endpoint], back_off: Duration) -> Self {
         let mut peers = Self {
-            own,
-            back_off,
-            addresses: HashMap::new(),
-            known: HashMap::new(),
+            book: Book::new(own, back_off),
             connected: HashMap::new(),
             dialling: HashMap::new(),
-            banned_peers: HashMap::new(),
-            banned_addresses: HashMap::new(),
+            banned: HashMap::new(),
         };
         for address in bootstrap {
             peers.learn_address(*address, true);
@@ -108,81 +70,36 @@ impl Peers {
 
     /// An address at which there should be a node, whoever it is.
     pub(super) fn learn_address(&mut self, address: Endpoint, bootstrap: bool) {
-        let is_known = self.known.values().any(|known| known.address == address);
-        let has_room = bootstrap || self.addresses.len() < MAX_ADDRESSES;
-        if matches!(address, Endpoint::Onion(_)) && address != self.own && !is_known && has_room {
-            self.addresses.entry(address).or_insert_with(|| Address {
-                bootstrap,
-                attempts: Attempts::default(),
-            });
-        }
+        self.book.learn(address, bootstrap);
     }
 
-    /// An address that somebody, perhaps the peer itself, says is the peer's. A verified address
-    /// is not replaced by such hearsay.
+    /// An address that somebody, perhaps the peer itself, says is the peer's.
     pub(super) fn hear_of(&mut self, peer: PeerId, address: Endpoint) {
-        if !matches!(address, Endpoint::Onion(_)) || address == self.own {
-            return;
-        }
-        match self.known.get_mut(&peer) {
-            Some(known) if !known.verified && known.attempts.failures > 0 => {
-                known.address = address;
-            }
-            Some(_) => {}
-            None => {
-                self.make_room();
-                self.known.insert(
-                    peer,
-                    Known {
-                        address,
-                        verified: false,
-                        attempts: Attempts::default(),
-                    },
-                );
-            }
-        }
-    }
-
-    /// What is only hearsay makes room first.
-    fn make_room(&mut self) {
-        if self.known.len() < MAX_KNOWN {
-            return;
-        }
         let connected = &self.connected;
-        let removable = self
-            .known
-            .iter()
-            .filter(|(peer, _)| !connected.contains_key(peer));
-        let first =
-            removable.min_by_key(|(_, known)| (known.verified, known.attempts.failures == 0));
-        if let Some(peer) = first.map(|(peer, _)| *peer) {
-            self.known.remove(&peer);
-        }
+        (self.book).hear_of(peer, address, |peer| connected.contains_key(peer));
     }
 
     /// Something that may be dialled now, at random: if possible, one of those whose address has
     /// been verified, of the others, or of the bootstrap nodes.
     pub(super) fn candidate(&self, now: Instant, rng: &mut impl Rng) -> Option<Candidate> {
-        let mut pools = [Vec::new(), Vec::new(), Vec::new()];
-        for (peer, known) in &self.known {
-            if !self.connected.contains_key(peer)
-                && !is_banned(&self.banned_peers, peer, now)
-                && self.is_free(&known.address, &known.attempts, now)
-            {
-                pools[usize::from(!known.verified)].push(Candidate {
-                    address: known.address,
-                    peer: Some(*peer),
-                });
-            }
-        }
-        for (address, entry) in &self.addresses {
-            if self.is_free(address, &entry.attempts, now) {
-                pools[if entry.bootstrap { 2 } else { 1 }].push(Candidate {
-                    address: *address,
-                    peer: None,
-                });
-            }
-        }
+        let candidates = self.book.candidates(now, |peer, address| {
+            let is_wanted = |peer: &PeerId| {
+                !self.connected.contains_key(peer) && !is_banned(&self.banned, peer, now)
+            };
+            let outgoing = Direction::Outgoing(*address);
+            let mut connections = self
+                .connected
+                .values()
+                .flat_map(|it| it.connections.values());
+            peer.is_none_or(is_wanted)
+                && !self.is_dialled(address)
+                && !connections.any(|direction| *direction == outgoing)
+        });
+        let pools = [
+            candidates.verified,
+            candidates.hearsay,
+            candidates.bootstrap,
+        ];
         let start = chance::below(rng, pools.len());
         let mut turns = (0..pools.len()).map(|turn| &pools[(start + turn) % pools.len()]);
         turns.find_map(|pool| chance::pick(rng, pool).copied())
@@ -190,36 +107,15 @@ impl Peers {
 
     /// A peer with an address that is only hearsay, whether we are connected to it or not.
     pub(super) fn unverified(&self, now: Instant, rng: &mut impl Rng) -> Option<Candidate> {
-        let pool: Vec<Candidate> = self
-            .known
-            .iter()
-            .filter(|(peer, known)| {
-                !known.verified
-                    && !is_banned(&self.banned_peers, peer, now)
-                    && self.may_be_dialled(&known.address, &known.attempts, now)
-            })
-            .map(|(peer, known)| Candidate {
-                address: known.address,
-                peer: Some(*peer),
-            })
-            .collect();
-        chance::pick(rng, &pool).copied()
+        let candidates = self.book.candidates(now, |peer, address| {
+            peer.is_some_and(|peer| !is_banned(&self.banned, peer, now))
+                && !self.is_dialled(address)
+        });
+        chance::pick(rng, &candidates.hearsay).copied()
     }
 
-    fn is_free(&self, address: &Endpoint, attempts: &Attempts, now: Instant) -> bool {
-        let outgoing = Direction::Outgoing(*address);
-        let is_connected = self
-            .connected
-            .values()
-            .any(|peer| peer.connections.values().any(|it| *it == outgoing));
-        !is_connected && self.may_be_dialled(address, attempts, now)
-    }
-
-    fn may_be_dialled(&self, address: &Endpoint, attempts: &Attempts, now: Instant) -> bool {
-        let is_dialled = self.dialling.values().any(|it| it.address == *address);
-        !is_dialled
-            && attempts.not_before.is_none_or(|moment| moment <= now)
-            && !is_banned(&self.banned_addresses, address, now)
+    fn is_dialled(&self, address: &Endpoint) -> bool {
+        self.dialling.values().any(|it| it.address == *address)
     }
 
     /// We dial.
@@ -246,29 +142,14 @@ impl Peers {
         now: Instant,
     ) -> Option<PeerId> {
         let dialled = self.dialling.remove(&connection);
-        if let Some(address) = dialled.and_then(|it| self.addresses.get_mut(&it.address)) {
-            address.attempts.fail(now, self.back_off);
-            let is_gone = address.attempts.failures >= MAX_FAILURES && !address.bootstrap;
-            if is_gone && let Some(dialled) = dialled {
-                self.addresses.remove(&dialled.address);
-            }
-        }
-        let peer = peer.or_else(|| dialled.and_then(|it| it.peer))?;
-        let known = self.known.get_mut(&peer)?;
-        known.attempts.fail(now, self.back_off);
-        if known.attempts.failures < MAX_FAILURES {
-            return None;
-        }
-        self.known.remove(&peer);
-        Some(peer)
+        let peer = peer.or_else(|| dialled.and_then(|it| it.peer));
+        self.book.failed(dialled.map(|it| it.address), peer, now)
     }
 
     /// An address at which we ourselves have answered is forgotten.
     pub(super) fn is_us(&mut self, connection: ConnectionId) {
         if let Some(dialled) = self.dialling.remove(&connection) {
-            self.addresses.remove(&dialled.address);
-            self.known
-                .retain(|_, known| known.address != dialled.address);
+            self.book.is_us(&dialled.address);
         }
     }
 
@@ -282,19 +163,8 @@ impl Peers {
     ) -> bool {
         self.dialling.remove(&connection);
         if let Direction::Outgoing(address) = direction {
-            if let Some(entry) = self.addresses.get_mut(&address) {
-                entry.attempts = Attempts::default();
-                if !entry.bootstrap {
-                    self.addresses.remove(&address);
-                }
-            }
-            self.make_room();
-            let known = Known {
-                address,
-                verified: true,
-                attempts: Attempts::default(),
-            };
-            self.known.insert(peer, known);
+            let connected = &self.connected;
+            (self.book).reached(peer, address, |peer| connected.contains_key(peer));
         }
         let entry = self.connected.entry(peer).or_insert_with(|| Connected {
             since: now,
@@ -318,35 +188,23 @@ impl Peers {
             return false;
         }
         self.connected.remove(peer);
-        if let Some(known) = self.known.get_mut(peer) {
-            let moment = Some(now + self.back_off);
-            known.attempts.not_before = moment;
-            if let Some(entry) = self.addresses.get_mut(&known.address) {
-                entry.attempts.not_before = moment;
-            }
-        }
+        self.book.left(peer, now);
         true
     }
 
     /// Leaves a peer alone, and where it was dialled, for so long.
     pub(super) fn ban(&mut self, peer: PeerId, time: Duration, now: Instant) {
         let until = now + time;
-        self.banned_peers.retain(|_, until| *until > now);
-        if self.banned_peers.len() < MAX_BANNED {
-            self.banned_peers.insert(peer, until);
+        self.banned.retain(|_, until| *until > now);
+        if self.banned.len() < MAX_BANNED {
+            self.banned.insert(peer, until);
         }
-        let address = self.known.remove(&peer).map(|known| known.address);
-        self.banned_addresses.retain(|_, until| *until > now);
-        if let Some(address) = address
-            && self.banned_addresses.len() < MAX_BANNED
-        {
-            self.banned_addresses.insert(address, until);
-        }
+        self.book.ban(&peer, until, now);
     }
 
     /// Whether a peer is left alone.
     pub(super) fn is_banned(&self, peer: &PeerId, now: Instant) -> bool {
-        is_banned(&self.banned_peers, peer, now)
+        is_banned(&self.banned, peer, now)
     }
 
     /// A peer has broken a protocol; returns how often it has.
@@ -407,23 +265,20 @@ impl Peers {
 
     /// Whether we have an address of a peer.
     pub(super) fn has_address(&self, peer: &PeerId) -> bool {
-        self.known.contains_key(peer)
+        self.book.has(peer)
+    }
+
+    /// How many nodes we have an address of at which we have reached them.
+    pub(super) fn reached_now(&self) -> usize {
+        self.book.reached_now()
     }
 
     /// How many nodes we have an address of.
     pub(super) fn known_now(&self) -> usize {
-        self.known.len() + self.addresses.len()
+        self.book.len()
     }
 }
 
 fn is_banned<K: std::hash::Hash + Eq>(bans: &HashMap<K, Instant>, key: &K, now: Instant) -> bool {
     bans.get(key).is_some_and(|until| *until > now)
-}
-
-impl Attempts {
-    fn fail(&mut self, now: Instant, back_off: Duration) {
-        let wait = back_off.saturating_mul(1 << self.failures.min(MAX_DOUBLINGS));
-        self.failures += 1;
-        self.not_before = Some(now + wait);
-    }
 }
