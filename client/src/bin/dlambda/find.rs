@@ -38,6 +38,9 @@ pub(crate) async fn run(
     if overlay.market.last_sync().is_none() {
         say("no catalogue yet: fetching it from several nodes");
         overlay.sync(common).await?;
+        say(
+            "let some minutes pass before a contract: what comes right after this could be tied to it",
+        );
     }
     ask_nodes(&args, &mut overlay, common).await?;
     let now = SystemClock::default().now();
