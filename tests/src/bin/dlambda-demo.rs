@@ -307,9 +307,7 @@ impl Caller {
 /// The contract of the first caller and the three calls, as their providers saw them.
 async fn read_records(told: &Member, found: &Member) -> Result<Vec<View>> {
     let calls = |views: Vec<View>| {
-        let calls = views
-            .into_iter()
-            .filter(|it| !it.field("token").is_empty());
+        let calls = views.into_iter().filter(|it| !it.field("token").is_empty());
         calls.collect::<Vec<_>>()
     };
     let same = told.record == found.record;
