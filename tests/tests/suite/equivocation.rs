@@ -274,15 +274,10 @@ impl Halves {
         &self.0[3 * which..3 * which + 3]
     }
 
-    /// Waits until it is so of each of these nodes; returns after how long.
-    async fn until(&self, what: &str, is_so: impl Fn(&Peer) -> bool) -> Duration {
-        until(what, &self.0, is_so).await
-    }
-
     /// All have the proof, and none lists the provider.
     async fn until_proven(&self, provider: &ProviderId) -> Duration {
-        let all = self.until("all have the proof", |it| it.has_fork(provider));
-        let took = all.await;
+        let has_proof = |it: &Peer| it.has_fork(provider);
+        let took = until("all have the proof", &self.0, has_proof).await;
         assert!(self.0.iter().all(|it| !it.lists(provider)));
         took
     }
@@ -347,9 +342,7 @@ async fn a_provider_with_two_listings_is_proven_and_gets_nothing() {
         Box::pin(world.assert_nothing_leaves(provider, wallet, &market, forked)).await;
     }
 
-    // In one connected overlay, three nodes are told one listing and three the other.
-    let connected = nodes.until("all are connected", |it| it.listings() == 0);
-    connected.await;
+    // Now that they are one overlay, three nodes are told one listing and three the other.
     for number in 0..3 {
         let took = shown_to_halves(&world, &nodes, 50 + number).await;
         println!("all six have the proof {took:?} after they were told");

@@ -160,7 +160,7 @@ async fn what_is_planted_is_found(relays: &HashSet<u16>) {
     for (what, to) in [
         ("exec 3<>/dev/tcp/127.0.0.1/9", "127.0.0.1:9"),
         ("exec 3<>/dev/tcp/192.0.2.1/443", "192.0.2.1:443"),
-        ("exec 3<>/dev/tcp/2001:db8::1/443", "[2001:db8::1]:443"),
+        ("exec 3<>/dev/tcp/::1/9", "[::1]:9"),
         ("echo query >/dev/udp/127.0.0.1/53", "127.0.0.1:53"),
     ] {
         let (flows, _) = planted(what).await.but_to(relays);

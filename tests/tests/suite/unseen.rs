@@ -4,6 +4,8 @@
 //! one guest a provider that no other node has. What they find in the record of honest callers is
 //! chance; what they find in the records of callers that are built to leak is everything.
 
+mod script;
+mod seen;
 mod world;
 
 use std::collections::HashSet;
@@ -13,7 +15,8 @@ use dlambda_tests::adversary::pairs::{self, Told};
 use dlambda_tests::anonymity_set::Dice;
 use dlambda_tests::view::Link;
 
-use world::{Canary, HOUR, Habit, World};
+use script::{Canary, HOUR, Habit, schedule};
+use world::World;
 
 /// What happens as often by chance in a run of honest callers is nothing that the adversary knows.
 /// Ten ways are tried: all together fail in one of five thousand runs.
@@ -52,9 +55,9 @@ fn in_asks(found: &HashSet<Link>) -> usize {
 async fn nobody_can_tell_whose_syncs_and_calls_they_were() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(1);
-    let schedule = world::schedule(&mut dice, 20, 3 * HOUR);
+    let events = schedule(&mut dice, 20, 2 * HOUR);
     let canary = Canary::ShownTo(0);
-    let seen = Box::pin(world.run(&schedule, Habit::Honest, canary, &mut dice)).await;
+    let seen = Box::pin(world.run(&events, Habit::Honest, canary, &mut dice)).await;
     println!(
         "{} syncs and {} calls; {} requests of guests and {} calls were seen",
         seen.all_syncs,
@@ -100,9 +103,9 @@ async fn nobody_can_tell_whose_syncs_and_calls_they_were() {
 async fn a_guest_that_says_what_it_has_is_found() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(2);
-    let schedule = world::schedule(&mut dice, 2, 6 * HOUR);
+    let events = schedule(&mut dice, 2, 6 * HOUR);
     let canary = Canary::ShownTo(0);
-    let seen = Box::pin(world.run(&schedule, Habit::SaysWhatItHas, canary, &mut dice)).await;
+    let seen = Box::pin(world.run(&events, Habit::SaysWhatItHas, canary, &mut dice)).await;
     let found = seen.links();
     assert!(in_asks(&found) > 0, "{found:?}");
     // Each string says whose the request was.
@@ -126,9 +129,9 @@ async fn a_guest_that_says_what_it_has_is_found() {
 async fn a_sync_before_each_call_is_found() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(3);
-    let schedule = world::schedule(&mut dice, 30, 3 * HOUR);
+    let events = schedule(&mut dice, 30, 3 * HOUR);
     let habit = Habit::SyncsBeforeCalls;
-    let seen = Box::pin(world.run(&schedule, habit, Canary::None, &mut dice)).await;
+    let seen = Box::pin(world.run(&events, habit, Canary::None, &mut dice)).await;
     let (syncs, calls) = (seen.sync_things(), seen.call_things());
     let told = pairs::syncs_and_calls(&syncs, &calls);
     report("a sync before each call", &told);
@@ -144,9 +147,9 @@ async fn a_sync_before_each_call_is_found() {
 async fn a_listing_shown_to_one_guest_finds_who_chooses_from_all_that_it_knows() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(4);
-    let schedule = world::schedule(&mut dice, 20, 3 * HOUR);
+    let events = schedule(&mut dice, 20, 3 * HOUR);
     let (habit, canary) = (Habit::ChoosesFromAll, Canary::ShownTo(0));
-    let seen = Box::pin(world.run(&schedule, habit, canary, &mut dice)).await;
+    let seen = Box::pin(world.run(&events, habit, canary, &mut dice)).await;
     let calls = seen.calls();
     assert!(seen.at_canary > 10, "{}", seen.at_canary);
     // Calls at the canary are of one caller, calls elsewhere of the other.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dlambda_broker::guest::Link;
 use dlambda_broker::{
-    Equihash, GuestSeal, Known, Market, NodeState, Plan as _, Sources, Sync, Synced, schedule,
+    Equihash, GuestSeal, Known, Market, NodeState, Plan as _, Sources, Sync, Synced,
 };
 use dlambda_client::{Call, Guest, Querier};
 use dlambda_crypto::work;
@@ -19,25 +19,21 @@ use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::wire::write_frame;
 use dlambda_proto::{
-    Answer, Ask, Day, Endpoint, FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, ListedPlan,
-    Listing, ProviderId, Request, Requirements, Resources, SignedListing, SnapshotId, UnixSeconds,
-    Validity, Work, decode,
+    Answer, Ask, Day, Endpoint, Frame, FrameKind, ListedPlan, Listing, ProviderId, Requirements,
+    Resources, SignedListing, UnixSeconds, Validity, Work,
 };
 use dlambda_provider::{DataDir, ProviderConfig, SessionRecord};
-use dlambda_tests::adversary::pairs::Thing;
-use dlambda_tests::adversary::{Adversary, Score};
 use dlambda_tests::anonymity_set::Dice;
 use dlambda_tests::local::LocalProvider;
-use dlambda_tests::overlay::{NETWORK, Peer, Spy, Visit, overlay};
-use dlambda_tests::view::{Link as SharedLink, View, WINDOW, links_beside};
+use dlambda_tests::overlay::{NETWORK, Peer, Spy, overlay};
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
+use super::script::{Canary, Event, HOUR, Habit};
+use super::seen::{Seen, SeenVisit, request};
 use crate::support::{LONG, NOW, alias, functions};
-
-pub(super) const HOUR: u64 = 3600;
 
 /// Keys of the nodes that the network file names: the first writes everything down.
 const BOOTSTRAP: [u8; 2] = [11, 12];
@@ -46,33 +42,6 @@ const PROVIDERS: [u8; 4] = [1, 2, 3, 4];
 const DISHONEST: usize = 2;
 /// The provider that one node shows to one guest.
 const CANARY: u8 = 5;
-
-/// What a caller does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Habit {
-    /// As it should.
-    Honest,
-    /// It tells a node a digest of all that it has, after each sync.
-    SaysWhatItHas,
-    /// It syncs before each call.
-    SyncsBeforeCalls,
-    /// It calls the largest of all providers that it knows, not only of those that most nodes list.
-    ChoosesFromAll,
-}
-
-/// Which caller is shown a provider that no other node lists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Canary {
-    None,
-    ShownTo(usize),
-}
-
-/// What a caller does at a time, in seconds from the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Event {
-    Sync(usize),
-    Call(usize),
-}
 
 pub(super) struct World {
     network: MemoryNetwork,
@@ -94,53 +63,6 @@ pub(super) struct Caller {
     pub(super) market: Market,
     /// All that any source has shown, for callers built to leak.
     known: Vec<Known>,
-}
-
-/// What was seen, and what only the callers know of it.
-pub(super) struct Seen {
-    pub(super) visits: Vec<SeenVisit>,
-    records: Vec<SessionRecord>,
-    gossip: Vec<Vec<u8>>,
-    owners: HashMap<Vec<u8>, (u64, usize)>,
-    canary_inputs: HashSet<Vec<u8>>,
-    pub(super) all_syncs: usize,
-    pub(super) all_calls: usize,
-    pub(super) at_canary: usize,
-}
-
-pub(super) struct SeenVisit {
-    pub(super) visit: Visit,
-    node: usize,
-    pub(super) is_second: bool,
-}
-
-/// So many calls of each of two callers within so many seconds, and their syncs. Each first sync
-/// is within the first hour, and no call is. Syncs come six times as often as they do really, so
-/// that there are some; at times that depend on nothing all the same.
-pub(super) fn schedule(dice: &mut Dice, calls: usize, seconds: u64) -> Vec<(u64, Event)> {
-    let mut events = Vec::new();
-    for caller in 0..2 {
-        let mut at = random(dice, HOUR);
-        while at < HOUR + seconds {
-            events.push((at, Event::Sync(caller)));
-            at += schedule::until_next_sync(dice.throw()).as_secs() / 6;
-        }
-        for _ in 0..calls {
-            events.push((HOUR + random(dice, seconds), Event::Call(caller)));
-        }
-    }
-    events.sort_unstable();
-    // Each has a second of its own, by which the truth is known.
-    let mut last = 0;
-    for (at, _) in &mut events {
-        *at = (*at).max(last + 2);
-        last = *at;
-    }
-    events
-}
-
-fn random(dice: &mut Dice, end: u64) -> u64 {
-    dice.throw() % end
 }
 
 impl World {
@@ -415,10 +337,6 @@ impl World {
     }
 }
 
-fn request(record: &SessionRecord) -> Option<Request> {
-    decode(record.request.as_ref()?).ok()
-}
-
 async fn provider(
     overlay: Option<OverlayNetwork>,
     data: PathBuf,
@@ -497,115 +415,4 @@ impl Caller {
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
-}
-
-impl Seen {
-    pub(super) fn calls(&self) -> usize {
-        self.records.len()
-    }
-
-    /// Whatever two requests of guests, two calls, a request and a call, or one of them and what
-    /// was gossiped have in common that not all guests send.
-    pub(super) fn links(&self) -> HashSet<SharedLink> {
-        let visits = self.visits.iter();
-        let asks = visits.map(|it| View::of_guest(&it.visit.circuit, &it.visit.received));
-        let calls = self.records.iter().map(View::new);
-        let gossip = View::of_gossip(&self.gossip);
-        let views: Vec<View> = asks.chain(calls).chain([gossip]).collect();
-        links_beside(&views, views.len(), &self.vocabulary())
-    }
-
-    /// Strings of the asks of all guests: an ask is a word, and at most the name of a state of the
-    /// catalogue, which the node gave, with a number.
-    fn vocabulary(&self) -> HashSet<[u8; WINDOW]> {
-        let snapshots: HashSet<[u8; 32]> = self.snapshots();
-        let mut asks = vec![Ask::Manifest];
-        for id in snapshots.into_iter().map(SnapshotId) {
-            asks.extend((0..2).flat_map(|page| [Ask::Chunk(id, page), Ask::Forks(id, page)]));
-            asks.extend((0..=255).map(|bucket| Ask::Bucket(id, bucket, 0)));
-        }
-        let mut known = HashSet::from([[0; WINDOW]]);
-        for ask in asks {
-            let (frame, _) = GuestSeal::Public
-                .wrap_ask(&ask, &mut os_rng())
-                .expect("fits");
-            let bytes = [&frame.header()[..], frame.body()].concat();
-            // The rest is zeros.
-            let windows = bytes[..128].windows(WINDOW);
-            known.extend(windows.map(|it| <[u8; WINDOW]>::try_from(it).expect("as long")));
-        }
-        known
-    }
-
-    /// The names that nodes gave to states of their catalogues.
-    fn snapshots(&self) -> HashSet<[u8; 32]> {
-        let manifests = self.visits.iter().filter_map(|it| {
-            let (header, body) = it.visit.sent.split_first_chunk::<FRAME_HEADER_LEN>()?;
-            let header = FrameHeader::parse(*header, &[FrameKind::Answer]).ok()?;
-            let frame = Frame::new(header.kind(), body.to_vec()).ok()?;
-            let asked = GuestSeal::Public.wrap_ask(&Ask::Manifest, &mut os_rng());
-            let (_, binding) = asked.ok()?;
-            match GuestSeal::Public.unwrap_answer(binding, &frame).ok()? {
-                Answer::Manifest(manifest) => Some(manifest.snapshot.0),
-                _ => None,
-            }
-        });
-        manifests.collect()
-    }
-
-    /// Syncs, as far as they were seen: requests that came together.
-    pub(super) fn sync_things(&self) -> Vec<Thing> {
-        let mut things: Vec<Thing> = Vec::new();
-        let mut visits: Vec<_> = self.visits.iter().collect();
-        visits.sort_by_key(|it| it.visit.at);
-        for SeenVisit {
-            visit,
-            node,
-            is_second,
-        } in visits
-        {
-            match things.last_mut() {
-                Some(last) if last.at == visit.at.0 => last.places.push(*node),
-                _ => things.push(Thing {
-                    at: visit.at.0,
-                    is_second: *is_second,
-                    places: vec![*node],
-                }),
-            }
-        }
-        things
-    }
-
-    pub(super) fn call_things(&self) -> Vec<Thing> {
-        let inputs = self.inputs();
-        let things = inputs.map(|input| {
-            let (at, caller) = self.owners[&input];
-            Thing {
-                at,
-                is_second: caller == 1,
-                places: vec![],
-            }
-        });
-        things.collect()
-    }
-
-    fn inputs(&self) -> impl Iterator<Item = Vec<u8>> {
-        let requests = self.records.iter().filter_map(request);
-        requests.map(|it| it.input)
-    }
-
-    /// How well the calls are told apart by themselves.
-    pub(super) fn divisions(&self) -> Vec<Score> {
-        let adversary = Adversary::new(&self.records);
-        adversary.best_divisions(|request| self.owners[&request.input].1 == 1)
-    }
-
-    /// Of how many calls it is told by whether they were made at the canary.
-    pub(super) fn canary_right(&self) -> usize {
-        let right = self.inputs().filter(|input| {
-            let (_, caller) = self.owners[input];
-            self.canary_inputs.contains(input) == (caller == 0)
-        });
-        right.count()
-    }
 }
