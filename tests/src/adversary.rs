@@ -33,6 +33,7 @@
 //! left the caller's machine in no form.
 
 mod guesses;
+pub mod pairs;
 mod seen;
 
 use std::collections::{HashMap, HashSet};
@@ -188,6 +189,23 @@ impl Adversary {
         let alike = "a string of another call";
         scores.push(Score::unnamed(alike, &by_calls, &truth));
         for (strategy, guess) in partitions(&self.calls, &[first, second]) {
+            let guess: Vec<Option<bool>> = guess.into_iter().map(Some).collect();
+            scores.push(Score::unnamed(&strategy, &guess, &truth));
+        }
+        scores
+    }
+
+    /// How well the calls, whatever they were paid with, are divided between two callers: by the
+    /// strings that they have in common, and by all that takes no string. `is_second` tells whose
+    /// they are.
+    #[must_use]
+    pub fn best_divisions(&self, is_second: impl Fn(&Request) -> bool) -> Vec<Score> {
+        let calls = self.calls.iter();
+        let truth: Vec<bool> = calls.map(|call| is_second(&call.request)).collect();
+        let by_calls = clusters(self.calls.len(), &self.shared_by_calls());
+        let alike = "a string of another call";
+        let mut scores = vec![Score::unnamed(alike, &by_calls, &truth)];
+        for (strategy, guess) in partitions(&self.calls, &[]) {
             let guess: Vec<Option<bool>> = guess.into_iter().map(Some).collect();
             scores.push(Score::unnamed(&strategy, &guess, &truth));
         }

@@ -10,6 +10,8 @@ pub mod local;
 pub mod market;
 pub mod mixnet;
 pub mod networks;
+pub mod overlay;
+pub mod packets;
 pub mod program;
 pub mod shared;
 pub mod testnet;

@@ -120,6 +120,36 @@ impl Market {
         })
     }
 
+    /// Starts one more provider.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get ready.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Market::up`].
+    pub async fn join(&mut self, network: &Path, config: &MarketConfig) -> Result<()> {
+        let member = Member::start(network, config, self.providers.len()).await?;
+        self.providers.push(member);
+        Ok(())
+    }
+
+    /// Kills the last provider with SIGKILL, and starts it again with what it has on disk.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or it does not get ready again.
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`Market::up`].
+    pub async fn kill_and_restart(&mut self, network: &Path, config: &MarketConfig) -> Result<()> {
+        let last = self.providers.pop().context("a provider")?;
+        last.program.kill().await?;
+        self.join(network, config).await
+    }
+
     /// Ends every provider.
     ///
     /// # Errors

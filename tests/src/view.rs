@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, HEXLOWER};
+use dlambda_privacy::transport::CircuitFacts;
 use dlambda_proto::{
     Completion, ContractRequest, FunctionSource, Reply, Request, VERSION, decode, encode,
 };
@@ -58,6 +59,12 @@ pub enum Link {
 /// contain, do not count.
 #[must_use]
 pub fn links(views: &[View], calls: usize) -> HashSet<Link> {
+    links_beside(views, calls, &HashSet::new())
+}
+
+/// The same, where these strings, which everybody sends, do not count either.
+#[must_use]
+pub fn links_beside(views: &[View], calls: usize, public: &HashSet<[u8; WINDOW]>) -> HashSet<Link> {
     let mut found = HashSet::new();
     if views.len() != calls {
         let streams = views.len();
@@ -69,7 +76,8 @@ pub fn links(views: &[View], calls: usize) -> HashSet<Link> {
         let sent = view.field(SENT);
         &sent[..advert_len(sent).min(sent.len())]
     });
-    let constants: HashSet<Window> = adverts.flat_map(windows).collect();
+    let mut constants: HashSet<Window> = adverts.flat_map(windows).collect();
+    constants.extend(public);
     let marks: Vec<Marks> = views.iter().map(|view| marks(view, &constants)).collect();
     for (i, one) in views.iter().enumerate() {
         for (j, two) in views[..i].iter().enumerate() {
@@ -113,6 +121,29 @@ impl View {
                 .push(("earlier secret", key(&earlier.reply_secret)));
             view.with_plaintext(earlier.request.as_deref(), earlier.reply.as_deref())
         })
+    }
+
+    /// The view of a node that one request of a guest came to: what the node itself sends says
+    /// nothing of the guest.
+    #[must_use]
+    pub fn of_guest(circuit: &CircuitFacts, received: &[u8]) -> Self {
+        Self {
+            circuit: circuit.label.to_vec(),
+            fields: vec![
+                ("circuit label", circuit.label.to_vec()),
+                ("circuit opening", circuit.opening.clone()),
+                ("bytes asked", received.to_vec()),
+            ],
+        }
+    }
+
+    /// The view of a node of everything that was ever gossiped to it.
+    #[must_use]
+    pub fn of_gossip(items: &[Vec<u8>]) -> Self {
+        Self {
+            circuit: b"gossip".to_vec(),
+            fields: items.iter().map(|it| ("gossip", it.clone())).collect(),
+        }
     }
 
     /// The view in a line of the file that `--dangerously-record-calls` writes.
