@@ -262,7 +262,7 @@ impl Observed {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
+    use std::net::TcpListener;
 
     use super::*;
 
@@ -282,13 +282,13 @@ mod tests {
 
     #[test]
     fn a_socket_is_found_with_its_program() {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let found = sockets_of("dlambda_tests");
         assert!(
             found
                 .iter()
-                .any(|it| it.table == "udp" && it.local_port == port)
+                .any(|it| it.table == "tcp" && it.local_port == port)
         );
     }
 }

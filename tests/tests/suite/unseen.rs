@@ -4,6 +4,7 @@
 //! one guest a provider that no other node has. What they find in the record of honest callers is
 //! chance; what they find in the records of callers that are built to leak is everything.
 
+mod providers;
 mod script;
 mod seen;
 mod world;
@@ -71,7 +72,7 @@ async fn nobody_can_tell_whose_syncs_and_calls_they_were() {
         "each sync was seen"
     );
     assert!(
-        (10..=30).contains(&seen.calls()),
+        (6..=34).contains(&seen.calls()),
         "half of the calls were seen"
     );
 
@@ -114,6 +115,10 @@ async fn a_guest_that_says_what_it_has_is_found() {
         let Link::SharedString { bytes, .. } = link else {
             panic!("{link:?}");
         };
+        // The ends of two digests may be alike by chance.
+        if bytes.iter().filter(|it| **it != 0).count() < 6 {
+            continue;
+        }
         let holders = seen.visits.iter().filter(|it| {
             let windows = it.visit.received.windows(bytes.len());
             windows.into_iter().any(|window| window == bytes)
@@ -122,6 +127,7 @@ async fn a_guest_that_says_what_it_has_is_found() {
         assert_eq!(owners.len(), 1);
         told += 1;
     }
+    assert!(told > 0);
     println!("{told} strings that two requests of one guest have in common");
 }
 
@@ -129,7 +135,7 @@ async fn a_guest_that_says_what_it_has_is_found() {
 async fn a_sync_before_each_call_is_found() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(3);
-    let events = schedule(&mut dice, 30, 3 * HOUR);
+    let events = schedule(&mut dice, 40, 3 * HOUR);
     let habit = Habit::SyncsBeforeCalls;
     let seen = Box::pin(world.run(&events, habit, Canary::None, &mut dice)).await;
     let (syncs, calls) = (seen.sync_things(), seen.call_things());
@@ -147,11 +153,11 @@ async fn a_sync_before_each_call_is_found() {
 async fn a_listing_shown_to_one_guest_finds_who_chooses_from_all_that_it_knows() {
     let mut world = Box::pin(World::new()).await;
     let mut dice = Dice::new(4);
-    let events = schedule(&mut dice, 20, 3 * HOUR);
+    let events = schedule(&mut dice, 40, 3 * HOUR);
     let (habit, canary) = (Habit::ChoosesFromAll, Canary::ShownTo(0));
     let seen = Box::pin(world.run(&events, habit, canary, &mut dice)).await;
     let calls = seen.calls();
-    assert!(seen.at_canary > 10, "{}", seen.at_canary);
+    assert_eq!(seen.at_canary, 40);
     // Calls at the canary are of one caller, calls elsewhere of the other.
     let seconds = seen.call_things().iter().filter(|it| it.is_second).count();
     let right = seen.canary_right();

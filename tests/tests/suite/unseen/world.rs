@@ -1,7 +1,7 @@
 //! An overlay with six nodes, four providers and two callers, of which some write everything down.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,30 +10,28 @@ use dlambda_broker::{
     Equihash, GuestSeal, Known, Market, NodeState, Plan as _, Sources, Sync, Synced,
 };
 use dlambda_client::{Call, Guest, Querier};
-use dlambda_crypto::work;
 use dlambda_privacy::clock::{Clock, FakeClock};
-use dlambda_privacy::exchange::receive_greeting;
 use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::memory::MemoryNetwork;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::wire::write_frame;
 use dlambda_proto::{
-    Answer, Ask, Day, Endpoint, Frame, FrameKind, ListedPlan, Listing, ProviderId, Requirements,
-    Resources, SignedListing, UnixSeconds, Validity, Work,
+    Answer, Ask, Endpoint, Frame, FrameKind, ProviderId, Requirements, SignedListing, UnixSeconds,
 };
-use dlambda_provider::{DataDir, ProviderConfig, SessionRecord};
+use dlambda_provider::{DataDir, SessionRecord};
 use dlambda_tests::anonymity_set::Dice;
 use dlambda_tests::local::LocalProvider;
-use dlambda_tests::overlay::{NETWORK, Peer, Spy, overlay};
+use dlambda_tests::overlay::{Peer, Spy, overlay};
 use rand_core::Rng as _;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
-use super::script::{Canary, Event, HOUR, Habit};
+use super::providers::{canary_listing, provider};
+use super::script::{Canary, Event, Habit};
 use super::seen::{Seen, SeenVisit, request};
-use crate::support::{LONG, NOW, alias, functions};
+use crate::support::{LONG, NOW, alias};
 
 /// Keys of the nodes that the network file names: the first writes everything down.
 const BOOTSTRAP: [u8; 2] = [11, 12];
@@ -335,63 +333,6 @@ impl World {
         assert_eq!(records.len() + seen, owners.len(), "each call once");
         records
     }
-}
-
-async fn provider(
-    overlay: Option<OverlayNetwork>,
-    data: PathBuf,
-    transport: Arc<dyn Transport>,
-    clock: Arc<FakeClock>,
-) -> LocalProvider {
-    let mut config = ProviderConfig::without_tokens();
-    config.overlay = overlay;
-    config.execution.workers = 1;
-    let functions = functions();
-    let started = LocalProvider::start(config, &functions, &data, transport, clock);
-    Box::pin(started).await.expect("the provider starts")
-}
-
-/// A valid listing of a provider that would be the largest.
-async fn canary_listing(
-    network: &MemoryNetwork,
-    canary: &LocalProvider,
-    identity: &dlambda_proto::IdentityKey,
-) -> SignedListing {
-    let dialled = network.transport([99; 32]);
-    let dialled = dialled.dial(&canary.endpoint, Service::Calls).await;
-    let mut stream = dialled.expect("reachable").stream;
-    let greeted = receive_greeting(&mut *stream, &canary.endpoint, NOW, LONG).await;
-    let advert = greeted.expect("a greeting").advert;
-    let day = Day::of(NOW);
-    let challenge = Work::for_listing(NETWORK, &identity.id(), day);
-    let listing = Listing {
-        network: NETWORK,
-        provider: identity.id(),
-        number: 0,
-        previous: None,
-        epoch: advert.epoch,
-        advert: advert.authentic().signed().digest(),
-        validity: Validity {
-            from: day.begins(),
-            until: day.begins().plus(30 * HOUR),
-        },
-        endpoints: vec![canary.endpoint],
-        node: vec![],
-        resources: Resources {
-            cores: 1024,
-            memory_mib: 1 << 20,
-            gpu_vram_mib: 0,
-            tee: false,
-        },
-        region: None,
-        plans: vec![ListedPlan {
-            name: "small".parse().expect("a name"),
-            price: 0,
-        }],
-        functions: vec![],
-        work: work::perform(&challenge, day, 1, [0; 16], || false).expect("done"),
-    };
-    listing.sign(identity).expect("its own")
 }
 
 impl Caller {
