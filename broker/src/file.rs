@@ -58,6 +58,8 @@ struct Entry {
     since: UnixSeconds,
     #[n(2)]
     is_chosen: bool,
+    #[n(3)]
+    was_chosen: bool,
 }
 
 impl Market {
@@ -96,6 +98,7 @@ impl Market {
             signed: it.signed,
             since: it.since,
             is_chosen: it.is_chosen,
+            was_chosen: it.was_chosen,
         });
         let record = encode(&Record {
             network: self.rules().network,
@@ -140,6 +143,7 @@ impl Record {
                 signed: it.signed,
                 since: it.since,
                 is_chosen: it.is_chosen,
+                was_chosen: it.was_chosen,
             })
         });
         let entries: Result<_, dlambda_proto::ListingError> = entries.collect();

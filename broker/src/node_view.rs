@@ -11,17 +11,23 @@ use dlambda_proto::{
 
 use crate::{Catalogue, Inserted, Refusal, Snapshot};
 
-/// Snapshots that are kept: a guest has to finish with one while others are made.
-const KEPT: usize = 4;
+/// How long a snapshot is kept at least, in seconds, if there is memory: a guest has to finish with
+/// one while others are made.
+const KEPT_SECONDS: u64 = 900;
+/// Bytes of the snapshots that are kept, but for the last four.
+const KEPT_BYTES: u64 = 64 << 20;
+/// Most snapshots that are kept.
+const MOST_KEPT: usize = 512;
+const LEAST_KEPT: usize = 4;
 
 /// What a node knows.
 #[derive(Debug)]
 pub struct NodeState {
     /// The catalogue.
     pub catalogue: Catalogue,
-    interval_seconds: u64,
-    /// The latest last.
-    snapshots: VecDeque<Arc<Snapshot>>,
+    interval_seconds: Option<u64>,
+    /// Each with the time when it was made, the latest last.
+    snapshots: VecDeque<(UnixSeconds, Arc<Snapshot>)>,
     made: Option<(UnixSeconds, u64)>,
 }
 
@@ -38,47 +44,58 @@ pub enum Publish {
 }
 
 impl NodeState {
-    /// Shortest time between two snapshots, unless configured: two minutes. Each is kept for three
-    /// times as long at least.
-    pub const INTERVAL_SECONDS: u64 = 120;
-
     /// The state of a node with this catalogue.
     #[must_use]
     pub fn new(catalogue: Catalogue) -> Self {
         Self {
             catalogue,
-            interval_seconds: Self::INTERVAL_SECONDS,
+            interval_seconds: None,
             snapshots: VecDeque::new(),
             made: None,
         }
     }
 
-    /// The same with this shortest time between two snapshots.
+    /// The same with this shortest time between two snapshots. Unless it is set, it is a second for
+    /// each hundred listings, two seconds at least and two minutes at most: small ones cost little.
     #[must_use]
     pub fn with_interval(self, interval_seconds: u64) -> Self {
         Self {
-            interval_seconds,
+            interval_seconds: Some(interval_seconds),
             ..self
         }
     }
 
     /// The latest snapshot. Makes one if the catalogue has changed and it is time.
     pub fn snapshot(&mut self, now: UnixSeconds) -> Arc<Snapshot> {
+        let by_size = (self.catalogue.len() as u64 / 100).clamp(2, 120);
+        let interval = self.interval_seconds.unwrap_or(by_size);
         let is_due = self.made.is_none_or(|(then, revision)| {
-            let waited = now.0.saturating_sub(then.0) >= self.interval_seconds;
+            let waited = now.0.saturating_sub(then.0) >= interval;
             waited && revision != self.catalogue.revision()
         });
         match self.snapshots.back() {
-            Some(latest) if !is_due => Arc::clone(latest),
+            Some((_, latest)) if !is_due => Arc::clone(latest),
             _ => {
                 let latest = Arc::new(Snapshot::of(&self.catalogue));
                 self.made = Some((now, self.catalogue.revision()));
-                if self.snapshots.len() >= KEPT {
-                    self.snapshots.pop_front();
-                }
-                self.snapshots.push_back(Arc::clone(&latest));
+                self.snapshots.push_back((now, Arc::clone(&latest)));
+                self.forget_snapshots(now);
                 latest
             }
+        }
+    }
+
+    fn forget_snapshots(&mut self, now: UnixSeconds) {
+        let bytes = |(_, it): &(UnixSeconds, Arc<Snapshot>)| it.manifest().bytes;
+        while self.snapshots.len() > LEAST_KEPT
+            && let Some((made, _)) = self.snapshots.front()
+        {
+            let is_old = now.0.saturating_sub(made.0) >= KEPT_SECONDS;
+            let all: u64 = self.snapshots.iter().map(bytes).sum();
+            if !is_old && all <= KEPT_BYTES && self.snapshots.len() <= MOST_KEPT {
+                return;
+            }
+            self.snapshots.pop_front();
         }
     }
 
@@ -122,8 +139,10 @@ impl NodeState {
     }
 
     fn part(&self, id: SnapshotId, part: impl FnOnce(&Snapshot) -> Option<Answer>) -> Answer {
-        let snapshot = self.snapshots.iter().find(|it| it.id() == id);
-        snapshot.and_then(|it| part(it)).unwrap_or(Answer::Gone)
+        let snapshot = self.snapshots.iter().find(|(_, it)| it.id() == id);
+        snapshot
+            .and_then(|(_, it)| part(it))
+            .unwrap_or(Answer::Gone)
     }
 }
 
@@ -219,20 +238,25 @@ mod tests {
 
     #[test]
     fn snapshots_change_rarely_and_are_kept_for_a_while() {
-        let mut node = NodeState::new(catalogue(100));
+        let mut node = NodeState::new(catalogue(100)).with_interval(120);
         let first = node.snapshot(at(NOON)).id();
         submit(&mut node, Provider::new(1).publish(NOON));
         assert!(node.snapshot(at(NOON + 119)).id() == first);
         assert!(node.snapshot(at(NOON + 120)).id() != first);
-        for number in 2..4 {
+        for number in 2..7 {
             submit(&mut node, Provider::new(number).publish(NOON));
             node.snapshot(at(NOON + 120 * number));
         }
         let forks = |node: &mut NodeState| node.answer(Ask::Forks(first, 0), at(NOON)).0;
         assert!(forks(&mut node) == Answer::Forks(vec![]));
-        submit(&mut node, Provider::new(4).publish(NOON));
-        node.snapshot(at(NOON + 480));
+        submit(&mut node, Provider::new(7).publish(NOON));
+        node.snapshot(at(NOON + KEPT_SECONDS));
         assert!(forks(&mut node) == Answer::Gone);
-        assert_eq!(node.snapshots.len(), KEPT);
+        // The last few are kept for as long as none comes after them.
+        for number in 8..20 {
+            submit(&mut node, Provider::new(number).publish(NOON));
+            node.snapshot(at(NOON + KEPT_SECONDS * number));
+        }
+        assert_eq!(node.snapshots.len(), LEAST_KEPT);
     }
 }

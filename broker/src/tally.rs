@@ -1,14 +1,14 @@
 //! What most sources list.
 //!
 //! Everything valid that any source shows is *known*. A provider is *chosen* if more than half of
-//! the sources that answered list it, a bootstrap node among these. So with one or two sources, all
-//! must agree. A provider that one source alone shows to one guest would know its caller.
+//! the sources that answered list it, and of its listings one that a bootstrap node lists. So with
+//! one or two sources, all must agree. A provider that one source alone shows to one guest would know its caller.
 //!
 //! News take their time: a source may be one listing behind. So sources that list a listing, the
 //! one directly before it or the one directly after it count together for the provider. Of these
-//! listings the one is chosen that most sources list exactly, and of two such the earlier: a
-//! successor that one source alone shows is not chosen either, since its keys could be for one
-//! guest.
+//! listings, as far as a bootstrap node lists them exactly, the one is chosen that most sources list
+//! exactly, and of two such the earlier: a successor that others alone show, however many, is not
+//! chosen, since its keys could be for one guest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -158,7 +158,7 @@ impl Pool {
         let mut best: Option<(usize, Known)> = None;
         for (digest, pooled) in listings {
             let mut exact = 0;
-            let (mut near, mut has_bootstrap) = (0, false);
+            let (mut near, mut of_bootstrap) = (0, false);
             for (is_bootstrap, lists) in votes {
                 let listed = lists.get(provider);
                 let Some(other) = listed.and_then(|it| self.valid(it)) else {
@@ -170,14 +170,14 @@ impl Pool {
                 if is_same || is_next {
                     exact += usize::from(is_same);
                     near += 1;
-                    has_bootstrap |= *is_bootstrap;
+                    of_bootstrap |= *is_bootstrap && is_same;
                 }
             }
             let known = Known {
                 listing: pooled.claims.clone(),
                 signed: pooled.signed.clone(),
                 votes: near,
-                is_chosen: near * 2 > votes.len() && has_bootstrap,
+                is_chosen: near * 2 > votes.len() && of_bootstrap,
             };
             if best
                 .as_ref()

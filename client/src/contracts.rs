@@ -371,6 +371,7 @@ impl Querier {
         endpoint: &Endpoint,
         patience: Patience,
     ) -> Result<Open, ContractError> {
+        self.check_endpoint(endpoint)?;
         let dialling = patience.before_opening(self.transport().dial(endpoint, Service::Calls));
         let dialled = dialling.await;
         let dialled = dialled.ok_or(ContractError::Deadline(patience.seconds()))?;

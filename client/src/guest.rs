@@ -29,8 +29,9 @@ use thiserror::Error;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-/// For one request, its circuit included.
-const REQUEST: Duration = Duration::from_secs(60);
+/// For one request, its circuit included: several nodes may be silent, and are replaced one after
+/// the other.
+const REQUEST: Duration = Duration::from_secs(20);
 /// For providers to answer a demand, and for their offers to reach most nodes.
 const OFFERS_TAKE: Duration = Duration::from_secs(12);
 /// Nodes that a demand or a proof is submitted to: gossip does the rest.

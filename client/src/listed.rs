@@ -4,7 +4,7 @@
 //! provider that the catalogue does not have is called as before: its address was told.
 
 use dlambda_broker::Market;
-use dlambda_proto::{Advert, Authentic, ErrorKind, HasKind, Retry, UnixSeconds};
+use dlambda_proto::{Advert, Authentic, Endpoint, ErrorKind, HasKind, Retry, UnixSeconds};
 use thiserror::Error;
 
 /// How an advert differs from what is listed.
@@ -47,6 +47,15 @@ pub(crate) fn check(
     })
 }
 
+/// Whether anything may be sent to this endpoint at all, before it is dialled: a connection that is
+/// given up after the greeting tells the provider that its caller holds a proof.
+pub(crate) fn check_endpoint(market: &Market, endpoint: &Endpoint) -> Result<(), ListingMismatch> {
+    if market.is_forked_at(endpoint) {
+        return Err(ListingMismatch::Forked);
+    }
+    Ok(())
+}
+
 impl HasKind for ListingMismatch {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -71,8 +80,8 @@ mod tests {
     use dlambda_crypto::work;
     use dlambda_privacy::os_rng;
     use dlambda_proto::{
-        Day, Endpoint, Epoch, IdentityKey, ListedPlan, Listing, ListingDigest, NetworkId,
-        OnionAddress, PastEpoch, ReceiptKey, SignedListing, Validity, Work,
+        Day, Epoch, IdentityKey, ListedPlan, Listing, ListingDigest, NetworkId, OnionAddress,
+        PastEpoch, ReceiptKey, SignedListing, Validity, Work,
     };
 
     use super::*;
@@ -182,7 +191,14 @@ mod tests {
         node.insert(listing(0, None, &listed), now()).unwrap();
         let other = listing(0, None, &advert(3, 1 << 19, vec![]));
         assert!(node.insert(other, now()).is_err());
-        let forked = check(&market(node), &listed, now());
+        let market = market(node);
+        let forked = check(&market, &listed, now());
         assert_eq!(forked, Err(ListingMismatch::Forked));
+        // It is not even dialled.
+        let dialled = check_endpoint(&market, &onion());
+        assert_eq!(dialled, Err(ListingMismatch::Forked));
+        let elsewhere = Endpoint::Onion(OnionAddress::from_public_key([9; 32]));
+        assert_eq!(check_endpoint(&market, &elsewhere), Ok(()));
+        assert_eq!(check_endpoint(&empty, &onion()), Ok(()));
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dlambda_broker::Market;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::Transport;
-use dlambda_proto::{Advert, AdvertStore, Authentic};
+use dlambda_proto::{Advert, AdvertStore, Authentic, Endpoint};
 use tokio_util::task::TaskTracker;
 
 use crate::wallet::Wallet;
@@ -89,6 +89,14 @@ impl Querier {
         match &self.market {
             None => Ok(()),
             Some(market) => listed::check(market, shown, self.clock.now()),
+        }
+    }
+
+    /// Whether this endpoint may be dialled.
+    pub(crate) fn check_endpoint(&self, endpoint: &Endpoint) -> Result<(), ListingMismatch> {
+        match &self.market {
+            None => Ok(()),
+            Some(market) => listed::check_endpoint(market, endpoint),
         }
     }
 

@@ -298,7 +298,10 @@ fn start_overlay(
         store: status.store.clone(),
     };
     services.essential("catalogue", overlay.keep_stored(stop.clone()));
-    services.essential("overlay node", until(stop.clone(), overlay.run()));
+    services.essential(
+        "overlay node",
+        until(stop.clone(), overlay.run_beside_calls()),
+    );
     services.essential("listing", until(stop.clone(), keep_listed(lister)));
     let most = status.most_calls;
     let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,7 +22,8 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::node::lock;
 use crate::{Announcement, GossipTopic, NodeError, NodeHandle};
 
-/// Guests at a time. When another comes, the one that has taken longest makes room.
+/// Guests at a time. When another comes, one makes room: the oldest that has asked nothing yet;
+/// otherwise the oldest that has its answer; otherwise the oldest.
 const GUESTS: usize = 64;
 
 /// Answers being made at a time: most take microseconds, a new snapshot a tenth of a second.
@@ -125,34 +126,57 @@ impl Guests {
 
 async fn receive(mut listener: Box<dyn Listener>, desk: Arc<Desk>) {
     let mut guests = JoinSet::new();
-    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let mut oldest_first: VecDeque<Guest> = VecDeque::new();
     loop {
         tokio::select! {
             Some(_) = guests.join_next() => {
-                oldest_first.retain(|guest| !guest.is_finished());
+                oldest_first.retain(|guest| !guest.task.is_finished());
             }
             arrived = listener.accept() => {
                 let Some(arrived) = arrived else {
                     return;
                 };
                 if oldest_first.len() >= GUESTS
-                    && let Some(oldest) = oldest_first.pop_front()
+                    && let Some(guest) = oldest_first.remove(displaced(&oldest_first))
                 {
-                    oldest.abort();
+                    guest.task.abort();
                     count(&desk.counters.displaced);
                 }
-                let desk = Arc::clone(&desk);
-                let guest = guests.spawn(async move {
+                let (desk, stage) = (Arc::clone(&desk), Arc::<AtomicU8>::default());
+                let reached = Arc::clone(&stage);
+                let task = guests.spawn(async move {
                     let counters = &desk.counters;
-                    match desk.serve(arrived.connection).await {
+                    match desk.serve(arrived.connection, &reached).await {
                         Some(()) => count(&counters.answered),
                         None => count(&counters.failed),
                     }
                 });
-                oldest_first.push_back(guest);
+                oldest_first.push_back(Guest { task, stage });
             }
         }
     }
+}
+
+/// A guest that is being served, and how far that is.
+struct Guest {
+    task: AbortHandle,
+    stage: Arc<AtomicU8>,
+}
+
+/// It has asked nothing yet.
+const SILENT: u8 = 0;
+/// It waits for its answer, or takes it.
+const ASKED: u8 = 1;
+/// It has been sent all of it.
+const ANSWERED: u8 = 2;
+
+/// Who makes room.
+fn displaced(oldest_first: &VecDeque<Guest>) -> usize {
+    let oldest = |stage: u8| {
+        let at = |guest: &Guest| guest.stage.load(Ordering::Relaxed) == stage;
+        oldest_first.iter().position(at)
+    };
+    oldest(SILENT).or_else(|| oldest(ANSWERED)).unwrap_or(0)
 }
 
 fn count(counter: &AtomicU64) {
@@ -161,12 +185,13 @@ fn count(counter: &AtomicU64) {
 
 impl Desk {
     /// Serves one guest. What is wrong with an ask is not told: who asks properly knows.
-    async fn serve(&self, connection: Connection) -> Option<()> {
+    async fn serve(&self, connection: Connection, stage: &AtomicU8) -> Option<()> {
         let mut stream = connection.stream;
         // Asks are shorter than what a budget counts.
         let budget = Budget::new(0);
         let asked = read_frame(&mut stream, &[FrameKind::Ask], ASKING, &budget);
         let (frame, _lease) = asked.await.ok()?;
+        stage.store(ASKED, Ordering::Relaxed);
         let (ask, binding) = self.seal.unwrap_ask(&frame).ok()?;
         let answer = self.answer(ask).await?;
         let wrapped = self.seal.wrap_answer(binding, &answer, &mut os_rng());
@@ -175,6 +200,7 @@ impl Desk {
             return None;
         }
         write_frame(&mut stream, &frame, ANSWERING).await.ok()?;
+        stage.store(ANSWERED, Ordering::Relaxed);
         // A circuit takes what is still on its way with it: the guest closes first, and has nothing
         // more to say.
         let _ = timeout(ANSWERING, stream.read_u8()).await;

@@ -52,11 +52,16 @@ impl Catalogue {
         self.count(result)
     }
 
-    /// The offers of this class that are of use, the newest first, at most `limit`.
+    /// The offers that are of use of providers whose machines belong to the class, the newest first,
+    /// at most `limit`: what is free is free for every class of the machine.
     #[must_use]
     pub fn offers(&self, class: Class, now: UnixSeconds, limit: usize) -> Vec<SignedOffer> {
         let offers = self.active.offers.values();
-        let fits = |it: &&Authentic<Offer>| it.class == class && it.check_time(now).is_ok();
+        let belongs = |it: &Authentic<Offer>| {
+            let listing = self.get(&it.provider);
+            listing.is_some_and(|it| class.is_met_by(&it.resources))
+        };
+        let fits = |it: &&Authentic<Offer>| it.check_time(now).is_ok() && belongs(it);
         let mut offers: Vec<_> = offers.filter(fits).collect();
         offers.sort_by_key(|it| std::cmp::Reverse(it.minute));
         offers.truncate(limit);

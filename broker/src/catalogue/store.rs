@@ -144,7 +144,9 @@ impl Catalogue {
             let latest = stored.latest.authenticate(network)?;
             let is_out = self.forks.contains(&latest.provider);
             // The capacity may have been another.
-            if is_out || self.entries.len() >= self.rules.capacity {
+            // So may what the network asks for: others take what shows less for a lie.
+            let is_worked = stored.effort >= self.rules.effort;
+            if is_out || !is_worked || self.entries.len() >= self.rules.capacity {
                 continue;
             }
             let standing = Standing {

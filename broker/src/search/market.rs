@@ -39,6 +39,8 @@ pub(crate) struct MarketEntry {
     pub(crate) signed: SignedListing,
     pub(crate) since: UnixSeconds,
     pub(crate) is_chosen: bool,
+    /// Whether it was, when it was put here.
+    pub(crate) was_chosen: bool,
 }
 
 /// All that is stored of a market.
@@ -95,7 +97,8 @@ impl Market {
     }
 
     /// Takes what a sync brought: only what most of its sources list is chosen from now on. Returns
-    /// the proofs that are to be submitted to a node.
+    /// the proofs that are to be submitted to a node: those that follow from this sync alone, since
+    /// others would say what this guest was shown before.
     pub fn update(&mut self, synced: Synced, now: UnixSeconds) -> Vec<ListingFork> {
         for entry in self.entries.values_mut() {
             entry.is_chosen = false;
@@ -106,7 +109,7 @@ impl Market {
     }
 
     /// Takes what a look-up brought, beside what was chosen before. Returns the proofs that are to
-    /// be submitted to a node.
+    /// be submitted to a node, as [`Market::update`] does.
     pub fn absorb(&mut self, looked_up: LookedUp, now: UnixSeconds) -> Vec<ListingFork> {
         self.merge(looked_up.known, looked_up.found, now)
     }
@@ -200,6 +203,17 @@ impl Market {
         self.forks.get(provider)
     }
 
+    /// Whether a proof is against a provider that one of its listings has at this endpoint: then it
+    /// is better not even dialled, since hanging up would say that the proof is known.
+    #[must_use]
+    pub fn is_forked_at(&self, endpoint: &Endpoint) -> bool {
+        self.forks.values().any(|fork| {
+            let claims = [&fork.one, &fork.other].map(|it| it.claims(self.rules.network));
+            let mut claims = claims.into_iter().flatten();
+            claims.any(|it| it.endpoints.contains(endpoint))
+        })
+    }
+
     /// When the last sync ended.
     #[must_use]
     pub fn last_sync(&self) -> Option<UnixSeconds> {
@@ -279,7 +293,7 @@ impl Market {
     fn merge(
         &mut self,
         known: Vec<Known>,
-        mut found: Vec<ListingFork>,
+        found: Vec<ListingFork>,
         now: UnixSeconds,
     ) -> Vec<ListingFork> {
         self.put_forks(found.clone());
@@ -288,8 +302,8 @@ impl Market {
                 continue;
             }
             if let Some(fork) = self.contradiction(&known) {
-                self.put_forks(vec![fork.clone()]);
-                found.push(fork);
+                // It stays here: a listing that one guest alone was shown would name that guest.
+                self.put_forks(vec![fork]);
                 continue;
             }
             self.put(known, now);
@@ -299,10 +313,10 @@ impl Market {
         found
     }
 
-    /// The proof, if a listing contradicts what was shown in an earlier sync.
+    /// The proof, if a listing contradicts what most sources of an earlier sync listed.
     fn contradiction(&self, known: &Known) -> Option<ListingFork> {
         let held = self.entries.get(&known.listing.provider)?;
-        if !held.listing.contradicts(&known.listing) {
+        if !held.was_chosen || !held.listing.contradicts(&known.listing) {
             return None;
         }
         let held = held.signed.clone().authenticate(self.rules.network);
@@ -312,12 +326,14 @@ impl Market {
 
     fn put(&mut self, known: Known, now: UnixSeconds) {
         let held = self.entries.get(&known.listing.provider);
-        if !known.is_chosen && held.is_some_and(|it| it.is_chosen) {
+        // What most sources listed is what later ones are measured by.
+        if !known.is_chosen && held.is_some_and(|it| it.was_chosen) {
             return;
         }
         let entry = MarketEntry {
             since: held.map_or(now, |it| it.since),
             is_chosen: known.is_chosen,
+            was_chosen: known.is_chosen,
             listing: known.listing,
             signed: known.signed,
         };

@@ -68,7 +68,8 @@ impl FindOffers {
         let mut taken = Offers::new();
         for signed in offers {
             let claims = signed.claims(self.rules.network).map_err(Refusal::from)?;
-            if claims.class != self.class || taken.contains_key(&claims.provider) {
+            // Whether the machine belongs to the class that was asked for, its listing says.
+            if taken.contains_key(&claims.provider) {
                 return Err(SourceFault::WrongAnswer);
             }
             let key = encode(&claims);

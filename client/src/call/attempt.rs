@@ -211,6 +211,7 @@ impl<'a> Attempt<'a> {
     async fn reach(&mut self, progress: &mut Watch<'_>) -> Result<Reached, CallError> {
         let (patience, querier) = (self.patience, self.querier);
         let endpoint = self.candidate.endpoint;
+        querier.check_endpoint(&endpoint)?;
         let mut stages = Stages::default();
         let since = Instant::now();
         let dialling = querier.transport().dial(&endpoint, Service::Calls);

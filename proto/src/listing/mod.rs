@@ -116,6 +116,9 @@ impl Listing {
     pub const MAX_BYTES: usize = 1024;
     /// Longest validity: 48 hours, since its work is of one day.
     pub const MAX_VALIDITY_SECONDS: u64 = 48 * 3600;
+    /// Shortest validity: 12 hours. One that is over sooner could be shown to a visitor and be gone
+    /// before anybody compares it.
+    pub const MIN_VALIDITY_SECONDS: u64 = 12 * 3600;
     /// Most listings of one provider that begin on one day.
     pub const MAX_A_DAY: usize = 8;
     /// Most functions in it.
@@ -138,7 +141,9 @@ impl Listing {
         };
         for (good, what) in [
             (
-                span.is_some_and(|it| (1..=Self::MAX_VALIDITY_SECONDS).contains(&it)),
+                span.is_some_and(|it| {
+                    (Self::MIN_VALIDITY_SECONDS..=Self::MAX_VALIDITY_SECONDS).contains(&it)
+                }),
                 "validity",
             ),
             (self.work.day == Day::of(self.validity.from), "day of work"),

@@ -45,7 +45,9 @@ pub(crate) fn due(latest: Option<&StoredListing>, facts: &Facts<'_>, now: UnixSe
     let read = latest.listing.clone().authenticate(facts.network);
     let is_good = read.is_ok_and(|listing| {
         let left = listing.validity.until.0.saturating_sub(now.0);
-        left > RENEW && facts.content(&listing) == Listing::clone(&listing)
+        // A clock that was ahead has made one that begins too late for others.
+        let is_current = listing.check_time(now).is_ok();
+        is_current && left > RENEW && facts.content(&listing) == Listing::clone(&listing)
     });
     if is_good {
         return Due::Nothing;
@@ -54,8 +56,8 @@ pub(crate) fn due(latest: Option<&StoredListing>, facts: &Facts<'_>, now: UnixSe
     if latest.day == today && latest.of_day >= most {
         return Due::Quota;
     }
-    // A clock that was set back: the chain goes on from the day that it has reached.
-    Due::Next(today.max(latest.day))
+    // Days may go back with the clock: only numbers, predecessors and epochs must not.
+    Due::Next(today)
 }
 
 /// The listing after the latest, signed. It must be on disk before anybody sees it.
@@ -282,17 +284,18 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_forks_nothing() {
-        let mut chain = chain();
-        chain.look(&advert(1, 1), NOON);
+    fn a_clock_that_was_ahead_and_is_put_right_forks_nothing_and_lists_again() {
+        let (mut chain, advert) = (chain(), advert(1, 1));
+        let ahead = NOON + 365 * 24 * 3600;
+        chain.look(&advert, ahead);
         let first = chain.listing();
-        let yesterday = NOON - 24 * 3600;
-        assert_eq!(
-            chain.look(&advert(2, 1), yesterday),
-            Due::Next(Day::of(UnixSeconds(NOON)))
-        );
-        assert!(!chain.listing().contradicts(&first));
-        assert!(chain.listing().succeeds(&first));
+        // Nobody else would take that one now.
+        let today = Day::of(UnixSeconds(NOON));
+        assert_eq!(chain.look(&advert, NOON), Due::Next(today));
+        let second = chain.listing();
+        assert!(second.succeeds(&first) && !second.contradicts(&first));
+        assert!(second.check_time(UnixSeconds(NOON)).is_ok());
+        assert_eq!(chain.look(&advert, NOON), Due::Nothing);
     }
 
     #[test]

@@ -8,10 +8,10 @@ use dlambda_crypto::work;
 use dlambda_node::{Announcement, GossipTopic, NodeError};
 use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::os_rng;
-use dlambda_proto::{Day, SignedListing, Work};
+use dlambda_proto::{Advert, AdvertDigest, Day, SignedListing, Work};
 use rand_core::Rng as _;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::chain::{self, Due, Facts};
 use super::{ListingState, Shared};
@@ -21,6 +21,10 @@ use crate::store::{Store, StoredListing};
 
 /// How often the listing is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// Before a listing that was refused is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+/// For a node that has never listed anything to hear what others know of its identity.
+const HEAR: Duration = Duration::from_secs(20);
 
 /// What the listing is made from.
 pub(crate) struct Lister {
@@ -42,22 +46,88 @@ pub(crate) async fn keep_listed(lister: Lister) -> Result<(), ProviderError> {
     let mut published: Option<SignedListing> = None;
     // Work that was done and is not used yet.
     let mut done: Option<Work> = None;
+    lister.hear_of_others().await?;
     loop {
+        let mut pause = LOOK;
         if let Some(latest) = lister.look(&mut done).await?
             && published.as_ref() != Some(&latest.listing)
-            && lister.publish(&latest).await
         {
-            published = Some(latest.listing);
+            if lister.publish(&latest).await {
+                published = Some(latest.listing);
+            } else {
+                pause = AGAIN;
+            }
         }
-        sleep(LOOK).await;
+        sleep(pause).await;
     }
 }
 
 impl Lister {
+    /// An identity without a listing on disk may have had one: waits for the first reconciliation,
+    /// if there are other nodes.
+    async fn hear_of_others(&self) -> Result<(), ProviderError> {
+        if self.settings.bootstrap.is_empty() || self.latest().await?.is_some() {
+            return Ok(());
+        }
+        let heard = async {
+            loop {
+                let status = self.shared.handle.status().await.unwrap_or_default();
+                if status.runs > 0 {
+                    return;
+                }
+                sleep(LOOK).await;
+            }
+        };
+        // Without others there is nobody to hear of.
+        let _ = timeout(HEAR, heard).await;
+        Ok(())
+    }
+
+    /// The latest listing that is on disk, or a later one of this identity that other nodes have:
+    /// it was signed here, and lost with a disk. `None` if it cannot be continued.
+    async fn predecessor(
+        &self,
+        advert: &Advert,
+        digest: AdvertDigest,
+    ) -> Result<Option<Option<StoredListing>>, ProviderError> {
+        let stored = self.latest().await?;
+        let listed = {
+            let state = self.shared.state();
+            let listed = state.catalogue.get(&advert.provider).cloned();
+            match state.catalogue.fork(&advert.provider) {
+                Some(_) => return Ok(None),
+                None => listed,
+            }
+        };
+        let Some(listed) = listed else {
+            return Ok(Some(stored));
+        };
+        let number = stored.as_ref().and_then(|it| {
+            let read = it.listing.clone().authenticate(self.settings.id);
+            Some(read.ok()?.number)
+        });
+        if number.is_some_and(|number| number >= listed.number) {
+            return Ok(Some(stored));
+        }
+        let goes_back = advert.epoch < listed.epoch
+            || (advert.epoch == listed.epoch && digest != listed.advert);
+        Ok((!goes_back).then(|| {
+            Some(StoredListing {
+                listing: listed.signed().clone(),
+                day: listed.work.day,
+                of_day: 1,
+            })
+        }))
+    }
+
     /// The listing to publish, if there is one: the latest on disk, or the next one, on disk.
     async fn look(&self, done: &mut Option<Work>) -> Result<Option<StoredListing>, ProviderError> {
-        let latest = self.latest().await?;
         let Ok(advert) = self.epochs.signed_advert().authenticate() else {
+            return Ok(None);
+        };
+        let digest = advert.signed().digest();
+        let Some(latest) = self.predecessor(&advert, digest).await? else {
+            self.say(ListingState::Conflict);
             return Ok(None);
         };
         let node = [self.shared.endpoint];
@@ -113,7 +183,7 @@ impl Lister {
             Err(NodeError::Refused(reason)) => {
                 tracing::error!(reason, "the overlay does not take this provider's listing");
                 self.say(ListingState::Refused(reason.to_owned()));
-                true
+                false
             }
             Err(_) => false,
         }

@@ -27,9 +27,6 @@ pub use self::volunteer::OverlayVolunteer;
 
 use crate::{DataDir, ProviderError};
 
-/// Shortest time between two snapshots for guests, in seconds.
-const SNAPSHOT_SECONDS: u64 = 10;
-
 /// A node that runs, and what its owner needs of it.
 pub(crate) struct OverlayNode {
     pub(crate) settings: OverlayNetwork,
@@ -68,7 +65,7 @@ impl OverlayNode {
         let rules = Rules::new(settings.id, settings.effort, settings.demand_effort());
         let path = data.catalogue(settings.id)?;
         let catalogue = stored::load(path.clone(), rules, clock.now()).await?;
-        let state = NodeState::new(catalogue).with_interval(SNAPSHOT_SECONDS);
+        let state = NodeState::new(catalogue);
         let state = Arc::new(Mutex::new(state));
         let mut config = NodeConfig::new(settings.id, settings.bootstrap.clone());
         config.key = settings.key.as_ref().map(|key| *key.as_bytes());
@@ -119,6 +116,20 @@ impl OverlayNode {
     /// Goes on until the node ends, and with it the onion service that it shares with its guests.
     pub(crate) async fn run(self) -> Result<(), ProviderError> {
         Ok(self.node.ended().await?)
+    }
+
+    /// The same for a provider, whose calls go on without an overlay: a fault that strangers can
+    /// reach in the overlay's libraries must not end them. Never returns.
+    pub(crate) async fn run_beside_calls(self) -> Result<(), ProviderError> {
+        let listing = self.shared.listing.clone();
+        if let Err(error) = self.run().await {
+            tracing::error!(
+                %error,
+                "the overlay has ended: this provider serves calls, and is found no more until a restart"
+            );
+            listing.send_replace(ListingState::Ended);
+        }
+        std::future::pending().await
     }
 }
 

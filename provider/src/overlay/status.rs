@@ -52,8 +52,13 @@ pub enum ListingState {
     OverQuota,
     /// What the provider offers does not fit into a listing.
     Impossible,
-    /// The node refuses it, for this reason.
+    /// The node refuses it, for this reason; it is tried again once in a while.
     Refused(String),
+    /// Others know listings of this identity that this data directory cannot continue: it was put
+    /// back from a backup, or the identity runs elsewhere, too.
+    Conflict,
+    /// The node has ended; the provider goes on without it until it is started again.
+    Ended,
 }
 
 impl Shared {
@@ -93,6 +98,10 @@ impl fmt::Display for ListingState {
             Self::OverQuota => f.write_str("no more listings today"),
             Self::Impossible => f.write_str("the offer does not fit into a listing"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Conflict => {
+                f.write_str("in conflict with later listings of this identity: take a new identity")
+            }
+            Self::Ended => f.write_str("the overlay has ended: start the provider again"),
         }
     }
 }

@@ -21,6 +21,10 @@ const SESSIONS: usize = 8;
 /// A session that was not used for so long is over.
 const SESSION: Duration = Duration::from_secs(60);
 
+/// Nor does a session last longer than this: with eight peers that never end theirs, no other could
+/// reconcile.
+const LONGEST_SESSION: Duration = Duration::from_secs(180);
+
 /// Answers that are being made at a time.
 const JOBS: usize = 4;
 
@@ -220,8 +224,10 @@ impl Answering {
 
     /// Whether there is a session of this run, or can be one.
     fn open(&mut self, peer: PeerId, run: RunId, now: Instant) -> bool {
-        self.sessions
-            .retain(|session| session.used + SESSION > now || session.peer == peer);
+        self.sessions.retain(|session| {
+            let is_young = session.begun + LONGEST_SESSION > now;
+            (is_young && session.used + SESSION > now) || session.peer == peer
+        });
         let is_full = self.sessions.len() >= SESSIONS;
         let theirs = self.sessions.iter_mut().find(|it| it.peer == peer);
         match theirs {

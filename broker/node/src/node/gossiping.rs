@@ -78,10 +78,8 @@ impl<S: Store> Running<S> {
                 self.publish(topic, item);
                 Ok(())
             }
-            Verdict::Publish(proof) => {
-                self.publish(GossipTopic::Listings, proof);
-                Ok(())
-            }
+            // Of our own it would convict us before anybody else has seen it.
+            Verdict::Publish(_) => Err(NodeError::Refused("fork")),
             Verdict::Ignore(reason) | Verdict::Reject(reason) => Err(NodeError::Refused(reason)),
         }
     }

@@ -13,7 +13,7 @@ use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{
     AdvertDigest, Answer, Ask, Class, Day, Demand, Endpoint, Epoch, FrameKind, IdentityKey,
     ListedPlan, Listing, OnionAddress, Resources, SignedListing, SubmitRefusal, UnixSeconds,
-    Validity, Work, decode, encode,
+    Validity, Work, encode,
 };
 use tokio::io::AsyncWriteExt as _;
 

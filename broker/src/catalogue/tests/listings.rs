@@ -165,6 +165,7 @@ fn the_quota_holds_for_listings_that_ended_long_ago() {
     for number in 0..8 {
         let now = NOON + number * 10;
         let mut listing = provider.next(now);
+        listing.validity.from = at(NOON - 12 * HOUR);
         listing.validity.until = at(now + 1);
         catalogue.insert(provider.sign(&listing), at(now)).unwrap();
         provider.last = Some(listing);

@@ -93,6 +93,27 @@ fn a_successor_that_one_source_shows_is_not_chosen_but_counts_for_its_provider()
     assert!(known.is_chosen && known.signed == second);
 }
 
+/// A successor for one guest, on the provider's regular chain, so that nothing ever contradicts it.
+#[test]
+fn a_successor_that_all_but_the_bootstrap_nodes_show_is_not_chosen() {
+    let all = listings(60);
+    let mut marked = Provider::new(7_000);
+    let first = marked.publish(NOON - HOUR);
+    let second = marked.publish(NOON);
+    let before = [&all[..], std::slice::from_ref(&first)].concat();
+    let after = [&all[..], std::slice::from_ref(&second)].concat();
+    for bootstrap in [1, 2] {
+        let mut world = World::new(
+            nodes(bootstrap, &before, Conduct::Honest),
+            nodes(5 - bootstrap, &after, Conduct::Honest),
+        );
+        let synced = world.sync(1).unwrap();
+        let mut known = synced.known.into_iter();
+        let known = known.find(|it| it.listing.provider == marked.id()).unwrap();
+        assert!(known.is_chosen && known.signed == first, "{bootstrap}");
+    }
+}
+
 #[test]
 fn a_provider_that_shows_two_listings_to_two_sources_is_out() {
     let all = listings(60);

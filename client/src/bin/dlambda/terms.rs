@@ -36,8 +36,8 @@ pub(crate) fn report(error: ContractError) -> Report {
             Some("finish it with `dlambda wallet settle`, or allow more with --max-time")
         }
         ContractError::Listing(ListingMismatch::Newer) => Some(
-            "`dlambda sync` fetches the catalogue anew; better not right before a contract: it also \
-             comes by itself if a process stays for it (`dlambda sync --stay`)",
+            "wait for the next sync that comes at a random time (`dlambda sync --stay`): one right \
+             before a contract ties the two together",
         ),
         ContractError::Equivocation(_)
         | ContractError::EarlyEnds(_)
