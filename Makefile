@@ -58,6 +58,7 @@ bench: tools/tor tools/nginx tools/wrk build nym
 	$(BIN)/dlambda-bench calls
 	$(BIN)/dlambda-bench contracts
 	$(BIN)/dlambda-bench floods
+	$(BIN)/dlambda-bench overlay
 	scripts/install-wasmtime $(CARGO_TARGET_DIR)/bench
 	tests/programs/fetch $(CARGO_TARGET_DIR)/bench quickjs resvg
 	$(BIN)/dlambda-bench executor --wasmtime $(CARGO_TARGET_DIR)/bench/wasmtime --programs $(CARGO_TARGET_DIR)/bench

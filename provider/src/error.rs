@@ -46,6 +46,9 @@ pub enum ProviderError {
     /// The overlay.
     #[error("the overlay: {0}")]
     Overlay(#[from] NodeError),
+    /// The overlay's catalogue on disk.
+    #[error("the catalogue of the overlay")]
+    Catalogue(#[source] dlambda_broker::StoreError),
     /// The advert cannot be made; the configuration breaks one of its bounds.
     #[error("the advert cannot be made: {0}")]
     Advert(#[from] AdvertError),
@@ -102,7 +105,7 @@ impl HasKind for ProviderError {
             Self::Function { .. } | Self::Advert(_) => ErrorKind::Usage,
             Self::Config(error) => error.kind(),
             Self::Executor(_) => ErrorKind::Local,
-            Self::Store(_) => ErrorKind::Local,
+            Self::Catalogue(_) | Self::Store(_) => ErrorKind::Local,
             Self::SelfTestAnswer
             | Self::Interrupted
             | Self::ServicePanicked(_)
@@ -121,7 +124,8 @@ impl HasKind for ProviderError {
             Self::Tokens(error) => error.retry(),
             Self::Transport(error) => error.retry(),
             Self::SelfTest(error) => error.retry(),
-            Self::Data { .. }
+            Self::Catalogue(_)
+            | Self::Data { .. }
             | Self::Executor(_)
             | Self::InUse(_)
             | Self::Interrupted

@@ -297,6 +297,7 @@ fn start_overlay(
         epochs: Arc::clone(&status.epochs),
         store: status.store.clone(),
     };
+    services.essential("catalogue", overlay.keep_stored(stop.clone()));
     services.essential("overlay node", until(stop.clone(), overlay.run()));
     services.essential("listing", until(stop.clone(), keep_listed(lister)));
     let most = status.most_calls;

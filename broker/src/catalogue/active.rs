@@ -15,7 +15,7 @@ use super::{Catalogue, Inserted, Refusal};
 const MAX_DEMANDS: usize = 16_384;
 
 /// The latest offers, and the demands of these days.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Active {
     offers: BTreeMap<ProviderId, Authentic<Offer>>,
     demands: BTreeSet<(Day, [u8; 32])>,

@@ -5,7 +5,7 @@ use dlambda_proto::{
 };
 
 /// A provider's latest listing, and what is needed to see that it contradicts itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) latest: Authentic<Listing>,
     pub(super) digest: ListingDigest,
@@ -29,7 +29,7 @@ pub struct Standing {
     pub is_senior: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Earlier {
     signed: SignedListing,
     digest: ListingDigest,

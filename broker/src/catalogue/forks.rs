@@ -20,14 +20,14 @@ use dlambda_proto::{Day, Listing, ListingFork, ProviderId};
 const KEPT_DAYS: u64 = 30;
 
 /// The proofs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Forks {
     capacity: usize,
     proofs: BTreeMap<ProviderId, Proof>,
     ranks: BTreeSet<ProofRank>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Proof {
     fork: ListingFork,
     rank: ProofRank,

@@ -62,7 +62,7 @@ pub enum Inserted {
 }
 
 /// The current listing of every provider. See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Catalogue {
     rules: Rules,
     work: Arc<dyn WorkCheck>,

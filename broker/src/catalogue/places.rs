@@ -13,7 +13,7 @@ use dlambda_proto::{Listing, ProviderId, UnixSeconds, Work};
 use super::entry::Entry;
 
 /// Counts the places.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Places {
     capacity: usize,
     seniors: usize,
@@ -102,5 +102,5 @@ impl Places {
 }
 
 /// The newcomer shows less work than all who have places.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct NoRoom;

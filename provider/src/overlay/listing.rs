@@ -104,7 +104,8 @@ impl Lister {
         let item = Announcement::Listing(latest.listing.clone()).to_bytes();
         let handle = &self.shared.handle;
         match handle.publish(GossipTopic::Listings, item).await {
-            Ok(()) => {
+            // Known is what was published before a restart.
+            Ok(()) | Err(NodeError::Refused("known")) => {
                 self.say(ListingState::Listed);
                 true
             }

@@ -5,11 +5,13 @@ pub(crate) mod chain;
 mod listing;
 mod offer;
 mod status;
+mod stored;
 mod volunteer;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use dlambda_broker::{Catalogue, Equihash, GuestSeal, NodeState, Rules};
+use dlambda_broker::{GuestSeal, NodeState, Rules};
 use dlambda_crypto::guest::GuestKey;
 use dlambda_node::{Guests, Node, NodeConfig, NodeError, NodeHandle};
 use dlambda_privacy::TransportError;
@@ -18,6 +20,7 @@ use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_proto::Endpoint;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use self::status::{ListingState, OverlayStatus};
 pub use self::volunteer::OverlayVolunteer;
@@ -32,6 +35,7 @@ pub(crate) struct OverlayNode {
     pub(crate) settings: OverlayNetwork,
     node: Node,
     shared: Shared,
+    path: PathBuf,
 }
 
 /// What the services of an overlay share.
@@ -62,7 +66,8 @@ impl OverlayNode {
         clock: &Arc<dyn Clock>,
     ) -> Result<Option<Self>, ProviderError> {
         let rules = Rules::new(settings.id, settings.effort, settings.demand_effort());
-        let catalogue = Catalogue::new(rules, Arc::new(Equihash));
+        let path = data.catalogue(settings.id)?;
+        let catalogue = stored::load(path.clone(), rules, clock.now()).await?;
         let state = NodeState::new(catalogue).with_interval(SNAPSHOT_SECONDS);
         let state = Arc::new(Mutex::new(state));
         let mut config = NodeConfig::new(settings.id, settings.bootstrap.clone());
@@ -95,11 +100,20 @@ impl OverlayNode {
                 guests: Arc::new(guests),
             },
             node,
+            path,
         }))
     }
 
     pub(crate) fn shared(&self) -> Shared {
         self.shared.clone()
+    }
+
+    /// Writes the catalogue down once in a while, and at the stop.
+    pub(crate) fn keep_stored(
+        &self,
+        stop: CancellationToken,
+    ) -> impl Future<Output = Result<(), ProviderError>> + Send + use<> {
+        stored::keep(self.path.clone(), self.shared(), stop)
     }
 
     /// Goes on until the node ends, and with it the onion service that it shares with its guests.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
@@ -13,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::{OverlayNode, Shared};
 use crate::supervisor::Supervisor;
 use crate::{DataDir, ProviderError, Stop, status};
+
+/// For the services to end.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
 /// A node that serves other nodes and guests, and lists nothing of its own.
 pub struct OverlayVolunteer {
@@ -72,11 +76,19 @@ impl OverlayVolunteer {
         services.restarting("status", move || {
             status::answer_for_node(data.clone(), shared.clone())
         });
-        services.essential("overlay node", self.node.run());
-        tokio::select! {
+        services.essential("catalogue", self.node.keep_stored(self.stop.clone()));
+        let running = self.node.run();
+        let stopped = self.stop.clone();
+        services.essential("overlay node", async move {
+            stopped.run_until_cancelled(running).await.unwrap_or(Ok(()))
+        });
+        let ended = tokio::select! {
             () = self.stop.cancelled() => Ok(()),
             error = services.failure() => Err(error),
-        }
+        };
+        self.stop.cancel();
+        services.shutdown(SHUTDOWN_WITHIN).await;
+        ended
     }
 }
 

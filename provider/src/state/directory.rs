@@ -33,6 +33,7 @@ const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
 const COMPILED: &str = "compiled";
 const CODE_KEY: &str = "code-cache.key";
+const OVERLAY: &str = "overlay";
 const NODE_KEY: &str = "node.key";
 const STORE: &str = "ledger.redb";
 
@@ -121,6 +122,18 @@ impl DataDir {
         hash.update(*self.secret(NODE_KEY)?);
         hash.update(network.as_bytes());
         Ok(Zeroizing::new(hash.finalize().into()))
+    }
+
+    /// The file of an overlay's catalogue, in a directory of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Data`] if the directory cannot be made.
+    pub fn catalogue(&self, network: NetworkId) -> Result<PathBuf, ProviderError> {
+        let path = self.path().join(OVERLAY);
+        let made = self.dir.make_directory(OVERLAY);
+        made.map_err(|error| ProviderError::data(path.clone(), error))?;
+        Ok(path.join(network.to_string()))
     }
 
     /// The next epoch number, never given out before: it is on disk before it

@@ -8,6 +8,7 @@ pub mod contracts;
 mod cpu;
 pub mod executor;
 pub mod floods;
+pub mod overlay;
 mod report;
 
 use std::path::{Path, PathBuf};

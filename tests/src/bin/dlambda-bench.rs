@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use dlambda_tests::bench::{Report, calls, contracts, executor, floods};
+use dlambda_tests::bench::{Report, calls, contracts, executor, floods, overlay};
 
 /// Measure calls, contracts and the executor against what they are compared with.
 #[derive(Parser)]
@@ -30,6 +30,7 @@ Examples:
   dlambda-bench calls
   dlambda-bench contracts --rounds 10 --json
   dlambda-bench floods
+  dlambda-bench overlay --thousands 1,10,100
   dlambda-bench executor --wasmtime ./wasmtime --programs .";
 
 #[derive(Subcommand)]
@@ -43,6 +44,15 @@ enum Bench {
     Executor(Executor),
     /// Paid calls while strangers hold streams and memory, against quiet ones
     Floods,
+    /// Listings and syncs, by the number of providers; without a network
+    Overlay(Overlay),
+}
+
+#[derive(Args)]
+struct Overlay {
+    /// Numbers of providers, in thousands
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10], value_parser = clap::value_parser!(u16).range(1..=100))]
+    thousands: Vec<u16>,
 }
 
 #[derive(Args)]
@@ -96,6 +106,10 @@ async fn run(bench: Bench) -> Result<Report> {
     match bench {
         Bench::Calls(Calls { rounds }) => Box::pin(calls::run(rounds)).await,
         Bench::Contracts(Contracts { rounds }) => Box::pin(contracts::run(rounds)).await,
+        Bench::Overlay(Overlay { thousands }) => {
+            let sizes: Vec<_> = thousands.iter().map(|it| usize::from(*it) * 1000).collect();
+            overlay::run(&sizes)
+        }
         Bench::Floods => Box::pin(floods::run()).await,
         Bench::Executor(Executor {
             rounds,

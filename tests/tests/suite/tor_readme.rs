@@ -90,6 +90,21 @@ async fn the_examples_do_what_they_say() {
 }
 
 #[tokio::test]
+async fn the_examples_of_a_market_do_what_they_say() {
+    let output = bash(&script(&["sh-market"])).await;
+    let said = String::from_utf8_lossy(&output.stdout);
+    for expected in [
+        "4 providers, as most of",
+        "FOUND YOU",
+        "ample",
+        " ms  ",
+        "listing:    listed",
+    ] {
+        assert!(said.contains(expected), "{expected} is missing in:\n{said}");
+    }
+}
+
+#[tokio::test]
 async fn the_examples_over_nym_do_what_they_say() {
     let output = bash(&script(&["sh-nym"])).await;
     let said = String::from_utf8_lossy(&output.stdout);

@@ -47,12 +47,7 @@ impl<S: Store> Running<S> {
         let gossip = &mut self.swarm.behaviour_mut().gossip;
         gossip.report_message_validation_result(id, &peer, acceptance);
         match verdict {
-            Verdict::Accept => {
-                self.status.accepted += 1;
-                if let Some(topic) = self.topics.find(&message.topic) {
-                    self.accepted(topic, &message.data);
-                }
-            }
+            Verdict::Accept => self.status.accepted += 1,
             Verdict::Ignore(reason) => {
                 self.status.refuse(reason);
                 if self.peers.is_useless(&peer, Instant::now()) {
@@ -70,14 +65,6 @@ impl<S: Store> Running<S> {
         }
     }
 
-    /// The store has accepted an item.
-    pub(super) fn accepted(&self, topic: GossipTopic, item: &[u8]) {
-        if topic == GossipTopic::Demands {
-            // If nobody looks at them, or not fast enough, they are lost.
-            let _ = self.demands.try_send(item.to_vec());
-        }
-    }
-
     /// Publishes an item of this node's own.
     pub(super) fn publish_own(
         &mut self,
@@ -88,7 +75,6 @@ impl<S: Store> Running<S> {
         let verdict = self.store().offer(topic, &item, today);
         match verdict {
             Verdict::Accept => {
-                self.accepted(topic, &item);
                 self.publish(topic, item);
                 Ok(())
             }

@@ -31,9 +31,6 @@ use crate::{GossipTopic, NodeError, Store};
 /// Commands that wait for the node.
 const COMMANDS: usize = 64;
 
-/// Demands that wait to be looked at; more are dropped.
-const DEMANDS: usize = 64;
-
 /// How long the node may take for a command.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -87,7 +84,6 @@ pub struct Pace {
 pub struct Node {
     handle: NodeHandle,
     endpoint: Endpoint,
-    demands: Option<mpsc::Receiver<Vec<u8>>>,
     task: AbortOnDropHandle<Result<(), NodeError>>,
 }
 
@@ -162,15 +158,11 @@ impl Node {
             None => Keypair::generate_ed25519(),
         };
         let (sender, commands) = mpsc::channel(COMMANDS);
-        let (demanded, demands) = mpsc::channel(DEMANDS);
-        let running = Running::new(
-            &config, &identity, transport, listener, store, clock, demanded,
-        )?;
+        let running = Running::new(&config, &identity, transport, listener, store, clock)?;
         let task = tokio::spawn(running.run(commands));
         Ok(Self {
             handle: NodeHandle(sender),
             endpoint,
-            demands: Some(demands),
             task: AbortOnDropHandle::new(task),
         })
     }
@@ -185,12 +177,6 @@ impl Node {
     #[must_use]
     pub fn handle(&self) -> NodeHandle {
         self.handle.clone()
-    }
-
-    /// The demands that the store accepts from now on, as they were gossiped: for a provider that
-    /// answers them. `None` the second time.
-    pub fn demands(&mut self) -> Option<mpsc::Receiver<Vec<u8>>> {
-        self.demands.take()
     }
 
     /// Waits until the node has ended.

@@ -55,8 +55,6 @@ pub(super) struct Running<S> {
     pub(super) jobs: JoinSet<Finished>,
     /// What could not be published for want of peers.
     pub(super) unpublished: Vec<(GossipTopic, Vec<u8>)>,
-    /// Who wants to know of demands.
-    pub(super) demands: mpsc::Sender<Vec<u8>>,
     traffic: Arc<Traffic>,
     timers: Timers,
 }
@@ -80,7 +78,6 @@ impl<S: Store> Running<S> {
         listener: Box<dyn Listener>,
         store: Arc<Mutex<S>>,
         clock: Arc<dyn Clock>,
-        demands: mpsc::Sender<Vec<u8>>,
     ) -> Result<Self, NodeError> {
         let own = listener.endpoint();
         let address = to_multiaddr(&own).ok_or(NodeError::NoOnionService)?;
@@ -120,7 +117,6 @@ impl<S: Store> Running<S> {
             syncing: Syncing::default(),
             jobs: JoinSet::new(),
             unpublished: Vec::new(),
-            demands,
             traffic,
             timers: Timers {
                 dial: now,
@@ -183,10 +179,7 @@ impl<S: Store> Running<S> {
             Command::Status(answer) => {
                 let _ = answer.send(self.current_status());
             }
-            Command::Forward(topic, item) => {
-                self.accepted(topic, &item);
-                self.publish(topic, item);
-            }
+            Command::Forward(topic, item) => self.publish(topic, item),
             Command::Shutdown => {}
         }
     }

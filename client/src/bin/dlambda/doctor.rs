@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::cli::{Common, DoctorArgs, Format};
 use crate::exit::{exit_code, with_hint};
 use crate::output::{Spinner, print, say};
+use crate::sync::Overlay;
 use crate::{home, local};
 
 /// For a provider's advert.
@@ -57,6 +58,9 @@ async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examinati
     let directories = home::directories(common, &network);
     let private = directories.map(|_| "the directories for Tor's files are yours alone".to_owned());
     examination.note("directories", private);
+    if network.overlay.is_some() {
+        examination.note("catalogue", check_catalogue(common));
+    }
     let spinner = Spinner::new(common.quiet || examination.format == Format::Json);
     let started = Instant::now();
     let chosen = match &args.provider {
@@ -85,6 +89,20 @@ async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examinati
         return;
     };
     examination.note("provider", check_provider(&*transport, &provider).await);
+}
+
+/// What was fetched of the market, whatever its nodes do now.
+fn check_catalogue(common: &Common) -> Result<String, Report> {
+    let market = Overlay::open(common)?.market;
+    let now = SystemClock::default().now();
+    let Some(synced) = market.last_sync() else {
+        return Ok("no providers are known yet; `dlambda sync` fetches the catalogue".to_owned());
+    };
+    let (chosen, _) = market.counts(now);
+    let hours = now.0.saturating_sub(synced.0) / 3600;
+    Ok(format!(
+        "{chosen} providers are known, as of {hours} hours ago"
+    ))
 }
 
 fn check_clock() -> Result<String, Report> {

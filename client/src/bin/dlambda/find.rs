@@ -1,16 +1,32 @@
 //! `dlambda find`: providers that meet requirements.
 
+mod show;
+
+use std::collections::HashMap;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dlambda_broker::Listed;
 use dlambda_client::FindError;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
-use dlambda_proto::{Endpoint, Report, UnixSeconds};
-use serde_json::{Value, json};
+use dlambda_privacy::exchange::receive_advert;
+use dlambda_privacy::network::Network;
+use dlambda_privacy::os_rng;
+use dlambda_privacy::transport::Service;
+use dlambda_proto::{Endpoint, Endpoints, ProviderId, Report};
+use rand_core::Rng as _;
 
 use crate::cli::{Common, FindArgs, Format, Mode};
+use crate::delay::random_wait;
+use crate::home;
 use crate::output::{Spinner, print, say};
 use crate::sync::{Overlay, report};
+
+/// For a provider to say its advert once a circuit stands.
+const ADVERT: Duration = Duration::from_secs(30);
+/// Providers are measured at random times within it.
+const WITHIN: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(
     args: FindArgs,
@@ -22,6 +38,9 @@ pub(crate) async fn run(
     if overlay.market.last_sync().is_none() {
         say("no catalogue yet: fetching it from several nodes");
         overlay.sync(common).await?;
+        say(
+            "let some minutes pass before a contract: what comes right after this could be tied to it",
+        );
     }
     ask_nodes(&args, &mut overlay, common).await?;
     let now = SystemClock::default().now();
@@ -30,11 +49,79 @@ pub(crate) async fn run(
         Mode::Dht | Mode::Passive => overlay.market.find(&wanted, now),
     };
     let found = found.map_err(|error| report(FindError::from(error)))?;
+    let latencies = home::latencies(common, &overlay.network)?;
+    let pings = match args.ping {
+        None => HashMap::new(),
+        Some(most) => ping(&found, most.into(), &overlay.network, common).await?,
+    };
+    let found: Vec<Found> = found
+        .into_iter()
+        .map(|listed| {
+            let endpoints = &listed.listing().endpoints;
+            let latency = endpoints.iter().find_map(|it| latencies.of(it));
+            let ping = pings.get(&listed.listing().provider).copied();
+            Found {
+                listed,
+                latency,
+                ping,
+            }
+        })
+        .collect();
     match format {
-        Format::Json => print(&to_json(&found, overlay.market.last_sync()).to_string()),
-        Format::Text => print(&table(&found, now)),
+        Format::Json => print(&show::to_json(&found, overlay.market.last_sync()).to_string()),
+        Format::Text => print(&show::table(&found, now)),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A provider, and what is known of its pace.
+struct Found {
+    listed: Listed,
+    /// Of own calls.
+    latency: Option<Duration>,
+    /// From dialling to its advert, if that was measured just now.
+    ping: Option<Duration>,
+}
+
+/// Connects to some of them, each at a random time within the next minute and on a circuit of its
+/// own. Those that do not answer are left out.
+async fn ping(
+    found: &[Listed],
+    most: usize,
+    network: &Network,
+    common: &Common,
+) -> Result<HashMap<ProviderId, Duration>, Report> {
+    say(
+        "measuring takes a minute; each provider sees that somebody connects, and providers that \
+         collude may guess from the times that one caller looks around",
+    );
+    let mut drawn: Vec<(u32, &Listed)> = found.iter().map(|it| (os_rng().next_u32(), it)).collect();
+    drawn.sort_by_key(|(random, _)| *random);
+    let reached = drawn.into_iter().filter_map(|(_, it)| {
+        let endpoints = Endpoints::try_from(it.listing().endpoints.clone()).ok()?;
+        let endpoint = home::choose(common, network, &endpoints).ok()?;
+        Some((it.listing().provider, endpoint))
+    });
+    let reached: Vec<_> = reached.take(most).collect();
+    let endpoints: Vec<Endpoint> = reached.iter().map(|(_, endpoint)| *endpoint).collect();
+    let spinner = Spinner::new(common.quiet);
+    let transport = home::connect(common, network, &endpoints, &spinner).await?;
+    spinner.say(format!("connecting to {} providers", reached.len()));
+    let measured = reached.into_iter().map(|(provider, endpoint)| {
+        let transport = Arc::clone(&transport);
+        async move {
+            tokio::time::sleep(random_wait(Duration::ZERO, WITHIN)).await;
+            let started = Instant::now();
+            let dialled = transport.dial(&endpoint, Service::Calls).await.ok()?;
+            let (mut stream, now) = (dialled.stream, SystemClock::default().now());
+            let advert = receive_advert(&mut *stream, &endpoint, now, ADVERT)
+                .await
+                .ok()?;
+            (advert.provider == provider).then(|| (provider, started.elapsed()))
+        }
+    });
+    let measured = futures::future::join_all(measured).await;
+    Ok(measured.into_iter().flatten().collect())
 }
 
 /// What a search asks nodes, beside the catalogue that is here.
@@ -55,105 +142,4 @@ async fn ask_nodes(args: &FindArgs, overlay: &mut Overlay, common: &Common) -> R
         guest.demand(market, &wanted, time).await.map_err(report)?;
     }
     Ok(())
-}
-
-/// A line a provider. Addresses are long: they come last.
-fn table(found: &[Listed], now: UnixSeconds) -> String {
-    let mut rows = vec![
-        [
-            "CORES",
-            "MEMORY",
-            "GPU",
-            "TEE",
-            "REGION",
-            "PLANS (PRICE)",
-            "KNOWN",
-            "FREE",
-            "ADDRESS",
-        ]
-        .map(str::to_owned),
-    ];
-    for it in found {
-        let listing = it.listing();
-        let machine = &listing.resources;
-        let plans = listing.plans.iter();
-        let plans: Vec<_> = plans
-            .map(|plan| format!("{} ({})", plan.name, plan.price))
-            .collect();
-        let region = listing.region.as_ref();
-        let free = it.capacity().map(|it| json!(it));
-        rows.push([
-            machine.cores.to_string(),
-            size(machine.memory_mib),
-            match machine.gpu_vram_mib {
-                0 => "-".to_owned(),
-                mib => size(mib),
-            },
-            if machine.tee { "yes" } else { "-" }.to_owned(),
-            region.map_or_else(|| "-".to_owned(), ToString::to_string),
-            plans.join(", "),
-            age(now.0.saturating_sub(it.since().0)),
-            free.as_ref()
-                .and_then(Value::as_str)
-                .unwrap_or("-")
-                .to_owned(),
-            address(it),
-        ]);
-    }
-    let widths: [usize; 9] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.max().unwrap_or(0)
-    });
-    let lines = rows.iter().map(|row| {
-        let cells = row.iter().zip(widths);
-        let cells: Vec<_> = cells
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        cells.join("  ").trim_end().to_owned()
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-fn size(mib: u64) -> String {
-    match mib {
-        0..1024 => format!("{mib} MB"),
-        _ => format!("{} GB", mib / 1024),
-    }
-}
-
-/// Since when a provider is known, as coarsely as it matters.
-fn age(seconds: u64) -> String {
-    match seconds / 3600 {
-        0 => "new".to_owned(),
-        hours @ 1..48 => format!("{hours} h"),
-        hours => format!("{} d", hours / 24),
-    }
-}
-
-/// As commands take it.
-fn address(it: &Listed) -> String {
-    let endpoints = it.listing().endpoints.iter().map(Endpoint::unredacted);
-    endpoints.collect::<Vec<_>>().join(",")
-}
-
-fn to_json(found: &[Listed], synced: Option<UnixSeconds>) -> Value {
-    let providers = found.iter().map(|it| {
-        let listing = it.listing();
-        json!({
-            "provider": listing.provider.unredacted(),
-            "address": address(it),
-            "resources": listing.resources,
-            "region": listing.region,
-            "plans": listing.plans,
-            "epoch": listing.epoch,
-            "validity": listing.validity,
-            "known_since": it.since(),
-            "capacity": it.capacity(),
-        })
-    });
-    json!({
-        "schema": "dlambda.found/1",
-        "synced": synced,
-        "providers": providers.collect::<Vec<_>>(),
-    })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_broker::Market;
-use dlambda_client::{Guest, Querier, Wallet};
+use dlambda_client::{Guest, Latencies, Querier, Wallet};
 use dlambda_executor::CodeCacheConfig;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::network::{Network, TransportName};
@@ -92,6 +92,16 @@ pub(crate) fn market_file(common: &Common, network: &Network) -> Result<PathBuf,
     let markets = state.join("markets.d");
     make_private(&markets)?;
     Ok(markets.join(&network.name))
+}
+
+/// How quickly providers of this network answered.
+pub(crate) fn latencies(common: &Common, network: &Network) -> Result<Latencies, Report> {
+    let (state, _) = roots(common)?;
+    make_private(&state)?;
+    // The dot keeps it apart from the directories of networks.
+    let latencies = state.join("latencies.d");
+    make_private(&latencies)?;
+    Ok(Latencies::load(latencies.join(&network.name)))
 }
 
 /// Held by the one process that stays and syncs.

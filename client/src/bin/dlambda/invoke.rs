@@ -61,6 +61,11 @@ pub(crate) async fn run(
     if let Some(path) = &args.receipt {
         write_receipt(path, evidence)?;
     }
+    if let Ok(answer) = &outcome {
+        let mut latencies = home::latencies(common, &network)?;
+        // A call that was answered does not fail for that.
+        let _ = latencies.record(&provider, answer.stages.round_trip);
+    }
     // A response that --fail does not like was answered all the same.
     let verdict = match &outcome {
         Ok(answer) => args.http.judge(answer.http.as_ref()),

@@ -21,7 +21,7 @@ use crate::output::{Spinner, print, say};
 
 /// What the overlay's commands work on.
 pub(crate) struct Overlay {
-    network: Network,
+    pub(crate) network: Network,
     settings: OverlayNetwork,
     path: PathBuf,
     pub(crate) market: Market,

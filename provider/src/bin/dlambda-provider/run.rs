@@ -122,7 +122,7 @@ async fn start(
     spinner.set_message("compiling functions");
     let clock = Arc::new(SystemClock::default());
     // Clap sees to it that there is one.
-    let functions = args.functions.as_deref().unwrap_or(Path::new("."));
+    let functions = args.functions.as_deref().unwrap_or_else(|| Path::new("."));
     Ok(Provider::start(config, functions, data, transport, clock).await?)
 }
 
