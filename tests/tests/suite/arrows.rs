@@ -112,6 +112,23 @@ const SANS_IO: &[(&str, &[&str])] = &[
     ("dlambda-reputation", &["getrandom", "rand", "tokio"]),
 ];
 
+/// Parts of libp2p that would tell others addresses, ask for them, or dial anything but the
+/// transport that the node is given.
+const NOT_IN_THE_OVERLAY: &[&str] = &[
+    "libp2p-autonat",
+    "libp2p-dcutr",
+    "libp2p-dns",
+    "libp2p-identify",
+    "libp2p-mdns",
+    "libp2p-quic",
+    "libp2p-relay",
+    "libp2p-rendezvous",
+    "libp2p-tcp",
+    "libp2p-upnp",
+    "libp2p-webrtc",
+    "libp2p-websocket",
+];
+
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let metadata = MetadataCommand::new()
@@ -167,4 +184,18 @@ fn libraries_stay_in_their_rooms() {
             assert!(!used.contains(*library), "{package} uses {library}");
         }
     }
+}
+
+/// Not even through another library: what is not in the lockfile is not built.
+#[test]
+fn no_part_of_libp2p_shows_addresses() {
+    let lockfile = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock");
+    let lockfile = std::fs::read_to_string(lockfile).expect("a lockfile");
+    let is_locked = |name: &&str| lockfile.contains(&format!("\nname = \"{name}\"\n"));
+    assert!(is_locked(&"libp2p-kad"), "the lockfile is read");
+    let found: Vec<_> = NOT_IN_THE_OVERLAY
+        .iter()
+        .filter(|it| is_locked(it))
+        .collect();
+    assert!(found.is_empty(), "{found:?}");
 }
