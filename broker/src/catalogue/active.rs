@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Catalogue, Inserted, Refusal};
 
-/// Most demands that are remembered. The oldest go first: then a demand could be published again,
+/// Most demands that are remembered. Those of the earliest day go first: then a demand could be published again,
 /// which costs its copier nothing and its readers one answer in ten minutes at most.
 const MAX_DEMANDS: usize = 16_384;
 

@@ -1,6 +1,6 @@
 //! A state of a catalogue, as guests take it: in chunks, in buckets, and what names it.
 //!
-//! A node makes a snapshot when its catalogue has changed, keeps the last two, and serves their
+//! A node makes a snapshot when its catalogue has changed, keeps the latest, and serves their
 //! parts without looking at the catalogue. [`read`] is the guest's side.
 
 pub mod read;
