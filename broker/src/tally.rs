@@ -2,13 +2,14 @@
 //!
 //! Everything valid that any source shows is *known*. A provider is *chosen* if more than half of
 //! the sources that answered list it, and of its listings one that a bootstrap node lists. So with
-//! one or two sources, all must agree. A provider that one source alone shows to one guest would know its caller.
+//! one or two sources, all must agree. A provider that one source alone shows to one guest would
+//! know its caller.
 //!
 //! News take their time: a source may be one listing behind. So sources that list a listing, the
 //! one directly before it or the one directly after it count together for the provider. Of these
-//! listings, as far as a bootstrap node lists them exactly, the one is chosen that most sources list
-//! exactly, and of two such the earlier: a successor that others alone show, however many, is not
-//! chosen, since its keys could be for one guest.
+//! listings, as far as a bootstrap node lists them exactly, the one is chosen that most sources
+//! list exactly, and of two such the earlier: a successor that others alone show, however many, is
+//! not chosen, since its keys could be for one guest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! The words both sides of a D-Lambda call speak.
 //!
-//! Identifiers, the provider's advert and listing, plans, the plaintext of calls
-//! and replies, what guests ask the overlay, and the frames that carry them. Everything here is a value or a
-//! pure function of values.
+//! Identifiers, the provider's advert and listing, plans, the plaintext of calls and replies, what
+//! guests ask the overlay, and the frames that carry them. Everything here is a value or a pure
+//! function of values.
 //!
 //! # Not in this crate
 //!

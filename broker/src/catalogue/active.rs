@@ -10,8 +10,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Catalogue, Inserted, Refusal};
 
-/// Most demands that are remembered. Those of the earliest day go first: then a demand could be published again,
-/// which costs its copier nothing and its readers one answer in ten minutes at most.
+/// Most demands that are remembered. Those of the earliest day go first: then a demand could be
+/// published again, which costs its copier nothing and its readers one answer in ten minutes at
+/// most.
 const MAX_DEMANDS: usize = 16_384;
 
 /// The latest offers, and the demands of these days.
@@ -52,8 +53,8 @@ impl Catalogue {
         self.count(result)
     }
 
-    /// The offers that are of use of providers whose machines belong to the class, the newest first,
-    /// at most `limit`: what is free is free for every class of the machine.
+    /// The offers that are of use of providers whose machines belong to the class, the newest
+    /// first, at most `limit`: what is free is free for every class of the machine.
     #[must_use]
     pub fn offers(&self, class: Class, now: UnixSeconds, limit: usize) -> Vec<SignedOffer> {
         let offers = self.active.offers.values();

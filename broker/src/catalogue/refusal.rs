@@ -75,8 +75,9 @@ pub enum Refusal {
 pub struct Refusals(BTreeMap<&'static str, u64>);
 
 impl Refusal {
-    /// Whether the node that forwarded it must have known: nodes check before they forward. Clocks, the
-    /// order of arrival and the room of two nodes may differ, so the other reasons are no fault.
+    /// Whether the node that forwarded it must have known: nodes check before they forward. Clocks,
+    /// the order of arrival and the room of two nodes may differ, so the other reasons are no
+    /// fault.
     #[must_use]
     pub fn is_misbehaviour(&self) -> bool {
         match self {

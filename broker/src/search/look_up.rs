@@ -1,7 +1,7 @@
 //! The look-up of a topic: up to five nodes are asked once each, without I/O.
 //!
-//! What they list is known by union and chosen as in a sync: by most of them, a bootstrap node among
-//! these.
+//! What they list is known by union and chosen as in a sync: by most of them, a bootstrap node
+//! among these.
 
 use std::sync::Arc;
 

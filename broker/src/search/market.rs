@@ -226,8 +226,8 @@ impl Market {
         (self.chosen(now).count(), self.entries.len())
     }
 
-    /// The overlay nodes of chosen providers that `reaches` accepts, one endpoint each, and the days
-    /// since they are known: from these sources are drawn.
+    /// The overlay nodes of chosen providers that `reaches` accepts, one endpoint each, and the
+    /// days since they are known: from these sources are drawn.
     pub fn nodes(
         &self,
         now: UnixSeconds,

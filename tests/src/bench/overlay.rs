@@ -1,4 +1,5 @@
-//! What a sync costs a guest, and a listing its provider and its readers, by the number of providers.
+//! What a sync costs a guest, and a listing its provider and its readers, by the number of
+//! providers.
 //!
 //! Without a network: bytes are those of the frames, and time is that of the guest's own processor.
 

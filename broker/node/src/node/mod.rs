@@ -59,9 +59,9 @@ pub struct NodeConfig {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Pace {
-    /// Dialling, while there are too few peers: 5 s, and less with very few. Who could not be reached is left alone for
-    /// four times as long, and then twice as long after each failure. A peer may begin to reconcile
-    /// with us each two of these.
+    /// Dialling, while there are too few peers: 5 s, and less with very few. Who could not be
+    /// reached is left alone for four times as long, and then twice as long after each failure. A
+    /// peer may begin to reconcile with us each two of these.
     pub dial: Duration,
     /// Checking an address by dialling it, while there are any to check: 3 s, and thirty times as
     /// long once many were good.

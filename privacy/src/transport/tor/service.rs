@@ -51,8 +51,8 @@ const RENDEZVOUS: Duration = Duration::from_secs(60);
 /// Rendezvous of one service being made at a time.
 const MAX_PENDING: usize = 256;
 
-/// Introductions to the overlay in a second, and at once: a flood is stopped where it is cheap. Calls
-/// have no such limit, since one that is too low would close a provider for everybody.
+/// Introductions to the overlay in a second, and at once: a flood is stopped where it is cheap.
+/// Calls have no such limit, since one that is too low would close a provider for everybody.
 const OVERLAY_RATE: (u32, u32) = (16, 256);
 
 /// The onion services of one client that are listened to, by nickname.
