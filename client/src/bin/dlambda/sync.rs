@@ -149,8 +149,8 @@ pub(crate) fn report(error: FindError) -> Report {
             "the network file names no bootstrap node that can be reached: ask its maker for another",
         ),
         (FindError::Sync(_) | FindError::DemandRefused, _) => Some(
-            "the catalogue that was fetched before still works: `dlambda find`; its nodes may be \
-             back later, or ask the network's maker for others",
+            "what was fetched before still works (`dlambda find`); the nodes may be back later. In a \
+             private network the file's `key` may be another: ask the network's maker",
         ),
         (FindError::NoneFits(_), _) => Some("ask for less, or search with `--mode dht`"),
         _ => None,
