@@ -61,11 +61,7 @@ pub(crate) async fn run(
     if let Some(path) = &args.receipt {
         write_receipt(path, evidence)?;
     }
-    if let Ok(answer) = &outcome {
-        let mut latencies = home::latencies(common, &network)?;
-        // A call that was answered does not fail for that.
-        let _ = latencies.record(&provider, answer.stages.round_trip);
-    }
+    let round_trip = outcome.as_ref().ok().map(|it| it.stages.round_trip);
     // A response that --fail does not like was answered all the same.
     let verdict = match &outcome {
         Ok(answer) => args.http.judge(answer.http.as_ref()),
@@ -77,6 +73,10 @@ pub(crate) async fn run(
         querier.acknowledge(held).await;
     }
     querier.flush_acks().await;
+    // After the output, and without an error of its own: the call was answered.
+    if let (Some(round_trip), Ok(mut latencies)) = (round_trip, home::latencies(common, &network)) {
+        let _ = latencies.record(&provider, round_trip);
+    }
     if args.auto_contract {
         wallet::refill_later(common, &wallet, &provider);
     }
