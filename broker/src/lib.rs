@@ -20,6 +20,7 @@ mod model;
 pub mod node_view;
 pub mod schedule;
 mod search;
+pub mod selection;
 pub mod snapshot;
 mod sources;
 mod sync;

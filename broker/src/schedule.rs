@@ -30,11 +30,16 @@ pub fn after_first_sync(random: u64) -> Duration {
 
 /// An exponential variable with mean 1 from a uniform one; between 0 and 37.
 pub(crate) fn exponential(random: u64) -> f64 {
+    -fraction(random).ln()
+}
+
+/// A uniform integer as a fraction of its range: above 0, at most 1.
+pub(crate) fn fraction(random: u64) -> f64 {
     // The 53 bits that a double holds; never 0, whose logarithm is infinite.
     let high = u32::try_from(random >> 32).unwrap_or(u32::MAX);
     let low = u32::try_from((random >> 11) & 0x1f_ffff).unwrap_or(0);
     let bits = f64::from(high) * f64::from(1_u32 << 21) + f64::from(low);
-    -((bits + 0.5) / (f64::from(1_u32 << 27) * f64::from(1_u32 << 26))).ln()
+    (bits + 0.5) / (f64::from(1_u32 << 27) * f64::from(1_u32 << 26))
 }
 
 #[cfg(test)]
