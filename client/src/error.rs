@@ -4,8 +4,8 @@ use dlambda_crypto::{NegotiationError, SealError};
 
 use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{
-    ContractRefusal, EquivocationProof, ErrorKind, HasKind, PlanName, ReceiptError, Retry,
-    TokenProblem,
+    ContractRefusal, EquivocationProof, ErrorKind, FunctionId, HasKind, PlanName, ReceiptError,
+    Retry, TokenProblem,
 };
 use thiserror::Error;
 
@@ -22,9 +22,17 @@ pub enum CallError {
     /// The conversation with the provider went wrong.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// No provider is known that the call may go to.
-    #[error("no provider is known that meets the requirements")]
+    /// There is no token of any provider that the call may go to.
+    #[error("the wallet has no token of a provider that meets the requirements")]
     NoCandidate,
+    /// Too few providers gave the same answer.
+    #[error("providers disagree: only {equal} of {answers} answers are equal")]
+    Disagreement {
+        /// Providers that answered.
+        answers: usize,
+        /// The most of them that gave one answer.
+        equal: usize,
+    },
     /// The call cannot be sealed.
     #[error("the call cannot be sealed")]
     Seal(#[from] SealError),
@@ -36,6 +44,12 @@ pub enum CallError {
     UnknownAlias {
         /// What it does publish.
         known: Vec<String>,
+    },
+    /// Providers give this alias to different functions.
+    #[error("providers give this name to different functions: {}", list(.ids))]
+    AmbiguousAlias {
+        /// The functions.
+        ids: Vec<FunctionId>,
     },
     /// The provider offers no such plan.
     #[error("the provider offers no such plan (it offers: {})", .known.join(", "))]
@@ -137,23 +151,31 @@ impl CallError {
         }
     }
 
-    /// Whether another provider may do better, if this one does not have the call.
+    /// Whether another provider may do better.
     pub(crate) fn is_worth_another_provider(&self) -> bool {
-        self.is_worth_another_circuit()
-            || match self {
-                Self::Transport(error) => error.kind() == ErrorKind::NoProvider,
-                Self::Exchange(_)
-                | Self::Equivocation(_)
-                | Self::EarlyEnds(_)
-                | Self::Listing(_)
-                | Self::NoToken(_)
-                | Self::OtherProvider
-                | Self::Unchecked(_)
-                | Self::UnknownAlias { .. }
-                | Self::UnknownPlan { .. }
-                | Self::Unlisted => true,
-                _ => false,
-            }
+        !matches!(
+            self.kind(),
+            ErrorKind::Bug
+                | ErrorKind::Deadline
+                | ErrorKind::Local
+                | ErrorKind::NetworkDown
+                | ErrorKind::Usage
+        ) && !matches!(self, Self::Seal(_) | Self::Wallet(_))
+            || self.is_worth_another_circuit()
+    }
+
+    /// Whether the provider is the reason, and not this machine, its network or the call.
+    pub(crate) fn is_of_the_provider(&self) -> bool {
+        match self {
+            Self::Transport(error) => error.kind() == ErrorKind::NoProvider,
+            Self::Exchange(_)
+            | Self::EarlyEnds(_)
+            | Self::Listing(_)
+            | Self::OtherProvider
+            | Self::Unlisted
+            | Self::UnknownAnswer => true,
+            _ => false,
+        }
     }
 
     /// Whether the provider has turned the call away, and chose that moment.
@@ -168,6 +190,11 @@ pub(crate) fn coarse_wait(seconds: u32) -> u32 {
     const STEPS: [u32; 6] = [30, 60, 120, 300, 900, 3600];
     let step = STEPS.into_iter().find(|step| seconds <= *step);
     step.unwrap_or(3600)
+}
+
+fn list(ids: &[FunctionId]) -> String {
+    let ids = ids.iter().map(FunctionId::unredacted);
+    ids.collect::<Vec<_>>().join(", ")
 }
 
 fn problem(problem: &TokenProblem) -> &'static str {
@@ -306,12 +333,13 @@ impl HasKind for CallError {
             Self::Listing(error) => error.kind(),
             Self::Wallet(error) => error.kind(),
             Self::Interrupted => ErrorKind::Bug,
-            Self::Seal(_) | Self::NothingToResume => ErrorKind::Usage,
-            Self::NoCandidate => ErrorKind::NoProvider,
+            Self::AmbiguousAlias { .. } | Self::Seal(_) | Self::NothingToResume => ErrorKind::Usage,
+            Self::Disagreement { .. } => ErrorKind::ProviderMisbehaved,
             Self::Deadline(_) => ErrorKind::Deadline,
             Self::Busy(_)
             | Self::FunctionMissing
             | Self::FunctionUnusable(_)
+            | Self::NoCandidate
             | Self::NoToken(_)
             | Self::Unchecked(_)
             | Self::Unpaid(_)
@@ -337,7 +365,9 @@ impl HasKind for CallError {
             | Self::ProviderFault
             | Self::Unchecked(_)
             | Self::Unlisted => Retry::Later,
-            Self::EarlyEnds(_)
+            Self::AmbiguousAlias { .. }
+            | Self::Disagreement { .. }
+            | Self::EarlyEnds(_)
             | Self::Equivocation(_)
             | Self::FunctionFailed { .. }
             | Self::FunctionMissing

@@ -38,9 +38,9 @@ mod call;
 mod consistency;
 mod contracts;
 mod error;
+mod experience;
 mod explain;
 mod guest;
-mod latencies;
 mod listed;
 mod patience;
 mod querier;
@@ -48,15 +48,15 @@ pub mod wallet;
 
 pub use audits::{Corpus, waits};
 pub use call::{
-    Call, CallOutcome, Candidate, FunctionName, Output, PendingAck, Progress, Stages, Target,
-    Traffic,
+    Agreement, Call, CallOutcome, Candidate, FunctionName, Output, PendingAck, Progress, Replica,
+    Replicas, Stages, Target, Traffic,
 };
 pub use consistency::Looked;
 pub use contracts::{ContractProgress, ProposalOutcome, RecoveryReport};
 pub use error::{CallError, ContractError};
+pub use experience::{CallEnd, Experience};
 pub use explain::stop_reason;
 pub use guest::{Fetched, FindError, Guest};
-pub use latencies::Latencies;
 pub use listed::ListingMismatch;
 pub use patience::WIRE_STEP;
 pub use querier::Querier;

@@ -10,7 +10,7 @@ use dlambda_proto::{Advert, AdvertStore, Authentic, Endpoint};
 use tokio_util::task::TaskTracker;
 
 use crate::wallet::Wallet;
-use crate::{ListingMismatch, listed};
+use crate::{Experience, ListingMismatch, listed};
 
 /// Epochs with good tokens that may have ended early before a provider is
 /// refused. A changed offer ends one; each splits the anonymity set of calls.
@@ -26,6 +26,8 @@ pub struct Querier {
     closing: TaskTracker,
     wallet: Option<Wallet>,
     market: Option<Market>,
+    experience: Mutex<Experience>,
+    reaches: fn(&Endpoint) -> bool,
 }
 
 impl Querier {
@@ -40,6 +42,8 @@ impl Querier {
             closing: TaskTracker::new(),
             wallet: None,
             market: None,
+            experience: Mutex::default(),
+            reaches: |_| true,
         }
     }
 
@@ -62,6 +66,23 @@ impl Querier {
         }
     }
 
+    /// With what earlier calls have shown: any provider is chosen by it. Without it, this querier
+    /// begins with none.
+    #[must_use]
+    pub fn with_experience(self, experience: Experience) -> Self {
+        Self {
+            experience: Mutex::new(experience),
+            ..self
+        }
+    }
+
+    /// With calls to any provider going only to endpoints that `reaches` accepts: those that the
+    /// transport dials.
+    #[must_use]
+    pub fn reaching(self, reaches: fn(&Endpoint) -> bool) -> Self {
+        Self { reaches, ..self }
+    }
+
     /// With another bound for the epochs that a provider may have ended early
     /// before this querier buys nothing and spends no token there; 1 unless set.
     /// The more it is, the smaller the anonymity set of a call may be.
@@ -77,6 +98,18 @@ impl Querier {
     #[must_use]
     pub fn wallet(&self) -> Option<&Wallet> {
         self.wallet.as_ref()
+    }
+
+    /// What calls have shown, those of this querier too. Keep it locked for no longer than a look.
+    pub fn experience(&self) -> MutexGuard<'_, Experience> {
+        // Every change is whole in itself.
+        self.experience
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn reaches(&self, endpoint: &Endpoint) -> bool {
+        (self.reaches)(endpoint)
     }
 
     pub(crate) fn adverts(&self) -> MutexGuard<'_, AdvertStore> {

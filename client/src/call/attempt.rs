@@ -1,6 +1,6 @@
 //! One provider's part of a call: one token, and circuits until one brings a reply.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange, receive_greeting};
@@ -11,6 +11,7 @@ use dlambda_proto::{
     Receipt, ReceiptError, ReceiptEvidence, Reply, Request, RequestDigest, SealingKey, UnixSeconds,
     Verified,
 };
+use tokio::sync::Mutex;
 
 use super::options::{Call, Candidate, FunctionName};
 use super::outcome::CallOutcome;
@@ -26,7 +27,10 @@ const MAX_CIRCUITS: u32 = 3;
 
 /// For the advert once a stream is open: it comes unasked, so a circuit that
 /// brings none in this time is broken and another one better.
-const ADVERT: std::time::Duration = std::time::Duration::from_secs(20);
+const ADVERT: Duration = Duration::from_secs(20);
+
+/// How long an answer may take while it is not known how long answers usually take.
+const HEDGE_AFTER: Duration = Duration::from_secs(3);
 
 /// One provider, one token.
 pub(super) struct Attempt<'a> {
@@ -34,15 +38,21 @@ pub(super) struct Attempt<'a> {
     call: &'a Call,
     candidate: Candidate,
     patience: Patience,
+    /// Two circuits may work on it at once.
+    state: Mutex<State>,
+}
+
+/// What all circuits of an attempt share, so that they carry one request.
+struct State {
     payment: Payment,
-    /// What an alias stands for is settled once: all circuits carry one request.
+    /// What an alias stands for is settled once.
     resolved: Option<FunctionId>,
     /// Whether the function travels with the call.
     attach: bool,
 }
 
 /// A provider that answered and may have the call.
-struct Reached {
+pub(super) struct Reached {
     stream: BoxStream,
     max_frame: usize,
     wire: Wire,
@@ -63,53 +73,57 @@ impl<'a> Attempt<'a> {
         patience: Patience,
     ) -> Self {
         let now = querier.clock().now();
+        let state = State {
+            payment: Payment::new(querier.wallet(), call, &candidate.endpoint, now),
+            resolved: candidate.function,
+            attach: false,
+        };
         Self {
             querier,
             call,
             candidate,
             patience,
-            payment: Payment::new(querier.wallet(), call, &candidate.endpoint, now),
-            resolved: None,
-            attach: false,
+            state: Mutex::new(state),
         }
     }
 
     pub(super) fn into_payment(self) -> Payment {
-        self.payment
+        self.state.into_inner().payment
     }
 
-    /// Whether the provider may have the call.
-    pub(super) fn was_sent(&self) -> bool {
-        self.payment.was_sent()
-    }
-
-    /// After an error: a token that never left is as good as new.
-    pub(super) async fn give_up(self, error: &CallError) {
+    /// After an error, or before an end: a token that never left is as good as new.
+    pub(super) async fn give_up(self, error: Option<&CallError>) {
+        let payment = self.into_payment();
         match error {
             // Another call must not be made with its token.
-            CallError::Receipt(_) => self.payment.end(false).await,
-            _ => self.payment.give_up().await,
+            Some(CallError::Receipt(_)) => payment.end(false).await,
+            _ => payment.give_up().await,
         }
     }
 
     /// Tries circuits until one brings a reply that counts.
     pub(super) async fn run(
-        &mut self,
-        progress: &mut Watch<'_>,
+        &self,
+        progress: &Watch<'_>,
     ) -> Result<(CallOutcome, BoxStream), CallError> {
         let started = Instant::now();
-        let mut failures = 0;
+        let (mut failures, mut attach) = (0, false);
         loop {
-            let attempt = failures + 1 + u32::from(self.attach);
+            let attempt = failures + 1 + u32::from(attach);
             progress(Progress::Connecting { attempt });
-            match self.on_one_circuit(progress).await {
+            let ended = match self.call.hedge {
+                false => self.on_one_circuit(progress).await,
+                true => self.on_two_circuits(progress).await,
+            };
+            match ended {
                 Ok((outcome, stream)) => {
                     let is_missing = outcome.reply.completion == Completion::FunctionMissing;
                     match &self.call.function {
                         // A fresh circuit and key for the second part, too.
-                        FunctionName::Wasm(_) if is_missing && !self.attach => {
+                        FunctionName::Wasm(_) if is_missing && !attach => {
                             self.querier.closing().spawn(acknowledge(stream));
-                            self.attach = true;
+                            attach = true;
+                            self.state.lock().await.attach = true;
                         }
                         _ => return Ok((outcome.after(attempt, started.elapsed()), stream)),
                     }
@@ -137,15 +151,32 @@ impl<'a> Attempt<'a> {
             return Err(CallError::Deadline(self.patience.seconds()));
         }
         let now = self.querier.clock().now();
-        if failures >= MAX_CIRCUITS || !self.payment.may_be_sent_again(now) {
+        let again = self.state.lock().await.payment.may_be_sent_again(now);
+        if failures >= MAX_CIRCUITS || !again {
             return Err(error);
         }
         Ok(())
     }
 
     async fn on_one_circuit(
-        &mut self,
-        progress: &mut Watch<'_>,
+        &self,
+        progress: &Watch<'_>,
+    ) -> Result<(CallOutcome, BoxStream), CallError> {
+        let reached = self.reach(progress).await?;
+        self.send(reached, progress).await
+    }
+
+    /// How long an answer may take before the second circuit carries the same request.
+    pub(super) fn hedge_after(&self) -> Duration {
+        let usual = self.querier.experience().usual_longest();
+        usual.unwrap_or(HEDGE_AFTER)
+    }
+
+    /// Sends the request, or the same once more, and waits for the reply.
+    pub(super) async fn send(
+        &self,
+        reached: Reached,
+        progress: &Watch<'_>,
     ) -> Result<(CallOutcome, BoxStream), CallError> {
         let Reached {
             mut stream,
@@ -157,12 +188,14 @@ impl<'a> Attempt<'a> {
             plan,
             equivocation,
             mut stages,
-        } = self.reach(progress).await?;
+        } = reached;
         let (call, querier) = (self.call, self.querier);
         let since = Instant::now();
-        let (source, function) = choose_source(call, &advert, self.attach, self.resolved)?;
-        self.resolved = Some(function);
-        let request = request(call, source, &self.payment);
+        let mut state = self.state.lock().await;
+        let attached = state.attach;
+        let (source, function) = choose_source(call, &advert, attached, state.resolved)?;
+        state.resolved = Some(function);
+        let request = request(call, source, &state.payment);
         let (input_bytes, seed) = (request.input_len(), request.seed);
         let digest = request.digest(&function);
         let sealed = SealedCall::seal(&sealing, &plan.name, &request, &mut os_rng())?;
@@ -170,10 +203,9 @@ impl<'a> Attempt<'a> {
         if sealed.frame().body().len() > max_frame {
             return Err(TransportError::TooLarge(max_frame).into());
         }
-        progress(Progress::Running {
-            attached: self.attach,
-        });
-        self.payment.is_about_to_leave(querier.clock().now());
+        progress(Progress::Running { attached });
+        state.payment.is_about_to_leave(querier.clock().now());
+        drop(state);
         let exchanged = exchange(&mut *stream, sealed, wire.left()).await?;
         stages.round_trip = since.elapsed();
         let reply = exchanged.reply;
@@ -182,8 +214,9 @@ impl<'a> Attempt<'a> {
             querier.closing().spawn(acknowledge(stream));
             return Err(CallError::Equivocation(Box::new(proof)));
         }
+        let payment = &self.state.lock().await.payment;
         let outcome = CallOutcome {
-            refused_a_good_token: self.payment.was_wrongly_refused(&reply.completion, at),
+            refused_a_good_token: payment.was_wrongly_refused(&reply.completion, at),
             evidence: reply.receipt.clone().map(|receipt| ReceiptEvidence {
                 advert: advert.authentic().signed().clone(),
                 receipt,
@@ -202,20 +235,21 @@ impl<'a> Attempt<'a> {
             function,
             stages,
             attempts: 0,
-            attached: self.attach,
+            attached,
         };
         Ok((outcome, stream))
     }
 
     /// Opens a stream, verifies who answers, and makes sure that the token may go there.
-    async fn reach(&mut self, progress: &mut Watch<'_>) -> Result<Reached, CallError> {
+    pub(super) async fn reach(&self, progress: &Watch<'_>) -> Result<Reached, CallError> {
         let (patience, querier) = (self.patience, self.querier);
         let endpoint = self.candidate.endpoint;
         querier.check_endpoint(&endpoint)?;
         let mut stages = Stages::default();
         let since = Instant::now();
         let dialling = querier.transport().dial(&endpoint, Service::Calls);
-        let opening = async { tokio::join!(dialling, self.payment.prepare()) };
+        let preparing = async { self.state.lock().await.payment.prepare().await };
+        let opening = async { tokio::join!(dialling, preparing) };
         let Some((dialled, prepared)) = patience.before_opening(opening).await else {
             return Err(CallError::Deadline(patience.seconds()));
         };
@@ -235,11 +269,13 @@ impl<'a> Attempt<'a> {
             advert, sealing, ..
         } = greeting;
         let plan = choose_plan(self.call, &advert)?.clone();
-        self.payment.bind_to(&advert.provider, &plan).await?;
+        let payment = &mut self.state.lock().await.payment;
+        payment.bind_to(&advert.provider, &plan).await?;
         let shown = advert.authentic();
         let equivocation = querier.remember(shown);
-        if self.payment.held().is_some() {
-            self.check_consistency(shown, equivocation.as_ref()).await?;
+        if payment.held().is_some() {
+            self.check_consistency(payment, shown, equivocation.as_ref())
+                .await?;
         }
         Ok(Reached {
             stream,
@@ -257,11 +293,12 @@ impl<'a> Attempt<'a> {
     /// A token says under which key it was issued, and in which epoch. If these
     /// are not everybody's, it says whose it is: then it must not leave.
     async fn check_consistency(
-        &mut self,
+        &self,
+        payment: &mut Payment,
         shown: &Authentic<Advert>,
         equivocation: Option<&EquivocationProof>,
     ) -> Result<(), CallError> {
-        let bought_under = self.payment.equivocation(shown).await?;
+        let bought_under = payment.equivocation(shown).await?;
         if let Some(proof) = bought_under.or_else(|| equivocation.cloned()) {
             return Err(CallError::Equivocation(Box::new(proof)));
         }
@@ -272,12 +309,12 @@ impl<'a> Attempt<'a> {
         }
         let early_ends = shown.early_ends();
         if early_ends > 0 {
-            self.payment.note_early_ends(shown).await?;
+            payment.note_early_ends(shown).await?;
         }
         if early_ends > self.querier.max_early_ends() {
             return Err(CallError::EarlyEnds(early_ends));
         }
-        self.payment.check_listed(shown).await
+        payment.check_listed(shown).await
     }
 }
 

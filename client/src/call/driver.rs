@@ -1,21 +1,26 @@
-//! The loop over candidates.
+//! Runs a call's attempts, as its race says.
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dlambda_privacy::exchange::acknowledge;
 use dlambda_privacy::transport::BoxStream;
 use futures::future::BoxFuture;
-use tokio::time::timeout;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::attempt::Attempt;
-use super::options::{Call, Candidate, Target};
+use super::options::{Call, Candidate};
 use super::outcome::CallOutcome;
 use super::output::Output;
 use super::payment::{Payment, is_final};
 use super::progress::{Progress, Watch};
+use super::race::{End, Policy, Race, Step, Verdict};
+use super::replicas::digest;
 use crate::patience::Patience;
-use crate::{CallError, Querier};
+use crate::{CallEnd, CallError, Querier};
 
 /// The acknowledgement of a call that was answered, until it is sent.
 #[must_use = "a call that is not acknowledged keeps its token"]
@@ -88,12 +93,15 @@ impl Querier {
         &self,
         call: &Call,
         max_time: Duration,
-        mut progress: impl FnMut(Progress) + Send,
+        progress: impl FnMut(Progress) + Send,
     ) -> Result<(CallOutcome, PendingAck), CallError> {
-        let patience = Patience::new(max_time);
-        let candidates = candidates(&call.target);
-        self.drive_boxed(call, candidates, patience, &mut progress)
-            .await
+        let policy = Policy {
+            max_time,
+            replicas: 1,
+            agree: 1,
+        };
+        let raced = self.race_boxed(call, policy, Patience::new(max_time), progress);
+        raced.await?.into_one()
     }
 
     /// Marks the token spent, then acknowledges the reply. Call it once the
@@ -126,61 +134,159 @@ impl Querier {
     }
 
     /// Boxed, so that it is compiled here, and not again in every crate that calls.
-    fn drive_boxed<'a>(
+    pub(super) fn race_boxed<'a>(
         &'a self,
         call: &'a Call,
-        candidates: impl Iterator<Item = Candidate> + Send + 'a,
+        policy: Policy,
         patience: Patience,
-        progress: &'a mut Watch<'_>,
-    ) -> BoxFuture<'a, Result<(CallOutcome, PendingAck), CallError>> {
-        Box::pin(self.drive(call, candidates, patience, progress))
+        progress: impl FnMut(Progress) + Send + 'a,
+    ) -> BoxFuture<'a, Result<Raced, CallError>> {
+        let progress = Mutex::new(progress);
+        let tell = move |step| {
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            (*progress)(step);
+        };
+        Box::pin(async move {
+            let candidates = self.candidates(call).await?;
+            Ok(self.race(call, &candidates, policy, patience, &tell).await)
+        })
     }
 
-    /// Asks one candidate after the other, until one of them has the call.
-    async fn drive(
+    /// Asks candidates as the race says, until it is over.
+    async fn race(
         &self,
         call: &Call,
-        candidates: impl Iterator<Item = Candidate> + Send,
+        candidates: &[Candidate],
+        policy: Policy,
         patience: Patience,
-        progress: &mut Watch<'_>,
-    ) -> Result<(CallOutcome, PendingAck), CallError> {
-        let mut last = CallError::NoCandidate;
-        for candidate in candidates {
-            let mut attempt = Attempt::new(self, call, candidate, patience);
-            match attempt.run(progress).await {
-                Ok((outcome, stream)) => {
-                    let ack = PendingAck {
-                        is_final: is_final(&outcome.reply.completion),
-                        payment: attempt.into_payment(),
-                        stream,
+        progress: &Watch<'_>,
+    ) -> Raced {
+        let started = Instant::now();
+        let mut race = Race::new(policy, candidates.len());
+        let over = CancellationToken::new();
+        let mut running = FuturesUnordered::new();
+        let mut ended = Vec::new();
+        let verdict = loop {
+            let until = match race.next(started.elapsed()) {
+                Step::Over(verdict) => break verdict,
+                Step::Start(index) => {
+                    let Some(candidate) = candidates.get(index).copied() else {
+                        break Verdict::Failed;
                     };
-                    return Ok((outcome, ack));
+                    let attempt = Attempt::new(self, call, candidate, patience);
+                    let over = over.clone();
+                    running.push(async move {
+                        let end = perform(attempt, &over, progress).await;
+                        (index, candidate, end)
+                    });
+                    continue;
                 }
-                Err(error) => {
-                    // One call is paid once: no other provider gets it after this one may have it.
-                    let goes_on = !attempt.was_sent() && error.is_worth_another_provider();
-                    attempt.give_up(&error).await;
-                    if !goes_on || patience.is_over() {
-                        return Err(error);
-                    }
-                    last = error;
+                Step::Wait(until) => until.map(|it| started + it),
+            };
+            let next = match until {
+                None => running.next().await,
+                Some(until) => timeout_at(until, running.next()).await.unwrap_or(None),
+            };
+            if let Some((index, candidate, Some(end))) = next {
+                let now = started.elapsed();
+                self.note(&candidate, &end);
+                race.ended(index, classify(&end, policy), now);
+                ended.push((index, candidate, end));
+            }
+        };
+        over.cancel();
+        while let Some((index, candidate, end)) = running.next().await {
+            match end {
+                // It came in at the last moment.
+                Some(end) => ended.push((index, candidate, end)),
+                None if race.is_overdue(index, started.elapsed()) => {
+                    (self.experience()).note(&candidate.endpoint, CallEnd::Failed);
                 }
+                None => {}
             }
         }
-        Err(last)
+        drop(running);
+        Raced { verdict, ended }
+    }
+
+    /// Remembers what became of a call at a provider.
+    fn note(&self, candidate: &Candidate, end: &Ended) {
+        let end = match end {
+            Ok((outcome, _)) if outcome.is_answer() => {
+                Some(CallEnd::Answered(outcome.stages.round_trip))
+            }
+            Ok((outcome, _)) => outcome.is_refusal().then_some(CallEnd::Failed),
+            Err(CallError::Receipt(_) | CallError::Equivocation(_)) => Some(CallEnd::Misbehaved),
+            Err(error) => error.is_of_the_provider().then_some(CallEnd::Failed),
+        };
+        if let Some(end) = end {
+            self.experience().note(&candidate.endpoint, end);
+        }
     }
 }
 
-/// The providers that may be asked, the best first.
-fn candidates(target: &Target) -> impl Iterator<Item = Candidate> + Send + 'static {
-    match target {
-        Target::Provider(endpoint) => Some(Candidate {
-            endpoint: *endpoint,
-        }),
-        // There is no catalogue to choose from.
-        Target::Any(_) => None,
+/// How an attempt ended.
+pub(super) type Ended = Result<(CallOutcome, PendingAck), CallError>;
+
+/// How the attempts of one call ended, in the order in which they did, with the index of each.
+pub(super) struct Raced {
+    pub(super) verdict: Verdict,
+    pub(super) ended: Vec<(usize, Candidate, Ended)>,
+}
+
+impl Raced {
+    /// The answer that counts; or else what the last provider said.
+    fn into_one(self) -> Ended {
+        let mut last = Err(CallError::NoCandidate);
+        for (index, _, end) in self.ended {
+            if self.verdict == Verdict::Answered(index) {
+                return end;
+            }
+            last = end;
+        }
+        last
     }
-    .into_iter()
+}
+
+/// One attempt to its end, or none if it is over before.
+async fn perform(
+    attempt: Attempt<'_>,
+    over: &CancellationToken,
+    progress: &Watch<'_>,
+) -> Option<Ended> {
+    let ended = tokio::select! {
+        biased;
+        ended = attempt.run(progress) => ended,
+        () = over.cancelled() => {
+            attempt.give_up(None).await;
+            return None;
+        }
+    };
+    Some(match ended {
+        Ok((outcome, stream)) => {
+            let ack = PendingAck {
+                is_final: is_final(&outcome.reply.completion),
+                payment: attempt.into_payment(),
+                stream,
+            };
+            Ok((outcome, ack))
+        }
+        Err(error) => {
+            attempt.give_up(Some(&error)).await;
+            Err(error)
+        }
+    })
+}
+
+fn classify(end: &Ended, policy: Policy) -> End {
+    match end {
+        // Nothing is compared with the answer of one.
+        Ok((outcome, _)) if outcome.is_answer() && policy.replicas == 1 => End::Answer([0; 32]),
+        Ok((outcome, _)) if outcome.is_answer() => End::Answer(digest(outcome)),
+        Ok(_) => End::Failed,
+        Err(error) if error.is_worth_another_provider() => End::Failed,
+        Err(_) => End::Hopeless,
+    }
 }
 
 impl fmt::Debug for PendingAck {
@@ -191,7 +297,7 @@ impl fmt::Debug for PendingAck {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use async_trait::async_trait;
     use dlambda_privacy::TransportError;
@@ -200,7 +306,7 @@ mod tests {
     use dlambda_proto::{Endpoint, OnionAddress, Requirements, UnixSeconds};
 
     use super::*;
-    use crate::FunctionName;
+    use crate::{FunctionName, Target};
 
     const LONG: Duration = Duration::from_secs(1_000);
 
@@ -237,17 +343,29 @@ mod tests {
         Call::new(target, FunctionName::Alias("f".into()))
     }
 
+    fn policy(max_time: Duration) -> Policy {
+        Policy {
+            max_time,
+            replicas: 1,
+            agree: 1,
+        }
+    }
+
+    async fn race(transport: &Arc<Nowhere>, providers: &[u8], max_time: Duration) -> Ended {
+        let candidates: Vec<_> = (providers.iter())
+            .map(|byte| Candidate::at(endpoint(*byte)))
+            .collect();
+        let (querier, call) = (querier(transport), call(endpoint(1)));
+        let patience = Patience::new(max_time);
+        let policy = policy(max_time);
+        let raced = querier.race(&call, &candidates, policy, patience, &|_| {});
+        raced.await.into_one()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_candidate_that_cannot_be_reached_is_followed_by_the_next() {
         let transport = Arc::new(Nowhere::default());
-        let candidates = [1, 2].map(|byte| Candidate {
-            endpoint: endpoint(byte),
-        });
-        let (querier, call) = (querier(&transport), call(endpoint(1)));
-        let patience = Patience::new(LONG);
-        let ended = querier
-            .drive(&call, candidates.into_iter(), patience, &mut |_| {})
-            .await;
+        let ended = race(&transport, &[1, 2], LONG).await;
         assert!(matches!(ended, Err(CallError::Transport(_))));
         let dialled = transport.0.lock().unwrap().clone();
         assert_eq!(dialled, [1, 1, 1, 2, 2, 2].map(endpoint));
@@ -256,20 +374,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_candidate_is_asked_after_the_time_is_over() {
         let transport = Arc::new(Nowhere::default());
-        let candidates = [1, 2].map(|byte| Candidate {
-            endpoint: endpoint(byte),
-        });
-        let (querier, call) = (querier(&transport), call(endpoint(1)));
-        let patience = Patience::new(Duration::ZERO);
-        let ended = querier
-            .drive(&call, candidates.into_iter(), patience, &mut |_| {})
-            .await;
+        let ended = race(&transport, &[1, 2], Duration::ZERO).await;
         assert!(matches!(ended, Err(CallError::Deadline(0))));
         assert!(!transport.0.lock().unwrap().contains(&endpoint(2)));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_provider_that_is_not_reached_is_remembered() {
+        let transport = Arc::new(Nowhere::default());
+        let (querier, call) = (querier(&transport), call(endpoint(1)));
+        let before = querier.experience().lower_bound(&endpoint(1));
+        assert!(querier.call(&call, LONG, |_| {}).await.is_err());
+        assert!(querier.experience().lower_bound(&endpoint(1)) < before);
+    }
+
     #[tokio::test]
-    async fn without_a_catalogue_no_provider_meets_requirements() {
+    async fn without_a_token_no_provider_is_asked() {
         let transport = Arc::new(Nowhere::default());
         let call = call(Target::Any(Requirements::default()));
         let ended = querier(&transport).call(&call, LONG, |_| {}).await;

@@ -16,6 +16,7 @@ pub struct Call {
     pub(crate) input: Vec<u8>,
     pub(crate) http: Option<HttpRequest>,
     pub(crate) resuming: Resuming,
+    pub(crate) hedge: bool,
 }
 
 /// Where a call may go.
@@ -24,8 +25,9 @@ pub struct Call {
 pub enum Target {
     /// To one provider, at this endpoint.
     Provider(Endpoint),
-    /// To any provider that meets these. There is no catalogue yet: such a call
-    /// ends with [`CallError::NoCandidate`](crate::CallError::NoCandidate).
+    /// To any provider that meets these and that the wallet holds a token of. One is drawn at
+    /// random, by how well it served before; if it fails, others follow, three in all. Without such
+    /// a token the call ends with [`CallError::NoCandidate`](crate::CallError::NoCandidate).
     Any(Requirements),
 }
 
@@ -35,6 +37,20 @@ pub enum Target {
 pub struct Candidate {
     /// Where it answers.
     pub endpoint: Endpoint,
+    /// What the call's alias stands for, if that is settled: an advert that gives it to another
+    /// function changes nothing then.
+    pub function: Option<FunctionId>,
+}
+
+impl Candidate {
+    /// A provider at this endpoint.
+    #[must_use]
+    pub fn at(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            function: None,
+        }
+    }
 }
 
 /// How a caller names a function.
@@ -61,6 +77,7 @@ impl Call {
             input: Vec::new(),
             http: None,
             resuming: Resuming::Soon,
+            hedge: false,
         }
     }
 
@@ -94,6 +111,42 @@ impl Call {
             resuming: Resuming::AtAnyTime,
             ..self
         }
+    }
+
+    /// Opens two circuits to the provider, and sends the same request on the second if the first
+    /// brings no answer within the time that 95 of 100 earlier ones took. It is one call, and paid
+    /// once; the provider sees that it came on two circuits.
+    #[must_use]
+    pub fn hedge(self) -> Self {
+        Self {
+            hedge: true,
+            ..self
+        }
+    }
+
+    /// A digest of function, arguments, input and HTTP request, in hexadecimal: the same for the
+    /// same call, wherever it goes. Someone who guesses them all can check the guess.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        hex::encode(super::payment::hash(self))
+    }
+
+    /// Its arguments.
+    #[must_use]
+    pub fn arguments(&self) -> &[String] {
+        &self.args
+    }
+
+    /// Its standard input.
+    #[must_use]
+    pub fn standard_input(&self) -> &[u8] {
+        &self.input
+    }
+
+    /// Its HTTP request, if it has one.
+    #[must_use]
+    pub fn http_request(&self) -> Option<&HttpRequest> {
+        self.http.as_ref()
     }
 
     /// Standard input.

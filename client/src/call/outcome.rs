@@ -116,6 +116,24 @@ impl CallOutcome {
         })
     }
 
+    /// Whether the function ran, or cannot run anywhere: another provider would say the same.
+    pub(crate) fn is_answer(&self) -> bool {
+        matches!(
+            self.reply.completion,
+            Completion::Exited { .. }
+                | Completion::Stopped { .. }
+                | Completion::FunctionUnusable(_)
+        )
+    }
+
+    /// Whether the provider turned the call away for a reason of its own.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(
+            self.reply.completion,
+            Completion::Busy { .. } | Completion::ProviderFault | Completion::Unpaid(_)
+        )
+    }
+
     pub(crate) fn after(mut self, attempts: u32, total: Duration) -> Self {
         self.attempts = attempts;
         self.stages.total = total;

@@ -25,8 +25,6 @@ pub(crate) struct Payment {
     held: Option<ReservedToken>,
     /// When the token may first have left this machine, if it may have.
     sent: Option<UnixSeconds>,
-    /// Whether it may have left in an earlier process.
-    resumed: bool,
 }
 
 impl Payment {
@@ -38,19 +36,9 @@ impl Payment {
     ) -> Self {
         Self {
             wallet: wallet.cloned(),
-            query: TokenQuery {
-                endpoint: *endpoint,
-                plan: call.plan.clone(),
-                provider: None,
-                call: hash(call),
-                now,
-                // A provider sets the end, and sees whether the token still comes.
-                valid_at: now.blurred(os_rng().next_u64()).plus(CLOCK_BLUR_SECONDS),
-                resuming: call.resuming,
-            },
+            query: token_query(call, endpoint, now),
             held: None,
             sent: None,
-            resumed: false,
         }
     }
 
@@ -123,11 +111,6 @@ impl Payment {
     /// From now on the token may be known to the provider.
     pub(crate) fn is_about_to_leave(&mut self, now: UnixSeconds) {
         self.sent.get_or_insert(now);
-    }
-
-    /// Whether the provider may have the call, from this process or from an earlier one.
-    pub(crate) fn was_sent(&self) -> bool {
-        self.sent.is_some() || self.resumed
     }
 
     /// Whether another attempt would still be answered as one with the first. Later, a token that
@@ -246,7 +229,6 @@ impl Payment {
 
     async fn hold(&mut self, query: TokenQuery) -> Result<(), CallError> {
         self.held = self.take(query).await?;
-        self.resumed |= self.held.as_ref().is_some_and(ReservedToken::resumed);
         Ok(())
     }
 
@@ -255,6 +237,20 @@ impl Payment {
             return Ok(None);
         };
         blocking(move || wallet.reserve(&query)).await
+    }
+}
+
+/// Which tokens a call may be paid with.
+pub(crate) fn token_query(call: &Call, endpoint: &Endpoint, now: UnixSeconds) -> TokenQuery {
+    TokenQuery {
+        endpoint: *endpoint,
+        plan: call.plan.clone(),
+        provider: None,
+        call: hash(call),
+        now,
+        // A provider sets the end, and sees whether the token still comes.
+        valid_at: now.blurred(os_rng().next_u64()).plus(CLOCK_BLUR_SECONDS),
+        resuming: call.resuming,
     }
 }
 
@@ -288,7 +284,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// All that is called, in 32 bytes: by it the wallet knows a call that was
 /// interrupted.
-fn hash(call: &Call) -> [u8; 32] {
+pub(crate) fn hash(call: &Call) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"dlambda/interrupted-call/v1\0");
     let mut part = |bytes: &[u8]| {

@@ -1,7 +1,7 @@
 //! How far a call has come.
 
-/// Hears how far a call has come.
-pub(super) type Watch<'a> = dyn FnMut(Progress) + Send + 'a;
+/// Hears how far a call has come, from all its attempts.
+pub(super) type Watch<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 
 /// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

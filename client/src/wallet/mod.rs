@@ -40,6 +40,7 @@
 mod contracts;
 mod error;
 mod file;
+mod holdings;
 mod listing;
 mod lock;
 mod ratings;
@@ -60,6 +61,7 @@ use dlambda_proto::ContractId;
 
 pub use contracts::{Draft, Unchecked, Unconfirmed};
 pub use error::WalletError;
+pub use holdings::Held;
 pub use listing::{ContractStage, ContractSummary, Listing};
 pub use ratings::ReservedRating;
 pub use reserve::{Resuming, TokenQuery};
@@ -179,6 +181,7 @@ macro_rules! scrubbed {
 scrubbed!(
     ContractSummary,
     Draft,
+    Held,
     ReservedToken,
     ReservedRating,
     Listing,

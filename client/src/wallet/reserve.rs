@@ -177,7 +177,7 @@ impl Operation<'_> {
     }
 
     /// The slot of a token that this call was interrupted with, and that may come back.
-    fn interrupted(
+    pub(super) fn interrupted(
         &self,
         id: ContractId,
         holdings: &Holdings,
@@ -241,7 +241,7 @@ impl Record {
     }
 
     /// What it holds, if that is good for such calls.
-    fn serving(
+    pub(super) fn serving(
         &self,
         endpoint: &Endpoint,
         plan: Option<&PlanName>,

@@ -49,7 +49,7 @@ pub(crate) async fn run(
         Mode::Dht | Mode::Passive => overlay.market.find(&wanted, now),
     };
     let found = found.map_err(|error| report(FindError::from(error)))?;
-    let latencies = home::latencies(common, &overlay.network)?;
+    let experience = home::experience(common, &overlay.network)?;
     let pings = match args.ping {
         None => HashMap::new(),
         Some(most) => ping(&found, most.into(), &overlay.network, common).await?,
@@ -58,7 +58,7 @@ pub(crate) async fn run(
         .into_iter()
         .map(|listed| {
             let endpoints = &listed.listing().endpoints;
-            let latency = endpoints.iter().find_map(|it| latencies.of(it));
+            let latency = endpoints.iter().find_map(|it| experience.latency(it));
             let ping = pings.get(&listed.listing().provider).copied();
             Found {
                 listed,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_broker::Market;
-use dlambda_client::{Guest, Latencies, Querier, Wallet};
+use dlambda_client::{Experience, Guest, Querier, Wallet};
 use dlambda_executor::CodeCacheConfig;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::network::{Network, TransportName};
@@ -94,14 +94,21 @@ pub(crate) fn market_file(common: &Common, network: &Network) -> Result<PathBuf,
     Ok(markets.join(&network.name))
 }
 
-/// How quickly providers of this network answered.
-pub(crate) fn latencies(common: &Common, network: &Network) -> Result<Latencies, Report> {
+/// What calls on this network have shown of providers.
+pub(crate) fn experience(common: &Common, network: &Network) -> Result<Experience, Report> {
     let (state, _) = roots(common)?;
     make_private(&state)?;
     // The dot keeps it apart from the directories of networks.
-    let latencies = state.join("latencies.d");
-    make_private(&latencies)?;
-    Ok(Latencies::load(latencies.join(&network.name)))
+    let directory = state.join("experience.d");
+    make_private(&directory)?;
+    Ok(Experience::load(directory.join(&network.name)))
+}
+
+/// Writes down what calls have shown. The calls are over: an error here costs nothing of them.
+pub(crate) fn keep_experience(querier: &Querier) {
+    if querier.experience().save().is_err() {
+        say("how providers served could not be written down");
+    }
 }
 
 /// Held by the one process that stays and syncs.
@@ -179,7 +186,9 @@ pub(crate) fn querier_on(
     transport: Arc<dyn Transport>,
     wallet: Wallet,
 ) -> Result<Querier, Report> {
-    let querier = Querier::new(transport, Arc::new(SystemClock::default())).with_wallet(wallet);
+    let querier = Querier::new(transport, Arc::new(SystemClock::default()))
+        .with_wallet(wallet)
+        .with_experience(experience(common, network)?);
     let Some(overlay) = &network.overlay else {
         return Ok(querier);
     };
@@ -318,6 +327,48 @@ pub(crate) async fn connect(
         transports.push(start(common, network, name, spinner).await?);
     }
     Ok(Arc::new(MultiTransport::new(transports)))
+}
+
+/// Starts what it takes to call whom the wallet holds tokens of: the preferred transport that
+/// reaches any of them. Says which endpoints it reaches.
+pub(crate) async fn connect_to_held(
+    common: &Common,
+    network: &Network,
+    wallet: &Wallet,
+    spinner: &Spinner,
+) -> Result<(Arc<dyn Transport>, Reaches), Report> {
+    let contracts = wallet.contracts(SystemClock::default().now())?.contracts;
+    let held: Vec<Endpoint> = contracts.into_iter().map(|it| it.endpoint).collect();
+    let names = names(common, network)?;
+    let name = names
+        .iter()
+        .copied()
+        .find(|name| held.iter().any(reaches(*name)));
+    let name = name.ok_or_else(|| nothing_held("the wallet holds no tokens"))?;
+    Ok((start(common, network, name, spinner).await?, reaches(name)))
+}
+
+/// What a call to any provider ends with when the wallet has nothing for it.
+pub(crate) fn nothing_held(message: &str) -> Report {
+    Report::new(ErrorKind::Refused, message).with_hint(
+        "make contracts some time before calls: `dlambda wallet fill`; or add --auto-contract to \
+         `dlambda invoke`, which waits for a minute or so and hides less",
+    )
+}
+
+/// Says which endpoints a transport dials.
+pub(crate) type Reaches = fn(&Endpoint) -> bool;
+
+/// Which endpoints this transport dials.
+pub(crate) fn reaches(name: TransportName) -> Reaches {
+    match name {
+        TransportName::DangerouslyDirect => {
+            |it| TransportName::of(it) == Some(TransportName::DangerouslyDirect)
+        }
+        TransportName::Nym => |it| TransportName::of(it) == Some(TransportName::Nym),
+        TransportName::Tor => |it| TransportName::of(it) == Some(TransportName::Tor),
+        _ => |_| false,
+    }
 }
 
 /// Starts one transport, with progress.

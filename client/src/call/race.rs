@@ -1,0 +1,398 @@
+//! Which provider a call goes to next, and when it is over.
+//!
+//! No network, no clock, no randomness: the times are passed in, and tests run it under virtual
+//! time against providers that follow a script.
+//!
+//! A provider that fails is followed by the next at once. One that only takes long keeps its call:
+//! after its *slot* the next one is asked, too, and the first answer counts. So an answer that is
+//! late, and may be paid for already, is still of use.
+
+use std::time::Duration;
+
+/// Providers that one copy of a call may go to: each learns its content.
+const MOST_PROVIDERS: usize = 3;
+/// Slots that the time for a call is divided into.
+const SLOTS: u32 = 3;
+/// After an agreement, others have as long again to be compared, and at least this.
+const LEAST_GRACE: Duration = Duration::from_secs(5);
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    /// No provider is asked after this time.
+    pub(crate) max_time: Duration,
+    /// Answers to compare: 1 for a call that is not replicated.
+    pub(crate) replicas: usize,
+    /// Equal answers that are enough.
+    pub(crate) agree: usize,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Ask the candidate of this index.
+    Start(usize),
+    /// Wait for an attempt to end, and at most until this time.
+    Wait(Option<Duration>),
+    /// Nothing more is to be done.
+    Over(Verdict),
+}
+
+/// How it came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The answer of this candidate counts: the first of those that agree.
+    Answered(usize),
+    /// There are answers, but too few are equal.
+    NoAgreement,
+    /// There is no answer.
+    Failed,
+}
+
+/// How one attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With an answer, and this digest of it.
+    Answer([u8; 32]),
+    /// Without: another provider may do better.
+    Failed,
+    /// Without, and no other provider would do better.
+    Hopeless,
+}
+
+/// The state of one call.
+#[derive(Debug)]
+pub(crate) struct Race {
+    policy: Policy,
+    candidates: usize,
+    attempts: Vec<Attempt>,
+    decided: Option<Decided>,
+    is_hopeless: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    slot_ends: Duration,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Decided {
+    first: usize,
+    grace_ends: Duration,
+}
+
+impl Race {
+    /// A call that may go to so many candidates, in their order.
+    pub(crate) fn new(policy: Policy, candidates: usize) -> Self {
+        let most = policy.replicas.max(1) + MOST_PROVIDERS - 1;
+        Self {
+            policy,
+            candidates: candidates.min(most),
+            attempts: Vec::new(),
+            decided: None,
+            is_hopeless: false,
+        }
+    }
+
+    /// What to do at `now`, counted from the start of the call.
+    pub(crate) fn next(&mut self, now: Duration) -> Step {
+        let is_idle = self.running().next().is_none();
+        if let Some(Decided { first, grace_ends }) = self.decided {
+            if is_idle || now >= grace_ends {
+                return Step::Over(Verdict::Answered(first));
+            }
+            return Step::Wait(Some(grace_ends));
+        }
+        if self.may_start(now) {
+            return Step::Start(self.start(now));
+        }
+        if is_idle || self.is_hopeless {
+            let has_answer = self.answers().next().is_some();
+            let verdict = [Verdict::Failed, Verdict::NoAgreement][usize::from(has_answer)];
+            return Step::Over(verdict);
+        }
+        Step::Wait(self.next_slot_end(now))
+    }
+
+    /// An attempt has ended.
+    pub(crate) fn ended(&mut self, candidate: usize, end: End, now: Duration) {
+        let Some(attempt) = self.attempts.get_mut(candidate) else {
+            return;
+        };
+        attempt.end = Some(end);
+        self.is_hopeless |= end == End::Hopeless;
+        if let (End::Answer(digest), None) = (end, self.decided) {
+            let equal = self.answers().filter(|(_, it)| *it == digest);
+            let equal: Vec<usize> = equal.map(|(candidate, _)| candidate).collect();
+            if equal.len() >= self.policy.agree.max(1) {
+                self.decided = equal.first().map(|first| Decided {
+                    first: *first,
+                    grace_ends: now + now.max(LEAST_GRACE),
+                });
+            }
+        }
+    }
+
+    /// Whether this candidate was asked, has not ended and had its whole slot.
+    pub(crate) fn is_overdue(&self, candidate: usize, now: Duration) -> bool {
+        let attempt = self.attempts.get(candidate);
+        attempt.is_some_and(|it| it.end.is_none() && now >= it.slot_ends)
+    }
+
+    /// The candidates that answered, and the digests of their answers.
+    fn answers(&self) -> impl Iterator<Item = (usize, [u8; 32])> {
+        let ends = self.attempts.iter().enumerate();
+        ends.filter_map(|(candidate, attempt)| match attempt.end {
+            Some(End::Answer(digest)) => Some((candidate, digest)),
+            _ => None,
+        })
+    }
+
+    fn running(&self) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(|it| it.end.is_none())
+    }
+
+    fn may_start(&self, now: Duration) -> bool {
+        let in_slot = self.running().filter(|it| now < it.slot_ends).count();
+        let wanted = self.policy.replicas.max(1);
+        // Answers that are there need not be had once more; but those that differ from each other
+        // are settled by one more.
+        let answers = self.answers().count();
+        let missing = wanted.saturating_sub(answers + in_slot);
+        let is_split = in_slot == 0 && answers >= wanted;
+        let is_first = self.attempts.is_empty();
+        (missing > 0 || is_split)
+            && !self.is_hopeless
+            && (is_first || now < self.policy.max_time)
+            && self.attempts.len() < self.candidates
+    }
+
+    fn start(&mut self, now: Duration) -> usize {
+        self.attempts.push(Attempt {
+            slot_ends: now.saturating_add(self.policy.max_time / SLOTS),
+            end: None,
+        });
+        self.attempts.len() - 1
+    }
+
+    /// When the next candidate would be asked, if there is one.
+    fn next_slot_end(&self, now: Duration) -> Option<Duration> {
+        if self.attempts.len() >= self.candidates {
+            return None;
+        }
+        let ends = self.running().map(|it| it.slot_ends);
+        let ends = ends.filter(|it| *it > now && *it < self.policy.max_time);
+        ends.min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn seconds(count: u64) -> Duration {
+        Duration::from_secs(count)
+    }
+
+    const RIGHT: End = End::Answer([1; 32]);
+    const WRONG: End = End::Answer([2; 32]);
+
+    /// What a provider does, and after which time.
+    #[derive(Clone, Copy, Debug)]
+    struct Script(u64, End);
+
+    /// A call that does not end: it is given up with the call's time.
+    const NEVER: u64 = u64::MAX;
+
+    #[derive(Debug, PartialEq)]
+    struct Story {
+        /// Who was asked, and when.
+        asked: Vec<(usize, u64)>,
+        verdict: Verdict,
+        at: u64,
+    }
+
+    /// Plays a call against providers under virtual time, in seconds.
+    fn play(policy: Policy, providers: &[Script]) -> Story {
+        let mut race = Race::new(policy, providers.len());
+        let mut running: Vec<(Duration, usize, End)> = Vec::new();
+        let (mut now, mut asked) = (Duration::ZERO, Vec::new());
+        loop {
+            match race.next(now) {
+                Step::Start(candidate) => {
+                    let Script(after, end) = providers[candidate];
+                    let (at, end) = match after {
+                        NEVER => (policy.max_time.max(now), End::Failed),
+                        after => (now + seconds(after), end),
+                    };
+                    running.push((at, candidate, end));
+                    asked.push((candidate, now.as_secs()));
+                }
+                Step::Wait(until) => {
+                    running.sort_by_key(|it| it.0);
+                    let ends = running.first().map(|it| it.0);
+                    if let Some(until) = until.filter(|it| ends.is_none_or(|ends| *it < ends)) {
+                        assert!(until > now, "a wait that is over");
+                        now = until;
+                        continue;
+                    }
+                    assert!(!running.is_empty(), "waits for nothing");
+                    let (at, candidate, end) = running.remove(0);
+                    now = at;
+                    race.ended(candidate, end, now);
+                }
+                Step::Over(verdict) => {
+                    let at = now.as_secs();
+                    return Story { asked, verdict, at };
+                }
+            }
+        }
+    }
+
+    fn single() -> Policy {
+        Policy {
+            max_time: seconds(120),
+            replicas: 1,
+            agree: 1,
+        }
+    }
+
+    fn replicated() -> Policy {
+        Policy {
+            replicas: 3,
+            agree: 2,
+            ..single()
+        }
+    }
+
+    #[test]
+    fn one_provider_that_answers_is_the_only_one_asked() {
+        let story = play(single(), &[Script(2, RIGHT), Script(1, RIGHT)]);
+        assert_eq!(story.asked, [(0, 0)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(0), 2));
+    }
+
+    #[test]
+    fn a_provider_that_fails_is_followed_by_the_next_at_once() {
+        let story = play(single(), &[Script(3, End::Failed), Script(1, RIGHT)]);
+        assert_eq!(story.asked, [(0, 0), (1, 3)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(1), 4));
+    }
+
+    #[test]
+    fn a_provider_that_is_silent_is_joined_by_the_next_after_its_slot() {
+        let providers = [
+            Script(NEVER, RIGHT),
+            Script(NEVER, RIGHT),
+            Script(1, RIGHT),
+            Script(1, RIGHT),
+        ];
+        let story = play(single(), &providers);
+        assert_eq!(story.asked, [(0, 0), (1, 40), (2, 80)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(2), 81));
+    }
+
+    #[test]
+    fn a_late_answer_counts() {
+        let story = play(single(), &[Script(45, RIGHT), Script(NEVER, RIGHT)]);
+        assert_eq!(story.asked, [(0, 0), (1, 40)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(0), 45));
+    }
+
+    #[test]
+    fn a_call_that_no_provider_would_answer_goes_to_one() {
+        let story = play(single(), &[Script(1, End::Hopeless), Script(1, RIGHT)]);
+        assert_eq!(story.asked, [(0, 0)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Failed, 1));
+    }
+
+    #[test]
+    fn all_that_fail_are_a_failure_and_no_more_than_three_are_asked() {
+        let story = play(single(), &[Script(1, End::Failed); 9]);
+        assert_eq!(story.asked, [(0, 0), (1, 1), (2, 2)]);
+        assert_eq!(story.verdict, Verdict::Failed);
+        assert_eq!(play(single(), &[]).verdict, Verdict::Failed);
+    }
+
+    #[test]
+    fn replicas_are_asked_at_once_and_a_liar_is_waited_for() {
+        let providers = [Script(2, RIGHT), Script(6, WRONG), Script(3, RIGHT)];
+        let story = play(replicated(), &providers);
+        assert_eq!(story.asked, [(0, 0), (1, 0), (2, 0)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(0), 6));
+    }
+
+    #[test]
+    fn a_replica_that_takes_much_longer_is_not_waited_for() {
+        let providers = [Script(2, RIGHT), Script(90, WRONG), Script(3, RIGHT)];
+        let story = play(replicated(), &providers);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(0), 8));
+    }
+
+    #[test]
+    fn a_replica_that_fails_is_replaced_and_answers_that_differ_are_settled() {
+        let failed = [Script(1, End::Failed), Script(2, RIGHT)];
+        let more = [Script(2, WRONG), Script(1, RIGHT)];
+        let story = play(replicated(), &[failed, more].concat());
+        assert_eq!(story.asked, [(0, 0), (1, 0), (2, 0), (3, 1)]);
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(1), 2));
+        let third = End::Answer([3; 32]);
+        let different = [Script(1, RIGHT), Script(2, WRONG), Script(3, third)];
+        let story = play(replicated(), &different);
+        assert_eq!(story.verdict, Verdict::NoAgreement);
+        let story = play(
+            replicated(),
+            &[&different[..], &[Script(1, WRONG)]].concat(),
+        );
+        assert_eq!(story.asked.last(), Some(&(3, 3)));
+        assert_eq!((story.verdict, story.at), (Verdict::Answered(1), 4));
+    }
+
+    fn end() -> impl Strategy<Value = End> {
+        prop_oneof![
+            4 => Just(RIGHT),
+            2 => Just(WRONG),
+            4 => Just(End::Failed),
+            1 => Just(End::Hopeless),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_path_ends_in_time(
+            scripts in prop::collection::vec(
+                (prop_oneof![3 => 0_u64..200, 1 => Just(NEVER)], end()), 0..9),
+            max_time in 1_u64..300, replicas in 1_usize..6, agree in 1_usize..6,
+        ) {
+            let agree = agree.min(replicas);
+            let policy = Policy { max_time: seconds(max_time), replicas, agree };
+            // An attempt gives up when the time of the call is over.
+            let cut = |after: u64| if after < max_time { after } else { NEVER };
+            let scripts: Vec<_> = (scripts.into_iter())
+                .map(|(after, end)| Script(cut(after), end))
+                .collect();
+            let story = play(policy, &scripts);
+            prop_assert!(story.at <= 2 * max_time, "{story:?}");
+            prop_assert!(story.asked.len() <= replicas + 2);
+            prop_assert!(story.asked.iter().all(|(_, at)| *at < max_time));
+            let mut asked: Vec<_> = story.asked.iter().map(|it| it.0).collect();
+            prop_assert!(asked.is_sorted(), "in their order");
+            asked.dedup();
+            prop_assert_eq!(asked.len(), story.asked.len(), "nobody is asked twice");
+            if let Verdict::Answered(first) = story.verdict {
+                let Script(_, end) = scripts[first];
+                let equal = story.asked.iter().filter(|it| scripts[it.0].1 == end);
+                prop_assert!(equal.count() >= agree);
+            }
+            // Whoever could have answered alone was asked, if nobody was hopeless.
+            let hopeless = scripts.iter().any(|it| it.1 == End::Hopeless);
+            if replicas == 1 && story.verdict == Verdict::Failed && !hopeless {
+                let quick = scripts.iter().take(3);
+                prop_assert!(quick.filter(|it| it.0 == 0).all(|it| it.1 == End::Failed));
+            }
+        }
+    }
+}
