@@ -3,6 +3,7 @@
 mod args;
 mod contracts;
 mod evidence;
+mod map;
 mod market;
 
 use std::path::PathBuf;
@@ -11,10 +12,15 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dlambda_privacy::network::TransportName;
 
-pub(crate) use args::{DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, RunArgs};
-pub(crate) use contracts::{AuditArgs, ContractArgs, RefillArgs, WalletArgs, WalletCommand};
+pub(crate) use args::{
+    DoctorArgs, FunctionCommand, HttpArgs, InspectArgs, InvokeArgs, Provider, RunArgs,
+};
+pub(crate) use contracts::{
+    AuditArgs, ContractArgs, FillArgs, RefillArgs, WalletArgs, WalletCommand,
+};
 pub(crate) use evidence::{ArbiterCommand, ReceiptCommand, ShowArgs, VerifyArgs};
-pub(crate) use market::{FindArgs, Mode, SyncArgs};
+pub(crate) use map::MapArgs;
+pub(crate) use market::{FindArgs, MachineArgs, Mode, SyncArgs};
 
 /// Invoke WebAssembly functions on strangers' machines, anonymously.
 ///
@@ -103,6 +109,12 @@ pub(crate) enum Command {
     /// Call a function: standard input in, standard output out
     #[command(after_help = INVOKE_EXAMPLES)]
     Invoke(InvokeArgs),
+    /// Call a function for each line of standard input, at several providers
+    ///
+    /// Outputs are printed in the order of the lines. Each line is a call of its
+    /// own, with a circuit and a token of its own.
+    #[command(after_help = map::MAP_EXAMPLES)]
+    Map(MapArgs),
     /// Look at receipts
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -126,6 +138,12 @@ Examples:
   # A function that the provider publishes, paid with a token from the wallet
   # (dlambda contract 2gzy...wid.onion)
   echo hello | dlambda invoke 2gzy...wid.onion upper
+
+  # At any provider that the wallet has tokens of (dlambda wallet fill)
+  echo hello | dlambda invoke any upper
+
+  # At three of them, and two have to give the same answer
+  dlambda invoke any ./resize.wasm --replicas 3 < in.png > out.png
 
   # A function of your own: it travels sealed to the provider if it lacks it
   dlambda invoke 2gzy...wid.onion ./resize.wasm -- --width 300 < in.png > out.png
@@ -194,6 +212,13 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
         _ => Err("give whole seconds, 1 to 86400".to_owned()),
+    }
+}
+
+fn within(text: &str) -> Result<Duration, String> {
+    match text.parse() {
+        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("give whole seconds, 0 to 86400".to_owned()),
     }
 }
 

@@ -5,27 +5,29 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dlambda_client::{
-    Call, CallError, CallOutcome, FunctionName, Output, PendingAck, Progress, Querier,
+    Call, CallError, CallOutcome, FunctionName, Output, PendingAck, Progress, Querier, Target,
+    Wallet,
 };
+use dlambda_privacy::network::Network;
 use dlambda_proto::{
-    BatchSize, Endpoint, ErrorKind, Evidence, HasKind as _, ReceiptEvidence, Report, Start, encode,
+    BatchSize, ErrorKind, Evidence, HasKind as _, ReceiptEvidence, Report, Start, encode,
     with_causes,
 };
 use serde_json::{Value, json};
 
-use crate::cli::{Common, Format, HttpArgs, InvokeArgs};
+use crate::cli::{Common, Format, HttpArgs, InvokeArgs, MachineArgs, Provider};
 use crate::delay::random_wait;
 use crate::output::{
     Spinner, millis, print_error, print_stderr_of_function, say, write_file, write_output,
     write_report,
 };
-use crate::{home, http, input, wallet};
+use crate::{fill, home, http, input, replicas, wallet};
 
 /// Calls of a contract that is made along the way.
-const AUTO_CALLS: BatchSize = BatchSize::Calls8;
+pub(crate) const AUTO_CALLS: BatchSize = BatchSize::Calls8;
 /// Time that passes between such a contract and its first call.
-const LEAST_WAIT: Duration = Duration::from_secs(10);
-const MOST_WAIT: Duration = Duration::from_secs(90);
+pub(crate) const LEAST_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const MOST_WAIT: Duration = Duration::from_secs(90);
 
 pub(crate) async fn run(
     args: InvokeArgs,
@@ -34,20 +36,22 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Report> {
     let started = Instant::now();
     let network = home::network(common)?;
-    let provider = home::choose(common, &network, &args.provider)?;
-    let call = describe(&args, provider, common.max_time).await?;
-    let spinner = Spinner::new(common.quiet);
-    let transport = home::connect(common, &network, &[provider], &spinner).await?;
-    let bootstrap = started.elapsed();
+    let target = target(&args.provider, &args.machine, common, &network)?;
+    let call = describe(&args, target.clone(), common.max_time).await?;
     let wallet = home::wallet(common)?;
-    let querier = home::querier_on(common, &network, transport, wallet.clone())?;
+    let spinner = Spinner::new(common.quiet);
+    let querier = querier(&target, &args, common, &network, &wallet, &spinner).await?;
+    let bootstrap = started.elapsed();
     let left = common.max_time.saturating_sub(bootstrap);
     if left.is_zero() {
         let message =
             "nothing was left of --max-time after reading the input and starting the transport";
         return Err(Report::new(ErrorKind::Deadline, message));
     }
-    let ended = Box::pin(perform(&querier, &provider, &call, &args, left, &spinner)).await;
+    if args.replicas.is_some() {
+        return replicas::run(&querier, &call, &args, left, spinner, format).await;
+    }
+    let ended = Box::pin(perform(&querier, &target, &call, &args, left, &spinner)).await;
     drop(spinner);
     let (ended, held) = match ended {
         Ok((ended, held)) => (Ok(ended), Some(held)),
@@ -61,7 +65,6 @@ pub(crate) async fn run(
     if let Some(path) = &args.receipt {
         write_receipt(path, evidence)?;
     }
-    let round_trip = outcome.as_ref().ok().map(|it| it.stages.round_trip);
     // A response that --fail does not like was answered all the same.
     let verdict = match &outcome {
         Ok(answer) => args.http.judge(answer.http.as_ref()),
@@ -73,22 +76,72 @@ pub(crate) async fn run(
         querier.acknowledge(held).await;
     }
     querier.flush_acks().await;
-    // After the output, and without an error of its own: the call was answered.
-    if let (Some(round_trip), Ok(mut latencies)) = (round_trip, home::latencies(common, &network)) {
-        let _ = latencies.record(&provider, round_trip);
-    }
+    home::keep_experience(&querier);
     if args.auto_contract {
-        wallet::refill_later(common, &wallet, &provider);
+        let provider = match &target {
+            Target::Provider(endpoint) => Some(endpoint),
+            _ => None,
+        };
+        wallet::refill_later(common, &wallet, provider);
     }
     let code = code?;
     verdict.map(|()| code)
+}
+
+/// Where the call may go.
+pub(crate) fn target(
+    provider: &Provider,
+    machine: &MachineArgs,
+    common: &Common,
+    network: &Network,
+) -> Result<Target, Report> {
+    match provider {
+        Provider::Any => Ok(Target::Any(machine.requirements())),
+        Provider::At(provider) => home::choose(common, network, provider).map(Target::Provider),
+    }
+}
+
+/// A querier that reaches the target; with an empty wallet, and if that is allowed, contracts are
+/// made first.
+async fn querier(
+    target: &Target,
+    args: &InvokeArgs,
+    common: &Common,
+    network: &Network,
+    wallet: &Wallet,
+    spinner: &Spinner,
+) -> Result<Querier, Report> {
+    if matches!(target, Target::Any(_)) && args.auto_contract && !fill::has_any(wallet)? {
+        spinner.say("making contracts".to_owned());
+        fill::make_some(&args.machine, args.plan.as_ref(), common).await?;
+    }
+    querier_for(target, common, network, wallet, spinner).await
+}
+
+/// A querier that reaches the target.
+pub(crate) async fn querier_for(
+    target: &Target,
+    common: &Common,
+    network: &Network,
+    wallet: &Wallet,
+    spinner: &Spinner,
+) -> Result<Querier, Report> {
+    let (transport, reaches): (_, home::Reaches) = match target {
+        Target::Provider(endpoint) => {
+            let transport = home::connect(common, network, &[*endpoint], spinner).await?;
+            (transport, |_| true)
+        }
+        _ => home::connect_to_held(common, network, wallet, spinner).await?,
+    };
+    let querier = home::querier_on(common, network, transport, wallet.clone())?;
+    Ok(querier.reaching(reaches))
 }
 
 /// Calls; with an empty wallet, and if that is allowed, gets a contract first
 /// and then lets some time pass.
 async fn perform(
     querier: &Querier,
-    provider: &Endpoint,
+    target: &Target,
     call: &Call,
     args: &InvokeArgs,
     max_time: Duration,
@@ -98,7 +151,7 @@ async fn perform(
     let ended = querier
         .call_unacknowledged(call, max_time, |step| spinner.say(words(step)))
         .await;
-    let Err(CallError::NoToken(plan)) = &ended else {
+    let (Err(CallError::NoToken(plan)), Target::Provider(provider)) = (&ended, target) else {
         return ended;
     };
     if !args.auto_contract {
@@ -143,15 +196,11 @@ fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), R
     write_file(path, &encode(&Evidence::Receipt(evidence)))
 }
 
-async fn describe(
-    args: &InvokeArgs,
-    provider: Endpoint,
-    max_time: Duration,
-) -> Result<Call, Report> {
+async fn describe(args: &InvokeArgs, target: Target, max_time: Duration) -> Result<Call, Report> {
     let function = function_name(&args.function)?;
     let input = input::read_input(max_time).await?;
     let request = args.http.request(!input.is_empty())?;
-    let mut call = Call::new(provider, function)
+    let mut call = Call::new(target, function)
         .args(args.args.clone())
         .input(input);
     if let Some(plan) = &args.plan {
@@ -163,10 +212,13 @@ async fn describe(
     if args.resume {
         call = call.resume();
     }
+    if args.hedge {
+        call = call.hedge();
+    }
     Ok(call)
 }
 
-fn function_name(text: &str) -> Result<FunctionName, Report> {
+pub(crate) fn function_name(text: &str) -> Result<FunctionName, Report> {
     let is_path = text.contains('/') || text.ends_with(".wasm");
     if !is_path {
         return Ok(text
@@ -178,7 +230,7 @@ fn function_name(text: &str) -> Result<FunctionName, Report> {
     ))
 }
 
-fn words(step: Progress) -> String {
+pub(crate) fn words(step: Progress) -> String {
     match step {
         Progress::Connecting { attempt: 1 } => "building a circuit of its own".to_owned(),
         Progress::Connecting { attempt } => format!("building another circuit (attempt {attempt})"),
@@ -189,7 +241,7 @@ fn words(step: Progress) -> String {
     }
 }
 
-fn finish(
+pub(crate) fn finish(
     outcome: Result<Output, CallError>,
     http: &HttpArgs,
     format: Format,
@@ -218,12 +270,19 @@ fn finish(
 }
 
 /// An error, with what to do about it.
-fn advise(error: CallError) -> Report {
+pub(crate) fn advise(error: CallError) -> Report {
     let hint = match &error {
         CallError::NoToken(_) => Some(
             "make a contract with `dlambda contract` hours before the call; \
              --auto-contract waits for a minute or so, which hides less",
         ),
+        CallError::NoCandidate => Some(
+            "make contracts some time before calls with `dlambda wallet fill`; `dlambda wallet` lists \
+             what there is",
+        ),
+        CallError::AmbiguousAlias { .. } => {
+            Some("name the one that you mean by its CID, or name one provider")
+        }
         CallError::Unpaid(_) => Some(
             "the token is struck out; the call may have been made the first time. With another \
              token the provider would see by the content that the two are one call",

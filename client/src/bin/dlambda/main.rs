@@ -9,6 +9,7 @@ mod delay;
 mod doctor;
 mod evidence;
 mod exit;
+mod fill;
 mod find;
 mod home;
 mod http;
@@ -16,8 +17,10 @@ mod input;
 mod inspect;
 mod invoke;
 mod local;
+mod map;
 mod output;
 mod plans;
+mod replicas;
 mod request_line;
 mod run;
 mod sync;
@@ -74,6 +77,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Report> {
             inspect::run(args, &cli.common, cli.format).await
         }
         Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
+        Command::Map(args) => map::run(args, &cli.common, cli.format).await,
         Command::Receipt(command) => evidence::receipt(command, cli.format),
         Command::Run(args) => run::run(args, &cli.common).await,
         Command::Sync(args) => sync::run(args, &cli.common, cli.format).await,

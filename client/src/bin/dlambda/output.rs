@@ -147,6 +147,18 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Report> {
     write().map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
 }
 
+/// Opens a file to read and append to, which is its owner's alone; makes it if need be.
+pub(crate) fn open_private(path: &Path) -> Result<File, Report> {
+    let open = || -> std::io::Result<File> {
+        let mut options = File::options();
+        let opened = options.create(true).truncate(false).read(true).write(true);
+        let file = opened.mode(0o600).open(path)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(file)
+    };
+    open().map_err(|error| Report::new(ErrorKind::Local, format!("{}: {error}", path.display())))
+}
+
 /// Milliseconds with three decimals.
 pub(crate) fn millis(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
@@ -236,7 +248,7 @@ mod tests {
                 // Keys and a lock, which have the same mode.
                 let allowed = match path.file_name().and_then(|name| name.to_str()) {
                     Some("home.rs") => 2,
-                    Some("output.rs") => 1,
+                    Some("output.rs") => 2,
                     _ => 0,
                 };
                 assert_eq!(count, allowed, "{}", path.display());

@@ -10,7 +10,7 @@ use dlambda_client::{Fetched, FindError, Guest};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::network::{Network, OverlayNetwork, TransportName};
 use dlambda_privacy::os_rng;
-use dlambda_proto::{Endpoint, ErrorKind, HasKind as _, Report};
+use dlambda_proto::{ErrorKind, HasKind as _, Report};
 use rand_core::Rng as _;
 use serde_json::json;
 
@@ -114,14 +114,8 @@ impl Overlay {
 
     /// A guest on a transport that reaches nodes.
     pub(crate) async fn guest(&self, common: &Common, spinner: &Spinner) -> Result<Guest, Report> {
-        let name = home::names(common, &self.network)?
-            .into_iter()
-            .find(|name| *name != TransportName::DangerouslyDirect)
-            .ok_or_else(|| Report::new(ErrorKind::Usage, "direct connections carry no overlay"))?;
-        let reaches: fn(&Endpoint) -> bool = match name {
-            TransportName::Nym => |it| TransportName::of(it) == Some(TransportName::Nym),
-            _ => |it| TransportName::of(it) == Some(TransportName::Tor),
-        };
+        let name = transport(common, &self.network)?;
+        let reaches = home::reaches(name);
         let transport = home::start(common, &self.network, name, spinner).await?;
         Ok(Guest::new(
             self.settings.clone(),
@@ -140,6 +134,14 @@ impl Overlay {
         let synced = guest.sync(&mut self.market, common.max_time).await;
         synced.map_err(report)
     }
+}
+
+/// The preferred transport that carries an overlay.
+pub(crate) fn transport(common: &Common, network: &Network) -> Result<TransportName, Report> {
+    let mut names = home::names(common, network)?.into_iter();
+    names
+        .find(|name| *name != TransportName::DangerouslyDirect)
+        .ok_or_else(|| Report::new(ErrorKind::Usage, "direct connections carry no overlay"))
 }
 
 /// With what a user can do about it.

@@ -8,15 +8,15 @@ use dlambda_client::wallet::{ContractStage, Listing};
 use dlambda_client::{Looked, ProposalOutcome, Querier, RecoveryReport, Wallet};
 use dlambda_crypto::negotiation::ContractOptions;
 use dlambda_privacy::clock::{Clock as _, SystemClock};
-use dlambda_proto::{BatchSize, Contract, Endpoint, PlanName, Report, UnixSeconds};
+use dlambda_proto::{BatchSize, Contract, Endpoint, ErrorKind, PlanName, Report, UnixSeconds};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::cli::{Common, Format, RefillArgs, WalletArgs, WalletCommand};
 use crate::delay::random_wait;
-use crate::home;
 use crate::output::{print, say};
 use crate::terms::{self, good_for};
+use crate::{fill, home};
 
 /// Shortest wait before a contract is renewed: less would be a habit to know us by.
 const LEAST_WAIT: Duration = Duration::from_secs(60);
@@ -28,6 +28,7 @@ pub(crate) async fn run(
 ) -> Result<ExitCode, Report> {
     match args.command {
         None => list(common, format),
+        Some(WalletCommand::Fill(args)) => fill::run(args, common, format).await,
         Some(WalletCommand::Settle) => settle(common, format).await,
         Some(WalletCommand::Refill(args)) => refill(&args, common, format).await,
     }
@@ -179,17 +180,28 @@ pub(crate) async fn buy(
                 ..wish
             };
             let offered = querier.contract(endpoint, &wish, max_time, gratis, |_| {});
-            offered.await.map_err(terms::report)?;
-            Ok(())
+            concluded(&offered.await.map_err(terms::report)?)
         }
+        other => concluded(&other),
+    }
+}
+
+/// An offer that nobody has agreed to is no contract.
+fn concluded(outcome: &ProposalOutcome) -> Result<(), Report> {
+    match outcome {
+        ProposalOutcome::Countered(_) => Err(Report::new(
+            ErrorKind::Refused,
+            "the provider offers other terms; see them with `dlambda contract`",
+        )),
         _ => Ok(()),
     }
 }
 
-/// Starts a refill in the background, if the plan runs low.
-pub(crate) fn refill_later(common: &Common, wallet: &Wallet, endpoint: &Endpoint) {
+/// Starts a refill in the background, if a plan of this provider, or of any, runs low.
+pub(crate) fn refill_later(common: &Common, wallet: &Wallet, endpoint: Option<&Endpoint>) {
     let low = low(wallet, RefillArgs::USUAL_CALLS);
-    let runs_low = low.is_ok_and(|low| low.iter().any(|(it, _)| it == endpoint));
+    let is_it = |low: &Endpoint| endpoint.is_none_or(|it| it == low);
+    let runs_low = low.is_ok_and(|low| low.iter().any(|(it, _)| is_it(it)));
     let Ok(program) = std::env::current_exe() else {
         return;
     };

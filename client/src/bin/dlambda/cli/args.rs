@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use dlambda_proto::{Endpoints, PlanName};
 
+use super::market::MachineArgs;
 use crate::request_line::{RequestLine, header};
 
 /// What to examine.
@@ -18,9 +19,15 @@ pub(crate) struct DoctorArgs {
 /// What to call.
 #[derive(Debug, Args)]
 pub(crate) struct InvokeArgs {
-    /// The provider's address: onion, Nym, or both with a comma between
-    #[arg(value_parser = endpoints)]
-    pub(crate) provider: Endpoints,
+    /// The provider's address: onion, Nym, or both with a comma between; or
+    /// `any`: one of those that the wallet has tokens of
+    ///
+    /// With `any`, one is drawn at random, by how well it served before. If it
+    /// refuses, fails or takes a third of the time, the call goes to the next,
+    /// to three in all. Each of them sees the call: if they collude, they know
+    /// that it is one. What a provider that failed was paid is gone.
+    #[arg(value_parser = provider)]
+    pub(crate) provider: Provider,
 
     /// A CID, an alias in the provider's advert, or a path to a .wasm file
     /// (with a slash in it, or ending in .wasm)
@@ -60,6 +67,38 @@ pub(crate) struct InvokeArgs {
     /// A wallet that runs low is filled later, at a random time.
     #[arg(long)]
     pub(crate) auto_contract: bool,
+
+    /// Open two circuits to the provider, and send the same request on the second
+    /// if the first brings no answer within the time that 95 of 100 earlier ones
+    /// took; it is paid once
+    #[arg(long)]
+    pub(crate) hedge: bool,
+
+    /// With `any`: call so many providers, 2 to 5, pay each, and compare what
+    /// they answer
+    ///
+    /// Each has a seed of its own, so a function that uses random numbers answers
+    /// differently. Answers that differ are settled by running the function here,
+    /// if it is given as a file; a provider that was wrong is named, and the
+    /// proof written. Providers that collude know that the calls are one.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=5), conflicts_with_all = ["resume", "auto_contract"])]
+    pub(crate) replicas: Option<u8>,
+
+    /// How many of them have to give the same answer; without it, more than half
+    #[arg(long, value_name = "N", requires = "replicas")]
+    pub(crate) agree: Option<u8>,
+
+    /// Where to write the proof that one of them was wrong
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "fraud.proof",
+        requires = "replicas"
+    )]
+    pub(crate) proof: PathBuf,
+
+    #[command(flatten, next_help_heading = "Which providers, with `any`")]
+    pub(crate) machine: MachineArgs,
 
     /// Take up this very call (same provider, function, arguments and input),
     /// which was interrupted more than five minutes ago, with its token
@@ -161,6 +200,22 @@ pub(crate) enum FunctionCommand {
 pub(crate) struct InspectArgs {
     /// The function, a path to a .wasm file
     pub(crate) file: PathBuf,
+}
+
+/// Where a call may go.
+#[derive(Clone, Debug)]
+pub(crate) enum Provider {
+    /// To any provider that the wallet has tokens of.
+    Any,
+    /// To this one.
+    At(Endpoints),
+}
+
+pub(super) fn provider(text: &str) -> Result<Provider, String> {
+    match text {
+        "any" => Ok(Provider::Any),
+        _ => endpoints(text).map(Provider::At),
+    }
 }
 
 pub(super) fn endpoints(text: &str) -> Result<Endpoints, String> {

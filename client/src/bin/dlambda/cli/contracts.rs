@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use dlambda_proto::{BatchSize, Endpoints, PlanName};
 
 use super::args::{endpoints, plan};
-use super::seconds;
+use super::market::MachineArgs;
+use super::{seconds, within};
 
 pub(crate) const CONTRACT_EXAMPLES: &str = "\
 Examples:
@@ -24,6 +25,10 @@ pub(crate) const WALLET_EXAMPLES: &str = "\
 Examples:
   dlambda wallet
   dlambda wallet --format json
+
+  # Contracts with five providers of your choice of machine, at random times of ten minutes;
+  # then `dlambda invoke any`
+  dlambda wallet fill --providers 5 --calls 32 --memory 2GB
 
   # Buy what runs low, at a random time within the next hour
   dlambda wallet refill --within 3600
@@ -93,6 +98,13 @@ pub(crate) struct WalletArgs {
 /// What to do with the wallet.
 #[derive(Debug, Subcommand)]
 pub(crate) enum WalletCommand {
+    /// Make contracts with several providers ahead of calls, at random times
+    ///
+    /// Providers are drawn from the catalogue at random, by how well they served
+    /// your calls; what was never called gets little. Contracts that ask for
+    /// money or an invitation are not made. `dlambda invoke any` then calls
+    /// whom the wallet holds tokens of.
+    Fill(FillArgs),
     /// Wait for a random time, then renew contracts that run low
     ///
     /// A contract made just before a call would give away that the two belong
@@ -101,6 +113,33 @@ pub(crate) enum WalletCommand {
     Refill(RefillArgs),
     /// Finish contracts that were interrupted, and forget those that are over
     Settle,
+}
+
+/// With whom to make contracts.
+#[derive(Debug, Args)]
+pub(crate) struct FillArgs {
+    /// With how many providers there are to be contracts: those that the wallet
+    /// has enough tokens of count
+    #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub(crate) providers: u8,
+
+    /// How many calls to buy of each: 8, 32 or 128
+    #[arg(long, value_name = "N", default_value = "32", value_parser = calls)]
+    pub(crate) calls: BatchSize,
+
+    /// The plan; without one, each provider's first
+    #[arg(long, value_parser = plan)]
+    pub(crate) plan: Option<PlanName>,
+
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+
+    /// Spread the contracts, and the second look at each provider's keys, at
+    /// random over so many seconds
+    ///
+    /// Contracts at one time would say that they have one owner.
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = within)]
+    pub(crate) within: Duration,
 }
 
 /// When to refill.
@@ -172,13 +211,6 @@ pub(crate) struct AuditArgs {
     /// between them and all that you may do
     #[arg(long)]
     pub(crate) no_process_isolation: bool,
-}
-
-fn within(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err("give whole seconds, 0 to 86400".to_owned()),
-    }
 }
 
 fn calls(text: &str) -> Result<BatchSize, String> {

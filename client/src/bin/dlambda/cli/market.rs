@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use dlambda_proto::{FunctionId, PlanName, Region, Requirements};
 
 use super::args::plan;
+use super::within;
 
 pub(crate) const FIND_EXAMPLES: &str = "\
 Examples:
@@ -26,9 +27,9 @@ Examples:
   # Stay, and fetch the catalogue at random times, six hours apart on average
   dlambda sync --stay";
 
-/// What a provider has to have.
-#[derive(Debug, Args)]
-pub(crate) struct FindArgs {
+/// What a provider's machine has to have, and its price.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct MachineArgs {
     /// At least so many processors
     #[arg(long, value_name = "N", default_value = "0")]
     pub(crate) cpu: u16,
@@ -53,6 +54,17 @@ pub(crate) struct FindArgs {
     #[arg(long, value_name = "REGION", value_parser = region)]
     pub(crate) region: Option<Region>,
 
+    /// A plan whose calls cost no more
+    #[arg(long, value_name = "PRICE")]
+    pub(crate) max_price: Option<u64>,
+}
+
+/// What a provider has to have.
+#[derive(Debug, Args)]
+pub(crate) struct FindArgs {
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+
     /// A function that the provider always has, by its CID
     #[arg(long, value_name = "CID", value_parser = function)]
     pub(crate) function: Option<FunctionId>,
@@ -60,10 +72,6 @@ pub(crate) struct FindArgs {
     /// A plan of this name
     #[arg(long, value_parser = plan)]
     pub(crate) plan: Option<PlanName>,
-
-    /// A plan whose calls cost no more
-    #[arg(long, value_name = "PRICE")]
-    pub(crate) max_price: Option<u64>,
 
     /// How to search
     #[arg(long, value_enum, default_value = "passive")]
@@ -101,7 +109,7 @@ pub(crate) struct SyncArgs {
     pub(crate) within: Duration,
 }
 
-impl FindArgs {
+impl MachineArgs {
     pub(crate) fn requirements(&self) -> Requirements {
         let mut wanted = Requirements::default();
         wanted.cores = self.cpu;
@@ -110,8 +118,15 @@ impl FindArgs {
         wanted.gpu_vram_mib = self.gpu_vram;
         wanted.tee = self.tee;
         wanted.region.clone_from(&self.region);
-        wanted.plan.clone_from(&self.plan);
         wanted.max_price = self.max_price;
+        wanted
+    }
+}
+
+impl FindArgs {
+    pub(crate) fn requirements(&self) -> Requirements {
+        let mut wanted = self.machine.requirements();
+        wanted.plan.clone_from(&self.plan);
         wanted.function = self.function;
         wanted
     }
@@ -136,13 +151,6 @@ fn region(text: &str) -> Result<Region, String> {
 fn function(text: &str) -> Result<FunctionId, String> {
     text.parse()
         .map_err(|error: dlambda_proto::IdError| error.to_string())
-}
-
-fn within(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds @ 0..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err("give whole seconds, 0 to 86400".to_owned()),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,266 @@
+//! `dlambda wallet fill`: contracts with several providers, ahead of calls.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use dlambda_broker::selection::{self, Prospect};
+use dlambda_broker::{Listed, schedule};
+use dlambda_client::wallet::ContractStage;
+use dlambda_client::{Experience, FindError, Querier, Wallet};
+use dlambda_privacy::clock::{Clock as _, SystemClock};
+use dlambda_privacy::os_rng;
+use dlambda_proto::{Endpoint, PlanName, ProviderId, Report, UnixSeconds};
+use rand_core::Rng as _;
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::cli::{Common, FillArgs, Format, MachineArgs};
+use crate::delay::random_wait;
+use crate::home::{self, Reaches};
+use crate::invoke::{AUTO_CALLS, LEAST_WAIT, MOST_WAIT};
+use crate::output::{Spinner, print, say};
+use crate::sync::{self, Overlay};
+use crate::wallet::buy;
+
+/// A provider that is known for less is new, unless one's own calls were answered there.
+const NEW: u64 = 7 * 24 * 3600;
+/// Providers that are tried for each contract that is wanted.
+const TRIES: usize = 3;
+/// Between a contract and the second look at its provider's keys, unless there is less time.
+const LEAST_LOOK: Duration = Duration::from_secs(10);
+
+/// A provider to make a contract with.
+struct Chosen {
+    provider: ProviderId,
+    endpoint: Endpoint,
+}
+
+/// What became of it.
+#[derive(Default)]
+struct Filled {
+    /// Providers that the wallet had enough tokens of.
+    held: usize,
+    made: usize,
+    failed: usize,
+    looked_at: usize,
+}
+
+/// Providers that a call without any contract makes some with.
+const SOME: u8 = 2;
+
+pub(crate) async fn run(
+    args: FillArgs,
+    common: &Common,
+    format: Format,
+) -> Result<ExitCode, Report> {
+    let filled = make(&args, common).await?;
+    let total = filled.held + filled.made;
+    match format {
+        Format::Json => print(
+            &json!({
+                "schema": "dlambda.filled/1",
+                "contracts": filled.made,
+                "failed": filled.failed,
+                "looked_at": filled.looked_at,
+                "providers": total,
+            })
+            .to_string(),
+        ),
+        Format::Text => print(&format!(
+            "{} contracts made; the wallet holds tokens of {total} providers",
+            filled.made
+        )),
+    }
+    if filled.looked_at < filled.made {
+        say(
+            "some keys were not seen a second time: `dlambda wallet settle` looks once more, and \
+             until then their tokens are not spent",
+        );
+    }
+    if total < usize::from(args.providers) {
+        say(&format!(
+            "fewer than the {} that were asked for: no others fit, or they did not answer",
+            args.providers
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether there is any token that is good now.
+pub(crate) fn has_any(wallet: &Wallet) -> Result<bool, Report> {
+    let contracts = wallet.contracts(now())?.contracts;
+    Ok(contracts.iter().any(|it| it.fresh > 0 && !it.expired))
+}
+
+/// For a call that has no contract yet: makes some, and waits for a random time after the last.
+pub(crate) async fn make_some(
+    machine: &MachineArgs,
+    plan: Option<&PlanName>,
+    common: &Common,
+) -> Result<(), Report> {
+    let args = FillArgs {
+        providers: SOME,
+        calls: AUTO_CALLS,
+        plan: plan.cloned(),
+        machine: machine.clone(),
+        within: random_wait(LEAST_WAIT, MOST_WAIT).min(common.max_time / 2),
+    };
+    say(
+        "making contracts first; the call comes up to a minute and a half later, which hides little",
+    );
+    make(&args, common).await?;
+    Ok(())
+}
+
+/// Makes contracts until there are tokens of as many providers.
+async fn make(args: &FillArgs, common: &Common) -> Result<Filled, Report> {
+    let wallet = home::wallet(common)?;
+    let mut overlay = Overlay::open(common)?;
+    if overlay.market.last_sync().is_none() {
+        say("no catalogue yet: fetching it from several nodes");
+        overlay.sync(common).await?;
+        // Otherwise the end of the sync would tell when the first contract comes.
+        let wait = schedule::after_first_sync(os_rng().next_u64()).min(args.within);
+        say(&format!("waiting {} s after it", wait.as_secs()));
+        sleep(wait).await;
+    }
+    let name = sync::transport(common, &overlay.network)?;
+    let reaches = home::reaches(name);
+    let held = held(&wallet, args)?;
+    let wanted = usize::from(args.providers).saturating_sub(held.len());
+    let mut filled = Filled::default();
+    if wanted > 0 {
+        let experience = home::experience(common, &overlay.network)?;
+        let chosen = choose(args, &overlay, &experience, &held, reaches)?;
+        let spinner = Spinner::new(common.quiet);
+        let transport = home::start(common, &overlay.network, name, &spinner).await?;
+        let querier = home::querier_on(common, &overlay.network, transport, wallet)?;
+        filled = fill(&querier, args, common, chosen, wanted, &spinner).await;
+    }
+    filled.held = held.len();
+    if filled.held + filled.made == 0 {
+        return Err(home::nothing_held("no provider made a contract"));
+    }
+    Ok(filled)
+}
+
+/// Providers that the wallet has enough tokens of, for the plan that is asked for.
+fn held(wallet: &Wallet, args: &FillArgs) -> Result<BTreeSet<ProviderId>, Report> {
+    let enough = usize::from(args.calls.calls()) / 4;
+    let contracts = wallet.contracts(now())?.contracts.into_iter();
+    let of_plan = contracts.filter(|it| args.plan.as_ref().is_none_or(|plan| *plan == it.plan));
+    let good = of_plan.filter(|it| it.stage != ContractStage::Draft && !it.expired);
+    let good = good.filter(|it| it.fresh >= enough);
+    Ok(good.map(|it| it.provider).collect())
+}
+
+/// Whom to make contracts with, in this order, until there are enough.
+fn choose(
+    args: &FillArgs,
+    overlay: &Overlay,
+    experience: &Experience,
+    held: &BTreeSet<ProviderId>,
+    reaches: Reaches,
+) -> Result<Vec<Chosen>, Report> {
+    let mut wanted = args.machine.requirements();
+    wanted.plan.clone_from(&args.plan);
+    let found = overlay.market.find(&wanted, now());
+    let found = found.map_err(|error| sync::report(FindError::from(error)))?;
+    let eligible = found.into_iter().filter_map(|listed| {
+        let listing = listed.listing();
+        let endpoint = *listing.endpoints.iter().find(|it| reaches(it))?;
+        let is_wanted = !held.contains(&listing.provider) && !experience.has_misbehaved(&endpoint);
+        is_wanted.then_some((endpoint, listed))
+    });
+    let eligible: Vec<(Endpoint, Listed)> = eligible.collect();
+    let prospects: Vec<Prospect> = eligible
+        .iter()
+        .map(|(endpoint, listed)| {
+            let bound = experience.lower_bound(endpoint);
+            let age = now().0.saturating_sub(listed.since().0);
+            if experience.is_known(endpoint) || age >= NEW {
+                Prospect::known(bound)
+            } else {
+                Prospect::newcomer(bound)
+            }
+        })
+        .collect();
+    let most = usize::from(args.providers) * TRIES;
+    let drawn = selection::draw(&prospects, most, &mut os_rng());
+    let drawn = drawn.into_iter().filter_map(|index| eligible.get(index));
+    let chosen = drawn.map(|(endpoint, listed)| Chosen {
+        provider: listed.listing().provider,
+        endpoint: *endpoint,
+    });
+    Ok(chosen.collect())
+}
+
+/// Makes contracts at random times, and looks at each provider's keys once more later.
+async fn fill(
+    querier: &Querier,
+    args: &FillArgs,
+    common: &Common,
+    chosen: Vec<Chosen>,
+    wanted: usize,
+    spinner: &Spinner,
+) -> Filled {
+    let mut filled = Filled::default();
+    let started = Instant::now();
+    let mut chosen = chosen.into_iter();
+    let mut looks: Vec<(Duration, Endpoint)> = Vec::new();
+    // The last third is for second looks.
+    let mut times = random_times(wanted, args.within * 2 / 3).into_iter();
+    while filled.made < wanted {
+        let Some(next) = chosen.next() else { break };
+        let time = times.next();
+        if let Some(time) = time {
+            let left = wanted - filled.made;
+            spinner.say(format!(
+                "waiting for a random time, {left} contracts to make"
+            ));
+            sleep_until(started + time).await;
+        }
+        spinner.say(format!("contract {} of {wanted}", filled.made + 1));
+        let plan = args.plan.clone();
+        let bought = Box::pin(buy(
+            querier,
+            &next.endpoint,
+            plan,
+            args.calls,
+            common.max_time,
+        ));
+        match bought.await {
+            Ok(()) => {
+                filled.made += 1;
+                let now = started.elapsed();
+                let least = now + LEAST_LOOK.min(args.within);
+                looks.push((random_wait(least, args.within.max(least)), next.endpoint));
+            }
+            Err(report) => {
+                filled.failed += 1;
+                let id = next.provider.unredacted();
+                spinner.pause(|| say(&format!("no contract with {id}: {}", report.message)));
+            }
+        }
+    }
+    looks.sort_by_key(|(time, _)| *time);
+    for (time, endpoint) in looks {
+        spinner.say("waiting for a random time to look at a provider's keys once more".to_owned());
+        sleep_until(started + time).await;
+        let looked = Box::pin(querier.look_again_at(&endpoint, common.max_time)).await;
+        filled.looked_at += usize::from(looked.is_ok());
+    }
+    filled
+}
+
+fn random_times(count: usize, within: Duration) -> Vec<Duration> {
+    let draw = |_| random_wait(Duration::ZERO, within);
+    let mut times: Vec<Duration> = (0..count).map(draw).collect();
+    times.sort();
+    times
+}
+
+fn now() -> UnixSeconds {
+    SystemClock::default().now()
+}
