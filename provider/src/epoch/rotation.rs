@@ -65,22 +65,38 @@ pub(crate) async fn rotate(
 ) -> Result<(), ProviderError> {
     loop {
         sleep(ROTATION_CHECK).await;
-        let now = epochs.now();
-        let due = {
-            let mut keyring = epochs.lock();
-            keyring.expire(now);
-            keyring.renew_sealing(&mut os_rng())?;
-            keyring.rotation_due(now)
-        };
-        if due {
-            let fresh = begin(&epochs.template(), &data, &store, now).await?;
-            epochs.lock().rotate(fresh, now);
-            let store = store.clone();
-            let ending = spawn_blocking(move || store.end_epochs(now)).await;
-            ending.map_err(|_| ProviderError::Interrupted)??;
-            tracing::info!(epoch = epochs.number().0, "new epoch");
-        }
+        rotate_if_due(&epochs, &data, &store).await?;
     }
+}
+
+/// Erases keys that are over, and starts a new epoch if one is due. A new advert is shown once it
+/// is on disk, and the epochs that are over are forgotten last: stopped between any two steps, the
+/// next start goes on with the advert that was shown, or begins an epoch with a number of its own.
+///
+/// # Errors
+///
+/// As [`rotate`].
+pub(crate) async fn rotate_if_due(
+    epochs: &Epochs,
+    data: &DataDir,
+    store: &Store,
+) -> Result<(), ProviderError> {
+    let now = epochs.now();
+    let due = {
+        let mut keyring = epochs.lock();
+        keyring.expire(now);
+        keyring.renew_sealing(&mut os_rng())?;
+        keyring.rotation_due(now)
+    };
+    if due {
+        let fresh = begin(&epochs.template(), data, store, now).await?;
+        epochs.lock().rotate(fresh, now);
+        let store = store.clone();
+        let ending = spawn_blocking(move || store.end_epochs(now)).await;
+        ending.map_err(|_| ProviderError::Interrupted)??;
+        tracing::info!(epoch = epochs.number().0, "new epoch");
+    }
+    Ok(())
 }
 
 /// The last epoch's keys, if it goes on.
