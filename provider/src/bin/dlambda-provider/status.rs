@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dlambda_privacy::swap;
 use dlambda_proto::{ErrorKind, Report};
 use dlambda_provider::{
     ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, query_status,
@@ -29,11 +30,21 @@ pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCod
         _ => return Err(newer()),
     };
     let advice = advice(&snapshot);
+    // The provider is on this machine: it is asked through a socket of its directory.
+    let swap = swap::unencrypted_areas();
     match format {
-        Format::Text => print(&for_people(&snapshot, advice)),
+        Format::Text => {
+            let swap = swap_line(swap.as_deref().ok());
+            print(&format!("{}{swap}", for_people(&snapshot, advice)));
+        }
         Format::Json => print(
-            &json!({ "schema": "dlambda.status/1", "status": snapshot, "advice": advice })
-                .to_string(),
+            &json!({
+                "schema": "dlambda.status/1",
+                "status": snapshot,
+                "advice": advice,
+                "unencrypted_swap": swap.ok(),
+            })
+            .to_string(),
         ),
     }
     Ok(ExitCode::SUCCESS)
@@ -215,6 +226,22 @@ fn confinement(execution: &ExecutionStatus) -> String {
     shown
 }
 
+/// What of memory may be written to a disk in the clear; `None` if the system does not say.
+fn swap_line(areas: Option<&[String]>) -> String {
+    match areas {
+        Some([]) => String::new(),
+        Some(areas) => format!(
+            "\nWARNING:    swap on {} is not encrypted: a stolen disk may show keys, and the requests\n\
+             {:12}and replies of callers. Use dm-crypt with a random key or zram, or `swapoff`",
+            areas.join(", "),
+            ""
+        ),
+        None => {
+            "\nWARNING:    /proc/swaps cannot be read: is there swap without encryption?".to_owned()
+        }
+    }
+}
+
 /// What is wrong and what to do, in a sentence.
 fn advice(snapshot: &Snapshot) -> &'static str {
     if snapshot.state == ProviderState::Starting {
@@ -245,6 +272,17 @@ fn advice(snapshot: &Snapshot) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unencrypted_swap_is_named() {
+        assert_eq!(swap_line(Some(&[])), "");
+        let said = swap_line(Some(&["/dev/sda2".to_owned()]));
+        assert!(
+            said.starts_with("\nWARNING:    swap on /dev/sda2 is"),
+            "{said}"
+        );
+        assert!(swap_line(None).contains("WARNING"));
+    }
 
     #[test]
     fn a_layer_that_failed_and_layers_that_are_not_offered_are_named() {
