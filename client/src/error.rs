@@ -8,6 +8,7 @@ use dlambda_proto::{
     TokenProblem,
 };
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::patience::Patience;
 use crate::{ListingMismatch, WalletError};
@@ -252,6 +253,13 @@ impl ContractError {
             return Err(Self::Deadline(patience.seconds()));
         }
         Ok(())
+    }
+}
+
+impl From<JoinError> for ContractError {
+    /// The text of a panic is written where it happens, and may hold anything: it is not kept.
+    fn from(_: JoinError) -> Self {
+        Self::Interrupted
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn start_keyring(
             store.end_epochs(now)?;
             store.epochs()
         });
-        restoring.await.map_err(|_| ProviderError::Interrupted)??
+        restoring.await??
     };
     let first = match resume(&template, restored.last(), now).await? {
         Some(resumed) => resumed,
@@ -93,7 +93,7 @@ pub(crate) async fn rotate_if_due(
         epochs.lock().rotate(fresh, now);
         let store = store.clone();
         let ending = spawn_blocking(move || store.end_epochs(now)).await;
-        ending.map_err(|_| ProviderError::Interrupted)??;
+        ending??;
         tracing::info!(epoch = epochs.number().0, "new epoch");
     }
     Ok(())
@@ -111,7 +111,7 @@ async fn resume(
     let template = Arc::clone(template);
     let resuming =
         spawn_blocking(move || EpochKeys::resume(&template, epoch, &record, now, &mut os_rng()));
-    let resumed = resuming.await.map_err(|_| ProviderError::Interrupted)??;
+    let resumed = resuming.await??;
     if resumed.is_none() {
         tracing::warn!(
             epoch = epoch.0,
@@ -140,5 +140,5 @@ async fn begin(
         }
         Ok(keys)
     });
-    making.await.map_err(|_| ProviderError::Interrupted)?
+    making.await?
 }

@@ -19,6 +19,7 @@ use tokio::task;
 use crate::backend::Backend;
 use crate::code_cache::{CodeBudget, CodeImage, DiskCache, MemoryCache};
 use crate::compile::{Compiler, largest_code};
+use crate::error::fault;
 use crate::inspect::check;
 use crate::queue::MemoryBudget;
 use crate::{
@@ -387,9 +388,7 @@ impl Inner {
             }
             image
         });
-        let image = kept
-            .await
-            .map_err(|_| ExecutorError::Fault("the code was lost"))?;
+        let image = kept.await.map_err(fault("the code was lost"))?;
         Ok((image, Start::Compiled))
     }
 }
@@ -413,5 +412,5 @@ async fn identify(wasm: Bytes) -> Result<(FunctionId, Bytes), ExecutorError> {
         return Ok((FunctionId::of(&wasm), wasm));
     }
     let hashed = task::spawn_blocking(move || (FunctionId::of(&wasm), wasm)).await;
-    hashed.map_err(|_| ExecutorError::Fault("hashing failed"))
+    hashed.map_err(fault("hashing failed"))
 }

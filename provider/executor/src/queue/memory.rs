@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ExecutorError;
+use crate::error::fault;
 use crate::queue::admission::{Admission, Entry, Grant, Granted};
 
 /// How long a call waits before others may only have what it leaves them.
@@ -59,7 +60,7 @@ impl MemoryBudget {
         };
         let promise = promise.await;
         drop(waiting);
-        promise.map_err(|_| ExecutorError::Fault("no memory was promised"))
+        promise.map_err(fault("no memory was promised"))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {

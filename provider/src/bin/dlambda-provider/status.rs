@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use dlambda_privacy::swap;
 use dlambda_proto::{ErrorKind, Report};
 use dlambda_provider::{
-    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, query_status,
+    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, StatusError,
+    query_status,
 };
 use serde_json::json;
 
@@ -82,8 +83,13 @@ pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<E
 
 async fn query(data: &Path) -> Result<RunningStatus, Report> {
     query_status(data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
+        let hint = match error {
+            StatusError::NotRunning(_) => {
+                "start one with `dlambda-provider run --functions DIR --data DIR`"
+            }
+            _ => "name its data directory, as the user whose it is",
+        };
+        Report::from(error).with_hint(hint)
     })
 }
 

@@ -24,6 +24,7 @@ use crate::backend::worker::messages::{Request, Response, Setup};
 use crate::backend::worker::serve;
 use crate::confinement::Confinement;
 use crate::engine::MEMORIES_PER_CALL;
+use crate::error::fault;
 use crate::helper::ipc::{self, HelperError};
 use crate::{ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, fingerprint};
 
@@ -190,7 +191,7 @@ impl WorkerPool {
             invocation,
             limits: limits.clone(),
         });
-        let request = request.map_err(|_| ExecutorError::Fault("a call cannot be written"))?;
+        let request = request.map_err(fault("a call cannot be written"))?;
         let dispatched = worker
             .request(call, function, &request)
             .map_err(|_| ExecutorError::WorkerDied)?;
