@@ -90,7 +90,7 @@ pub struct RecoveryReport {
 impl Querier {
     /// Proposes a contract. `agree` sees it before anything is sent; nothing is stored or sent
     /// without its consent. It must answer at once: a stream is open meanwhile, and the provider
-    /// would see how long somebody reads.
+    /// would see how long a person reads.
     ///
     /// The tokens can be spent after [`Querier::look_again`].
     ///
@@ -452,7 +452,7 @@ async fn prepare(draft: Draft) -> Result<(Proposal, Proposed), ContractError> {
 
 const LAPSED: NegotiationError = NegotiationError::Refused(ContractRefusal::StaleKeys);
 
-/// Work that nobody waits for any more ends.
+/// Ends work that is no longer waited for.
 #[derive(Default)]
 struct StopWhenDropped(Arc<AtomicBool>);
 

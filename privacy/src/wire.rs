@@ -158,7 +158,7 @@ where
     timeout(deadline, send).await?
 }
 
-/// One step of a frame: in time, and as long as nobody else needs the memory.
+/// One step of a frame: in time, and as long as no other frame needs the memory.
 async fn step<T>(
     lease: &Lease,
     moving: impl Future<Output = io::Result<T>>,

@@ -56,7 +56,7 @@ pub struct Request {
     #[cbor(n(2), with = "minicbor::bytes")]
     pub input: Vec<u8>,
     /// All of the function's randomness comes from this; fresh for every call.
-    /// Whoever knows request and seed can run the call again.
+    /// With request and seed the call can be run again.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub seed: [u8; 32],
     /// What a `wasi:http` function is asked; its body is the input. Nothing
@@ -210,8 +210,8 @@ pub struct Usage {
     /// Where the compiled code came from.
     #[n(4)]
     pub start: Start,
-    /// Whether the plan promises the same output and fuel to whoever runs the
-    /// call again.
+    /// Whether the plan promises the same output and fuel for every run of the
+    /// call.
     #[n(5)]
     pub deterministic: bool,
 }

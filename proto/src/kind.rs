@@ -1,4 +1,4 @@
-//! One closed list of error kinds, for whoever has to decide what to do next.
+//! One closed list of error kinds, by which the receiver decides what to do next.
 //!
 //! Kinds are split by *place* (here, the anonymity network, the provider, the
 //! function) and by *what the receiver can do*; never by code path. Each has an
@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-/// What went wrong, as seen by whoever has to act on it.
+/// What went wrong, as seen by the one who has to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

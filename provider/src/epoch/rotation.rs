@@ -1,5 +1,5 @@
 //! How epochs begin, go on after a restart, and follow each other: keys are made on blocking
-//! threads, and are on disk before anybody sees them.
+//! threads, and are on disk before they are shown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,7 +122,7 @@ async fn resume(
 }
 
 /// The keys of a new epoch: its number first on disk, then what its tokens
-/// are recognised by, and only then is it known to anybody.
+/// are recognised by, and only then is it shown.
 async fn begin(
     template: &Arc<AdvertTemplate>,
     data: &DataDir,

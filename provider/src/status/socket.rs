@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StatusError {
-    /// Nobody answers.
+    /// No process answers.
     #[error("no provider is running on {}", .0.display())]
     NotRunning(PathBuf),
     /// Something may be there, but gives no status, or may not be asked.
@@ -92,7 +92,7 @@ pub(crate) async fn answer_for_node<T>(data: PathBuf, node: Shared) -> T {
     .await
 }
 
-/// The directory is the owner's alone, so nobody else can connect.
+/// The directory is the owner's alone, so other users cannot connect.
 async fn serve<T, F: Future<Output = Vec<u8>>>(data: PathBuf, status: impl Fn() -> F) -> T {
     let path = data.join(SOCKET);
     // Left by a provider that was killed; we hold the directory's lock.

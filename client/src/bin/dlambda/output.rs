@@ -44,7 +44,7 @@ pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
 pub(crate) fn say(text: &str) {
     let stderr = std::io::stderr();
     let text = printable_on_terminal(&stderr, text.as_bytes());
-    // Nobody is left to tell if standard error is gone.
+    // There is no other place for it if standard error is closed.
     let _ = (&stderr).write_all(&[&text, &b"\n"[..]].concat());
 }
 
@@ -165,7 +165,7 @@ impl Spinner {
         self.0.set_message(message);
     }
 
-    /// Gives the terminal to somebody else for a while.
+    /// Gives the terminal to other output for a while.
     pub(crate) fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
         self.0.suspend(work)
     }
@@ -208,7 +208,7 @@ mod tests {
         }
     }
 
-    /// Whoever writes a file on request uses the one function that keeps it private.
+    /// Files on request are written by the one function that keeps them private.
     #[test]
     fn no_command_writes_files_by_itself() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/dlambda");

@@ -286,7 +286,7 @@ impl Executor {
                 self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
                 Ok((function, Start::Warm))
             }
-            // Somebody looked for it without bringing it.
+            // A caller looked for it without bringing it.
             Err(MISSING) if !ours && wasm.is_some() => self.prepare_from(id, wasm).await,
             prepared => prepared,
         }

@@ -77,7 +77,7 @@ impl MemoryBudget {
                 .map(|(request, grant)| (queue.callers.remove(&request), grant))
                 .collect()
         };
-        // Not under the lock: what nobody takes is given back at once.
+        // Not under the lock: what is not taken is given back at once.
         for (caller, grant) in told {
             let promise = MemoryPermit::new(self, grant);
             if let Some(caller) = caller {

@@ -37,7 +37,7 @@ pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
 
 /// Prints a line for people on standard error.
 pub(crate) fn say(text: &str) {
-    // Nobody is left to tell if standard error is gone.
+    // There is no other place for it if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
