@@ -126,7 +126,7 @@ impl Querier {
         let Open {
             stream, welcome, ..
         } = self.greet(endpoint, patience, &mut |_| {}).await?;
-        // Nothing is sent, so that nobody can tell whose visit it is.
+        // Nothing is sent, so that the visit is anonymous.
         drop(stream);
         let shown = welcome.advert.authentic();
         let (mut checked, mut unlisted) = (0, 0);

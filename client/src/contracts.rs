@@ -90,7 +90,7 @@ pub struct RecoveryReport {
 impl Querier {
     /// Proposes a contract. `agree` sees it before anything is sent; nothing is stored or sent
     /// without its consent. It must answer at once: a stream is open meanwhile, and the provider
-    /// would see how long somebody reads.
+    /// would see how long a person reads.
     ///
     /// The tokens can be spent after [`Querier::look_again`].
     ///
@@ -281,7 +281,7 @@ impl Querier {
         progress(ContractProgress::Proposing);
         let answer = exchange_contract(&mut *stream, sealed, wire.left()).await?;
         let step = spawn_blocking(move || proposed.receive(answer)).await;
-        let agreement = match step.map_err(|_| ContractError::Interrupted)?? {
+        let agreement = match step?? {
             Step::Countered(counter) => return Ok(ProposalOutcome::Countered(counter)),
             Step::Agreed(agreement) => *agreement,
         };
@@ -421,7 +421,9 @@ impl Querier {
             work
         });
         let worked = worked.await;
-        let work = worked.map_err(|_| ExchangeError::from(WireError::Deadline))?;
+        let work = worked
+            .map_err(WireError::from)
+            .map_err(ExchangeError::from)?;
         Ok(sealed.with_work(work.ok_or(ContractError::Interrupted)?))
     }
 
@@ -445,13 +447,12 @@ async fn prepare(draft: Draft) -> Result<(Proposal, Proposed), ContractError> {
         let seed = Zeroizing::new(draft.seed);
         Negotiation::resume(advert, draft.contract, seed, draft.invitation)?.propose()
     });
-    let prepared = preparing.await.map_err(|_| ContractError::Interrupted)?;
-    Ok(prepared?)
+    Ok(preparing.await??)
 }
 
 const LAPSED: NegotiationError = NegotiationError::Refused(ContractRefusal::StaleKeys);
 
-/// Work that nobody waits for any more ends.
+/// Ends work that is no longer waited for.
 #[derive(Default)]
 struct StopWhenDropped(Arc<AtomicBool>);
 
@@ -464,8 +465,5 @@ impl Drop for StopWhenDropped {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, crate::WalletError> + Send + 'static,
 ) -> Result<T, ContractError> {
-    match spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(_) => Err(ContractError::Interrupted),
-    }
+    Ok(spawn_blocking(work).await??)
 }

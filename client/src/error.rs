@@ -8,6 +8,7 @@ use dlambda_proto::{
     Retry, TokenProblem,
 };
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::patience::Patience;
 use crate::{ListingMismatch, WalletError};
@@ -113,7 +114,7 @@ pub enum CallError {
     /// The plan needs a token, and the wallet has none for it.
     #[error("plan {0} of this provider needs a token, and the wallet has none")]
     NoToken(PlanName),
-    /// The tokens were sold by somebody else, who was at this address before.
+    /// The tokens were sold by another provider, which was at this address before.
     #[error("another provider answers at this address than the one that sold the wallet's tokens")]
     OtherProvider,
     /// The provider does not take the token, and may be right: the call was interrupted before, or
@@ -121,7 +122,7 @@ pub enum CallError {
     #[error("the provider does not take the call's token: {}", problem(.0))]
     Unpaid(TokenProblem),
     /// The provider does not take a token that it sold, with a proof that it is good, and that
-    /// nothing was sent with before. Its answer is not signed, so this convinces nobody else.
+    /// nothing was sent with before. Its answer is not signed, so this convinces no third party.
     #[error("the provider refuses a good token that it sold itself: {}", problem(.0))]
     TokenRefused(TokenProblem),
     /// The interrupted call that was to be taken up is none, or none any more.
@@ -225,7 +226,7 @@ pub enum ContractError {
     /// The wallet.
     #[error("the wallet cannot be used")]
     Wallet(#[from] WalletError),
-    /// Whoever was asked did not agree to the terms.
+    /// The person who was asked did not agree to the terms.
     #[error("the terms were not agreed to")]
     Declined,
     /// The provider showed us two adverts for one epoch.
@@ -279,6 +280,13 @@ impl ContractError {
             return Err(Self::Deadline(patience.seconds()));
         }
         Ok(())
+    }
+}
+
+impl From<JoinError> for ContractError {
+    /// The text of a panic is written where it happens, and may hold anything: it is not kept.
+    fn from(_: JoinError) -> Self {
+        Self::Interrupted
     }
 }
 

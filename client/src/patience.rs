@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// A stream is given up at a multiple of this time after it was opened.
 pub const WIRE_STEP: Duration = Duration::from_secs(30);
 
-/// Between a refusal and the next try. The time that passes is nobody's in particular, and not of
+/// Between a refusal and the next try. The time that passes is random, and not of
 /// the provider's choice.
 const LEAST_PAUSE: Duration = Duration::from_secs(2);
 const MOST_PAUSE: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const MOST_PAUSE: Duration = Duration::from_secs(10);
 /// What is taken for no end.
 const AGES: Duration = Duration::from_secs(1 << 32);
 
-/// How long somebody waits.
+/// How long a caller waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     asked: Duration,

@@ -66,10 +66,10 @@ struct Holder {
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Taken,
-    /// Somebody else has to give it up first; or somebody who moves may stall, not before this
+    /// Another lease has to be given up first; or one that moves may stall, not before this
     /// moment.
     Wait(Option<Instant>),
-    /// Nobody can.
+    /// No lease can be.
     Full,
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use dlambda_crypto::SealError;
 use dlambda_proto::{AdvertError, DecodeError, ErrorKind, FrameError, HasKind, Refusal, Retry};
 use thiserror::Error;
+use tokio::time::error::Elapsed;
 
 /// The cause as the anonymity network's library tells it.
 pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -60,6 +61,12 @@ pub enum WireError {
     /// There is no memory left to receive into.
     #[error("too many bytes are being received at once")]
     NoBudget,
+}
+
+impl From<Elapsed> for WireError {
+    fn from(_: Elapsed) -> Self {
+        Self::Deadline
+    }
 }
 
 /// An exchange with a provider that did not end in a reply.

@@ -148,7 +148,7 @@ pub async fn exchange_contract(
     };
     let (frame, _lease) = tokio::time::timeout(deadline, round_trip)
         .await
-        .map_err(|_| ExchangeError::Wire(WireError::Deadline))??;
+        .map_err(WireError::from)??;
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }
@@ -184,7 +184,7 @@ pub async fn exchange(
     };
     let (frame, _lease) = tokio::time::timeout(deadline, round_trip)
         .await
-        .map_err(|_| WireError::Deadline)??;
+        .map_err(WireError::from)??;
     if frame.kind() == FrameKind::Refusal {
         return Err(refusal(&frame));
     }

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod logging;
 pub mod network;
 pub mod process;
+pub mod swap;
 pub mod transport;
 pub mod wire;
 

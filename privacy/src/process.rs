@@ -9,7 +9,8 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 /// anything worth keeping; what it starts later has no core dumps either, and decides about the
 /// rest itself.
 ///
-/// It does not keep memory from being swapped out: that takes `unsafe` code, or encrypted swap.
+/// It does not keep memory from being swapped out: keys are in types of other crates, whose pages
+/// can only be locked by `unsafe` code. [`crate::swap`] finds swap that is not encrypted instead.
 ///
 /// # Errors
 ///

@@ -60,9 +60,7 @@ pub async fn read_frame_watched<S>(
 where
     S: AsyncRead + Unpin + ?Sized,
 {
-    timeout(deadline, read_steps(stream, expected, budget, moved))
-        .await
-        .map_err(|_| WireError::Deadline)?
+    timeout(deadline, read_steps(stream, expected, budget, moved)).await?
 }
 
 async fn read_steps<S>(
@@ -122,8 +120,7 @@ where
         stream.flush().await
     };
     timeout(deadline, send)
-        .await
-        .map_err(|_| WireError::Deadline)?
+        .await?
         .map_err(|error: io::Error| WireError::Lost(error))
 }
 
@@ -158,12 +155,10 @@ where
         }
         step(lease, stream.flush()).await
     };
-    timeout(deadline, send)
-        .await
-        .map_err(|_| WireError::Deadline)?
+    timeout(deadline, send).await?
 }
 
-/// One step of a frame: in time, and as long as nobody else needs the memory.
+/// One step of a frame: in time, and as long as no other frame needs the memory.
 async fn step<T>(
     lease: &Lease,
     moving: impl Future<Output = io::Result<T>>,
@@ -171,7 +166,7 @@ async fn step<T>(
     tokio::select! {
         biased;
         moved = timeout(STEP_DEADLINE, moving) => {
-            moved.map_err(|_| WireError::Deadline)?.map_err(WireError::Lost)?;
+            moved?.map_err(WireError::Lost)?;
             Ok(())
         }
         () = lease.evicted() => Err(WireError::NoBudget),

@@ -73,7 +73,7 @@ pub enum Capacity {
     Ample,
 }
 
-/// An offer's bytes with a signature that nobody has checked yet. Equality is of the signed bytes.
+/// An offer's bytes with a signature that is not checked yet. Equality is of the signed bytes.
 #[derive(Clone, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct SignedOffer {

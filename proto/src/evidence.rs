@@ -1,7 +1,7 @@
 //! Evidence that stands by itself: receipts with their adverts, proofs of
 //! fraud and of equivocation, verdicts.
 //!
-//! Files and gossip carry these. Whoever reads them trusts nobody: every value
+//! Files and gossip carry these. A reader need not trust the sender: every value
 //! is checked from its own bytes.
 
 use std::fmt;

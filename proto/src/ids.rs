@@ -1,7 +1,7 @@
 //! Who and what: provider identities, functions by content, epochs.
 //!
 //! `Debug` of anything that could point at a person or a function is
-//! scrubbed, so that a careless log line cannot leak it. Whoever means to show
+//! scrubbed, so that a careless log line cannot leak it. Code that means to show
 //! one says so with `unredacted()`.
 
 use std::fmt;

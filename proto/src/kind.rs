@@ -1,12 +1,12 @@
-//! One closed list of error kinds, for whoever has to decide what to do next.
+//! One closed list of error kinds, by which the receiver decides what to do next.
 //!
 //! Kinds are split by *place* (here, the anonymity network, the provider, the
-//! function) and by *what the receiver can do*; never by code path. Programs
-//! have an exit code and a hint for each.
+//! function) and by *what the receiver can do*; never by code path. Each has an
+//! exit code; programs have a hint for each.
 
 use serde::Serialize;
 
-/// What went wrong, as seen by whoever has to act on it.
+/// What went wrong, as seen by the one who has to act on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -29,6 +29,25 @@ pub enum ErrorKind {
     Local,
     /// A fault in D-Lambda itself.
     Bug,
+}
+
+impl ErrorKind {
+    /// The exit code of a program that ends with this kind of error.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::FunctionFailed => 1,
+            Self::Usage => 2,
+            Self::NoProvider => 3,
+            Self::Refused => 4,
+            Self::NetworkDown => 5,
+            Self::Deadline => 6,
+            Self::ProviderMisbehaved => 7,
+            Self::Local => 8,
+            // EX_SOFTWARE of sysexits.h.
+            Self::Bug => 70,
+        }
+    }
 }
 
 /// When the same may succeed.
@@ -61,4 +80,26 @@ pub trait HasKind {
 
     /// When the same may succeed.
     fn retry(&self) -> Retry;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ErrorKind;
+
+    #[test]
+    fn every_kind_has_an_exit_code_of_its_own() {
+        let codes = [
+            ErrorKind::FunctionFailed,
+            ErrorKind::Usage,
+            ErrorKind::NoProvider,
+            ErrorKind::Refused,
+            ErrorKind::NetworkDown,
+            ErrorKind::Deadline,
+            ErrorKind::ProviderMisbehaved,
+            ErrorKind::Local,
+            ErrorKind::Bug,
+        ]
+        .map(ErrorKind::exit_code);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6, 7, 8, 70]);
+    }
 }

@@ -81,7 +81,7 @@ pub use listing::{
 pub use nym_address::NymAddress;
 pub use plan::{Plan, PlanName};
 pub use receipt::{OutputCommitment, Receipt, ReceiptError, SignedReceipt};
-pub use report::{Report, with_causes};
+pub use report::{Report, json_is_asked_for, with_causes};
 pub use requirements::{Requirement, Requirements};
 pub use sealing::{SealingKey, SignedSealingKey};
 pub use shape::check_shape;

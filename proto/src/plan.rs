@@ -37,7 +37,7 @@ pub struct Plan {
     #[n(5)]
     pub output_bytes: u32,
     /// Whether a call's clocks are virtual and its random numbers come from
-    /// its seed alone, so that whoever runs it again gets the same.
+    /// its seed alone, so that every run gives the same.
     #[n(6)]
     pub deterministic: bool,
     /// Price of a call in the provider's smallest unit of account; 0 is gratis.

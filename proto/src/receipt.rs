@@ -1,7 +1,7 @@
 //! Receipts: what a provider signs of a call, and what anybody can make of it.
 //!
 //! A receipt names plan, function, engine and cost. Input and output are in it
-//! only as commitments, so that publishing it reveals neither; whoever holds
+//! only as commitments, so that publishing it reveals neither; a holder of
 //! the request can open both.
 
 use std::fmt;
@@ -60,7 +60,7 @@ pub struct Receipt {
 #[cbor(transparent)]
 pub struct OutputCommitment(#[cbor(n(0), with = "minicbor::bytes")] [u8; 32]);
 
-/// A receipt's bytes with a signature that nobody has checked yet.
+/// A receipt's bytes with a signature that is not checked yet.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct SignedReceipt {

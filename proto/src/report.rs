@@ -1,6 +1,7 @@
 //! An error as programs print it: one shape for people and for machines.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fmt;
 
 use serde::Serialize;
@@ -47,6 +48,15 @@ impl Report {
         }
     }
 
+    /// A wrong command line, from what the parser of arguments says of it: its first paragraph,
+    /// without the word before it. The rest is for people (the usage, and a pointer to the help).
+    #[must_use]
+    pub fn usage(text: &str) -> Self {
+        let text = text.strip_prefix("error: ").unwrap_or(text);
+        let message = text.split("\n\n").next().unwrap_or_default();
+        Self::new(ErrorKind::Usage, message)
+    }
+
     /// The same report with this hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
@@ -73,6 +83,14 @@ impl<E: HasKind + Error> From<E> for Report {
             ..Self::new(error.kind(), with_causes(&error))
         }
     }
+}
+
+/// Whether a command line that cannot be parsed asks for JSON, as far as one can tell.
+#[must_use]
+pub fn json_is_asked_for(arguments: &[OsString]) -> bool {
+    let mut pairs = arguments.windows(2);
+    arguments.iter().any(|argument| argument == "--format=json")
+        || pairs.any(|pair| pair[0] == "--format" && pair[1] == "json")
 }
 
 /// What failed, and why, the outermost first, on one line.
@@ -105,6 +123,26 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_parsers_text_is_cut_to_what_is_wrong() {
+        let text = "error: unexpected argument '--x' found\n\nUsage: a [OPTIONS]\n\nmore\n";
+        let report = Report::usage(text);
+        assert_eq!(report.kind, ErrorKind::Usage);
+        assert_eq!(report.message, "unexpected argument '--x' found");
+        assert_eq!(Report::usage("odd").message, "odd");
+        assert_eq!(Report::usage("").message, "");
+    }
+
+    #[test]
+    fn json_can_be_asked_for_in_two_ways() {
+        let asks = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            json_is_asked_for(&arguments)
+        };
+        assert!(asks("a --format=json b") && asks("a --format json"));
+        assert!(!asks("a --format text json") && !asks("a json --format") && !asks("a"));
+    }
 
     #[test]
     fn the_time_to_wait_is_a_field_of_its_own() {

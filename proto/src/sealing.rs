@@ -25,7 +25,7 @@ pub struct SealingKey {
     pub key: [u8; 32],
 }
 
-/// A sealing key with a signature that nobody has checked yet.
+/// A sealing key with a signature that is not checked yet.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct SignedSealingKey {

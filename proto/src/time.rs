@@ -13,7 +13,7 @@ pub struct UnixSeconds(#[n(0)] pub u64);
 
 /// How far off a clock is taken to be when an edge of a validity is looked at, in seconds.
 ///
-/// Whoever sets the edge sees whether the other side goes on. With a clock that is read to the
+/// The side that sets the edge sees whether the other one goes on. With a clock that is read to the
 /// second, this would tell the clock to the second, which is as good as a name. So adverts are to
 /// be valid for so much longer at both ends than they are needed.
 pub const CLOCK_BLUR_SECONDS: u64 = 1800;

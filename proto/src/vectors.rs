@@ -89,7 +89,7 @@ fn stopped(kind: StopKind) -> Completion {
 }
 
 /// One of every kind of completion, by the name that the file has for it. The matches are total,
-/// so that nobody adds a kind without a vector.
+/// so that no kind is added without a vector.
 fn completions() -> Vec<(String, Completion)> {
     let fields = [("content-type", &b"text/plain"[..]), ("x", &[255])];
     let fields = fields.map(|(name, value)| HttpField::new(name, value).expect("a field"));

@@ -8,6 +8,7 @@ use dlambda_node::NodeError;
 use dlambda_privacy::{ExchangeError, TransportError};
 use dlambda_proto::{AdvertError, ErrorKind, HasKind, Retry};
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::store::StoreError;
 
@@ -95,6 +96,13 @@ impl ProviderError {
 impl From<StoreError> for ProviderError {
     fn from(error: StoreError) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<JoinError> for ProviderError {
+    /// The text of a panic is written where it happens, and may hold anything: it is not kept.
+    fn from(_: JoinError) -> Self {
+        Self::Interrupted
     }
 }
 

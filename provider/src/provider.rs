@@ -392,7 +392,7 @@ fn template(
 async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
     let path = data.store_file();
     let opened = spawn_blocking(move || Store::open(&path)).await;
-    Ok(opened.map_err(|_| ProviderError::Interrupted)??)
+    Ok(opened??)
 }
 
 /// Puts the contexts of sessions and of the status together.

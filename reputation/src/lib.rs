@@ -6,7 +6,7 @@
 //!
 //! # Not in this crate
 //!
-//! No network and no keys: evidence comes in as bytes, and whoever signs a
+//! No network and no keys: evidence comes in as bytes, and the signer of a
 //! finding has the key. The ledger and the scores are not there yet.
 
 #![forbid(unsafe_code)]

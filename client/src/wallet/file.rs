@@ -97,7 +97,7 @@ pub(super) enum Slot {
         /// What it was taken for: [`call_tag`].
         #[cbor(n(2), with = "minicbor::bytes")]
         call: [u8; 32],
-        /// Who has it; nobody if it was given back after it may have been sent.
+        /// Who has it; none if it was given back after it may have been sent.
         #[n(3)]
         owner: Option<LeaseId>,
         /// When it was first taken; unknown in files of older programs.
@@ -120,7 +120,7 @@ pub(super) struct Rating {
     pub(super) seed: [u8; 32],
 }
 
-/// Says for which call a token was taken to whoever knows the call. Salted by
+/// Says for which call a token was taken to a process that knows the call. Salted by
 /// the seed, so that two wallets' files cannot be compared.
 pub(super) fn call_tag(seed: &[u8; 32], call: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();

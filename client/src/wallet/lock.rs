@@ -19,7 +19,7 @@ use rand_core::Rng as _;
 
 use super::WalletError;
 
-/// How long a wait may last in which nobody gets on.
+/// How long a wait may last in which no process gets the lock.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks at a lock that another process has.
@@ -85,8 +85,8 @@ impl DirLock {
         Ok(DirGuard { turn, file })
     }
 
-    /// Opened anew each time: whoever deletes a "stale" lock file then parts
-    /// only those who are inside from the rest, and not for long.
+    /// Opened anew each time: if a person deletes a "stale" lock file, only
+    /// those who are inside are apart from the rest, and not for long.
     fn lock_file(&self, since: Instant) -> Result<File, WalletError> {
         let file = open_lock(&self.path, true).map_err(WalletError::io(&self.path))?;
         loop {

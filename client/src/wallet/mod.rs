@@ -149,7 +149,7 @@ struct Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// Whether the taken token at `place` has somebody who waits for an answer.
+    /// Whether the taken token at `place` has an owner that waits for an answer.
     fn is_in_use(&self, place: Place, owner: Option<LeaseId>) -> bool {
         match owner {
             None => false,

@@ -12,7 +12,7 @@ use super::{Shared, Wallet, WalletError};
 /// A rating token that is no longer in the wallet.
 ///
 /// It is given out once: if it is dropped, or the process is killed, it is
-/// lost, since nobody knows whether a rating was made with it, and two ratings
+/// lost, since it is not known whether a rating was made with it, and two ratings
 /// under one key contradict each other. [`ReservedRating::release`] puts it back.
 #[must_use = "a rating token that is dropped is lost"]
 pub struct ReservedRating {

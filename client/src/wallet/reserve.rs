@@ -38,7 +38,7 @@ pub enum Resuming {
     /// little that the first attempt did not tell. Otherwise the call gets a fresh token.
     Soon,
     /// Those taken at any time, and no other: the provider sees that the same caller was there
-    /// then. Only for somebody who asks for it.
+    /// then. Only when it is asked for.
     AtAnyTime,
 }
 

@@ -17,8 +17,8 @@ const LOCK: &str = "lock";
 /// Ends the name of a file that is being written.
 const NEW: &str = ".new";
 
-/// The wallet's directory, checked. All but [`Store::open`] are only for whoever
-/// has entered the gate.
+/// The wallet's directory, checked. All but [`Store::open`] are only for a process
+/// that has entered the gate.
 pub(super) struct Store {
     dir: CheckedDir,
     mistrust: Mistrust,
@@ -73,7 +73,7 @@ impl Store {
     }
 
     /// The contracts here, in the order of their names. What a killed process
-    /// left half-written is removed: nobody writes while we are here.
+    /// left half-written is removed: no other process writes while we are here.
     pub(super) fn contracts(&self) -> Result<Vec<ContractId>, WalletError> {
         let dir = self.dir.as_path();
         let mut contracts = Vec::new();

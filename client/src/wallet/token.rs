@@ -13,7 +13,7 @@ const CHANGED: WalletError = WalletError::Inconsistent("a token in use was chang
 /// A call token that is in use by one call.
 ///
 /// It ends in [`ReservedToken::commit`] or [`ReservedToken::release`]. If it is dropped
-/// instead, or the process is killed, it is *interrupted*: nobody knows whether
+/// instead, or the process is killed, it is *interrupted*: it is not known whether
 /// it was sent. It then waits for the same call to be made again, through this
 /// wallet at once and through another as soon as this one and its clones and
 /// tokens are gone. Dropping it does not block.
@@ -106,7 +106,7 @@ impl ReservedToken {
     /// # Errors
     ///
     /// [`WalletError::File`], [`WalletError::Damaged`], [`WalletError::Busy`],
-    /// [`WalletError::Inconsistent`] if somebody has changed the file. None of
+    /// [`WalletError::Inconsistent`] if the file was changed. None of
     /// them matters to the call: the token is not given out again while this
     /// wallet is open, and afterwards for the same call only.
     pub fn commit(mut self) -> Result<(), WalletError> {
@@ -137,14 +137,14 @@ impl ReservedToken {
     ///
     /// [`WalletError::File`], [`WalletError::Damaged`], [`WalletError::Busy`],
     /// [`WalletError::NoSuchContract`] or [`WalletError::Inconsistent`] if
-    /// somebody has removed or changed the file. The token is then interrupted.
+    /// the file was removed or changed. The token is then interrupted.
     pub fn release(mut self) -> Result<(), WalletError> {
         let shared = Arc::clone(&self.shared);
         let operation = shared.enter()?;
         let fresh = (!self.resumed).then_some(Slot::Fresh(self.token));
         let released = self.replace(&operation, fresh, Durability::Now);
-        // While nobody else is let in: whoever takes it next lists it anew, and
-        // our drop must not strike that out.
+        // While we have the lock: the process that takes it next lists it anew,
+        // and our drop must not strike that out.
         self.strike_out();
         released
     }

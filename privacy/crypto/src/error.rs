@@ -63,6 +63,41 @@ pub enum NegotiationError {
     Unexpected,
 }
 
+/// The libraries' errors are not kept: they say no more than the variant does, and a peer that
+/// learnt which check its message failed could use this side as an oracle.
+impl SealError {
+    pub(crate) fn open<E>(_: E) -> Self {
+        Self::Open
+    }
+
+    pub(crate) fn too_large<E>(_: E) -> Self {
+        Self::TooLarge
+    }
+
+    pub(crate) fn bad_key<E>(_: E) -> Self {
+        Self::BadKey
+    }
+}
+
+/// The libraries' errors are not kept, as those of [`SealError`].
+impl TokenError {
+    pub(crate) fn bad_key<E>(_: E) -> Self {
+        Self::BadKey
+    }
+
+    pub(crate) fn request<E>(_: E) -> Self {
+        Self::Request
+    }
+
+    pub(crate) fn proof<E>(_: E) -> Self {
+        Self::Proof
+    }
+
+    pub(crate) fn unusable<E>(_: E) -> Self {
+        Self::Unusable
+    }
+}
+
 impl HasKind for TokenError {
     fn kind(&self) -> ErrorKind {
         match self {

@@ -94,7 +94,7 @@ impl GuestKey {
     fn seal(&self, aad: &[u8], nonce: &[u8; NONCE], msg: &[u8]) -> Result<Vec<u8>, SealError> {
         let sealed = (self.0).encrypt(&XNonce::from(*nonce), Payload { msg, aad });
         // The cipher has no other error.
-        let sealed = sealed.map_err(|_| SealError::TooLarge)?;
+        let sealed = sealed.map_err(SealError::too_large)?;
         Ok([&nonce[..], &sealed].concat())
     }
 
@@ -103,7 +103,7 @@ impl GuestKey {
         // The cipher does not say why.
         (self.0)
             .decrypt(&XNonce::from(*nonce), Payload { msg, aad })
-            .map_err(|_| SealError::Open)
+            .map_err(SealError::open)
     }
 }
 

@@ -50,7 +50,7 @@ pub fn pad_to(data: &[u8], size: usize) -> Result<Vec<u8>, SealError> {
     if data.len().saturating_add(PREFIX) > size {
         return Err(SealError::TooLarge);
     }
-    let length = u32::try_from(data.len()).map_err(|_| SealError::TooLarge)?;
+    let length = u32::try_from(data.len()).map_err(SealError::too_large)?;
     let mut padded = Vec::with_capacity(size);
     padded.extend(length.to_be_bytes());
     padded.extend(data);

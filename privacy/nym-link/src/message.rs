@@ -30,8 +30,8 @@ pub enum Traffic {
     /// The SDK's own: 15 ms a hop, Poisson sending, cover traffic.
     #[n(0)]
     Standard,
-    /// 1 ms a hop, no Poisson sending; callers send no cover traffic. Whoever
-    /// watches the gateway sees when a call is made, and how large it is.
+    /// 1 ms a hop, no Poisson sending; callers send no cover traffic. An observer
+    /// of the gateway sees when a call is made, and how large it is.
     #[n(1)]
     Fast,
 }

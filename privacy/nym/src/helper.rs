@@ -59,7 +59,7 @@ async fn obey(
     let settings = match commands.recv().await {
         Some(Command::Start(settings)) => settings,
         Some(_) => return Err(HelperError::NotStarted),
-        // The input has ended; whoever reads it says how.
+        // The input has ended; its reader says how.
         None => return std::future::pending().await,
     };
     let Settings { version, .. } = settings;

@@ -63,7 +63,7 @@ pub struct NymNetwork {
     /// How one's own traffic is hidden.
     pub traffic: NymTraffic,
     /// How long a packet waits at each mix on average, in ms, if not for as
-    /// long as `traffic` says. Whoever waits otherwise than others stands out.
+    /// long as `traffic` says. A client that waits otherwise than others stands out.
     pub mean_delay_ms: Option<u16>,
 }
 
@@ -76,7 +76,7 @@ pub enum NymTraffic {
     /// leave at random times whether there is something to send or not.
     #[default]
     Standard,
-    /// 1 ms a hop, no cover traffic, everything leaves at once. Whoever watches
+    /// 1 ms a hop, no cover traffic, everything leaves at once. An observer of
     /// the caller's gateway then sees when a call is made and how large it is;
     /// the provider still does not learn who calls.
     Fast,

@@ -2,7 +2,7 @@
 //! tokens are still good, with the digest of the advert of each.
 //!
 //! A provider that shows a customer keys of its own can so be found out after
-//! the epoch has turned, too: whoever holds the advert that it bought under
+//! the epoch has turned, too: the customer keeps the advert that it bought under and
 //! compares it with the list in the advert that it meets on another circuit.
 
 use minicbor::{CborLen, Decode, Encode};

@@ -1,5 +1,5 @@
-//! The adverts that were seen, as many as there is room for: whoever keeps
-//! adverts finds equivocation here.
+//! The adverts that were seen, as many as there is room for, and
+//! where equivocation is found.
 
 use std::collections::{HashMap, VecDeque};
 

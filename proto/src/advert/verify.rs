@@ -10,7 +10,7 @@ use crate::{Advert, AdvertError, Endpoint, IdentityKey, UnixSeconds, decode, enc
 
 pub(super) const DOMAIN: &[u8] = b"dlambda/advert/v1";
 
-/// An advert's bytes with a signature that nobody has checked yet.
+/// An advert's bytes with a signature that is not checked yet.
 ///
 /// Equality is *the same advert*: the same signed bytes, whatever the
 /// signature. One key makes any number of valid signatures of one message, and

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::IdError;
 
 /// A region, as the provider's operator names it: 2 to 8 lower-case letters, digits or hyphens.
-/// Nobody checks it.
+/// It is not checked.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, CborLen, Serialize)]
 #[cbor(transparent)]
 #[serde(transparent)]

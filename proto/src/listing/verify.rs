@@ -11,7 +11,7 @@ use crate::{Authentic, Current, IdentityKey, ListingError, Signable, UnixSeconds
 
 const PURPOSE: &str = "listing/v1";
 
-/// A listing's bytes with a signature that nobody has checked yet.
+/// A listing's bytes with a signature that is not checked yet.
 ///
 /// Equality is *the same listing*: the same signed bytes, whatever the signature.
 #[derive(Clone, Encode, Decode, CborLen)]

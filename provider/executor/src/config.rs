@@ -28,7 +28,7 @@ pub struct ExecutorConfig {
     pub max_functions: usize,
     /// Bytes of the longest function in a module or component. Default 1 MiB.
     pub max_function_bytes: usize,
-    /// Bytes of compiled functions that are kept in memory when nobody uses them. Default 256 MiB.
+    /// Bytes of compiled functions kept in memory while they are not used. Default 256 MiB.
     /// As many may be in use beside them, or one function of any size; a function for which nothing
     /// is left has to come again.
     pub warm_bytes: usize,
@@ -75,7 +75,7 @@ pub struct CompileLimits {
 pub struct CodeCacheConfig {
     /// A directory that only this user may write to.
     pub directory: PathBuf,
-    /// Authenticates the files: loading native code that somebody else wrote would run it. Keep it
+    /// Authenticates the files: loading native code of others would run it. Keep it
     /// secret, and out of that directory.
     pub key: [u8; 32],
     /// Bytes of files; the longest unused go first.

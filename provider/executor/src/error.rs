@@ -97,6 +97,12 @@ impl ExecutorError {
     }
 }
 
+/// [`ExecutorError::Fault`] without its cause, which would say something about this machine, and is
+/// lost between the processes anyway.
+pub(crate) fn fault<E>(what: &'static str) -> impl FnOnce(E) -> ExecutorError {
+    move |_| ExecutorError::Fault(what)
+}
+
 /// Text that came out of a stranger's module, made fit for a message or a log.
 pub(crate) fn foreign_text(text: &str) -> String {
     const LONGEST: usize = 160;

@@ -1,7 +1,7 @@
 //! From the words of a call to those of this crate, and back: what a plan allows, what a request
 //! asks for, and what is said of how it ended.
 //!
-//! A receipt commits to the whole [`Completion`], so whoever runs a call again must arrive at the
+//! A receipt commits to the whole [`Completion`], so another run of a call must arrive at the
 //! provider's, byte for byte. That is why the provider, its auditors and arbiters all come here. A
 //! completion holds numbers and the function's own bytes, and no sentence of ours. A change of what
 //! a call comes to takes another [`fingerprint`](crate::fingerprint), so that honest providers of

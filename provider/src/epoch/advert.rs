@@ -104,3 +104,36 @@ impl AdvertTemplate {
         }
     }
 }
+
+#[cfg(test)]
+impl AdvertTemplate {
+    /// One with the standard plans, no functions, and the shortest epoch.
+    pub(crate) fn for_tests() -> Self {
+        use dlambda_proto::{Cpu, Endpoint, OnionAddress};
+        let here = Endpoint::Onion(OnionAddress::from_public_key([1; 32]));
+        Self {
+            identity: IdentityKey::from_seed(&[1; 32]),
+            endpoints: vec![here].try_into().expect("one"),
+            specs: Specs {
+                cpu: Cpu {
+                    cores: 1,
+                    architecture: String::new(),
+                },
+                memory: 1,
+                gpu: vec![],
+                tee: None,
+                gpu_vram_mib: 0,
+                region: None,
+            },
+            plans: Plan::standard_menu(),
+            functions: vec![],
+            max_function_bytes: 0,
+            epoch: Duration::from_secs(Advert::MIN_EPOCH_SECONDS),
+            overlap: Duration::from_secs(100),
+            admission: Admission::Open,
+            service: ServiceTerms {
+                start_within_ms: 1000,
+            },
+        }
+    }
+}

@@ -77,7 +77,7 @@ impl Keyring {
     }
 
     /// Replaces the sealing key of the current epoch, once too much has to be
-    /// remembered for it. The epoch goes on: nobody can end it by calling often.
+    /// remembered for it. The epoch goes on: callers cannot end it by calling often.
     /// A call that was sealed to the old key and is not open yet is refused.
     pub(crate) fn renew_sealing(&mut self, rng: &mut impl CryptoRng) -> Result<(), ProviderError> {
         self.current.renew_sealing(&self.template.identity, rng)

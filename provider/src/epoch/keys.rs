@@ -45,7 +45,7 @@ pub(crate) struct EpochKeysRef {
 
 impl EpochKeys {
     /// Makes all keys of an epoch, and its advert, which lists `history`.
-    /// [`EpochKeys::record`] must be on disk before anybody sees the advert.
+    /// [`EpochKeys::record`] must be on disk before the advert is shown.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 //! How epochs begin, go on after a restart, and follow each other: keys are made on blocking
-//! threads, and are on disk before anybody sees them.
+//! threads, and are on disk before they are shown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) async fn start_keyring(
             store.end_epochs(now)?;
             store.epochs()
         });
-        restoring.await.map_err(|_| ProviderError::Interrupted)??
+        restoring.await??
     };
     let first = match resume(&template, restored.last(), now).await? {
         Some(resumed) => resumed,
@@ -65,22 +65,38 @@ pub(crate) async fn rotate(
 ) -> Result<(), ProviderError> {
     loop {
         sleep(ROTATION_CHECK).await;
-        let now = epochs.now();
-        let due = {
-            let mut keyring = epochs.lock();
-            keyring.expire(now);
-            keyring.renew_sealing(&mut os_rng())?;
-            keyring.rotation_due(now)
-        };
-        if due {
-            let fresh = begin(&epochs.template(), &data, &store, now).await?;
-            epochs.lock().rotate(fresh, now);
-            let store = store.clone();
-            let ending = spawn_blocking(move || store.end_epochs(now)).await;
-            ending.map_err(|_| ProviderError::Interrupted)??;
-            tracing::info!(epoch = epochs.number().0, "new epoch");
-        }
+        rotate_if_due(&epochs, &data, &store).await?;
     }
+}
+
+/// Erases keys that are over, and starts a new epoch if one is due. A new advert is shown once it
+/// is on disk, and the epochs that are over are forgotten last: stopped between any two steps, the
+/// next start goes on with the advert that was shown, or begins an epoch with a number of its own.
+///
+/// # Errors
+///
+/// As [`rotate`].
+pub(crate) async fn rotate_if_due(
+    epochs: &Epochs,
+    data: &DataDir,
+    store: &Store,
+) -> Result<(), ProviderError> {
+    let now = epochs.now();
+    let due = {
+        let mut keyring = epochs.lock();
+        keyring.expire(now);
+        keyring.renew_sealing(&mut os_rng())?;
+        keyring.rotation_due(now)
+    };
+    if due {
+        let fresh = begin(&epochs.template(), data, store, now).await?;
+        epochs.lock().rotate(fresh, now);
+        let store = store.clone();
+        let ending = spawn_blocking(move || store.end_epochs(now)).await;
+        ending??;
+        tracing::info!(epoch = epochs.number().0, "new epoch");
+    }
+    Ok(())
 }
 
 /// The last epoch's keys, if it goes on.
@@ -95,7 +111,7 @@ async fn resume(
     let template = Arc::clone(template);
     let resuming =
         spawn_blocking(move || EpochKeys::resume(&template, epoch, &record, now, &mut os_rng()));
-    let resumed = resuming.await.map_err(|_| ProviderError::Interrupted)??;
+    let resumed = resuming.await??;
     if resumed.is_none() {
         tracing::warn!(
             epoch = epoch.0,
@@ -106,7 +122,7 @@ async fn resume(
 }
 
 /// The keys of a new epoch: its number first on disk, then what its tokens
-/// are recognised by, and only then is it known to anybody.
+/// are recognised by, and only then is it shown.
 async fn begin(
     template: &Arc<AdvertTemplate>,
     data: &DataDir,
@@ -124,5 +140,5 @@ async fn begin(
         }
         Ok(keys)
     });
-    making.await.map_err(|_| ProviderError::Interrupted)?
+    making.await?
 }

@@ -269,7 +269,7 @@ fn open(epochs: &Epochs, frame: Frame) -> Result<Opened, Refusal> {
 fn reply(completion: Completion, usage: Usage) -> Reply {
     Reply {
         completion,
-        // Whoever calls must not see how long the calls of others take.
+        // A caller must not see how long the calls of others take.
         usage: usage.coarse(),
         engine: fingerprint(),
         receipt: None,

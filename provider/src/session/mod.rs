@@ -149,7 +149,7 @@ impl Session {
             (encode(&opened.call.request), secret)
         });
         let OpenedCall { request, replier } = opened.call;
-        // On a plan that needs no token nobody has looked at it.
+        // It was not looked at on a plan that needs no token.
         let token = request.token.filter(|_| opened.plan.needs_token);
         let (plan, keys) = (&opened.plan, &opened.keys);
         let running = self.calls.run(request, plan, keys, arrived, caller.permit);

@@ -177,7 +177,7 @@ impl Redeemer {
 
     /// The caller has its reply: the token is closed for good.
     pub(crate) async fn acknowledge(&self, token: &CallToken) {
-        // Before the entry goes: whoever comes then asks the store.
+        // Before the entry is removed: later requests ask the store.
         self.0.store.close(token.epoch, &token.nonce);
         let known = self.0.entries().by_nonce.get(&token.nonce).cloned();
         if let Some(entry) = known {

@@ -233,7 +233,12 @@ pub(crate) fn write_durably(dir: &Path, name: &str, bytes: &[u8]) -> std::io::Re
         let _ = std::fs::remove_file(&temporary);
     }
     written?;
-    File::open(dir)?.sync_all()
+    #[cfg(test)]
+    crate::state::steps::step("file renamed");
+    File::open(dir)?.sync_all()?;
+    #[cfg(test)]
+    crate::state::steps::step("file synced");
+    Ok(())
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
@@ -244,7 +249,10 @@ fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         .mode(0o600)
         .open(path)?;
     file.write_all(bytes)?;
-    file.sync_all()
+    file.sync_all()?;
+    #[cfg(test)]
+    crate::state::steps::step("file written");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,3 +2,5 @@
 
 pub(crate) mod directory;
 pub(crate) mod functions;
+#[cfg(test)]
+pub(crate) mod steps;

@@ -23,10 +23,10 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StatusError {
-    /// Nobody answers.
+    /// No process answers.
     #[error("no provider is running on {}", .0.display())]
     NotRunning(PathBuf),
-    /// Something answers, but not with a status.
+    /// Something may be there, but gives no status, or may not be asked.
     #[error("the provider does not answer")]
     NoAnswer(#[source] io::Error),
 }
@@ -47,11 +47,10 @@ impl HasKind for StatusError {
 ///
 /// # Errors
 ///
-/// [`StatusError::NotRunning`] if there is none.
+/// [`StatusError::NotRunning`] if there is none, [`StatusError::NoAnswer`] if it may not be asked,
+/// or its answer cannot be read.
 pub async fn query_status(data: &Path) -> Result<RunningStatus, StatusError> {
-    let mut socket = UnixStream::connect(data.join(SOCKET))
-        .await
-        .map_err(|_| StatusError::NotRunning(data.to_owned()))?;
+    let mut socket = connect(data).await?;
     let mut text = Vec::new();
     let mut bounded = (&mut socket).take(512 << 10);
     timeout(DEADLINE, bounded.read_to_end(&mut text))
@@ -59,6 +58,17 @@ pub async fn query_status(data: &Path) -> Result<RunningStatus, StatusError> {
         .map_err(|_| StatusError::NoAnswer(io::ErrorKind::TimedOut.into()))?
         .map_err(StatusError::NoAnswer)?;
     serde_json::from_slice(&text).map_err(|error| StatusError::NoAnswer(error.into()))
+}
+
+async fn connect(data: &Path) -> Result<UnixStream, StatusError> {
+    let connected = UnixStream::connect(data.join(SOCKET)).await;
+    connected.map_err(|error| match error.kind() {
+        // The file of a provider that was killed is still there.
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            StatusError::NotRunning(data.to_owned())
+        }
+        _ => StatusError::NoAnswer(error),
+    })
 }
 
 /// Answers every connection with a snapshot. Never returns.
@@ -82,7 +92,7 @@ pub(crate) async fn answer_for_node<T>(data: PathBuf, node: Shared) -> T {
     .await
 }
 
-/// The directory is the owner's alone, so nobody else can connect.
+/// The directory is the owner's alone, so other users cannot connect.
 async fn serve<T, F: Future<Output = Vec<u8>>>(data: PathBuf, status: impl Fn() -> F) -> T {
     let path = data.join(SOCKET);
     // Left by a provider that was killed; we hold the directory's lock.
@@ -105,5 +115,29 @@ async fn serve<T, F: Future<Output = Vec<u8>>>(data: PathBuf, status: impl Fn() 
         } else {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_missing_provider_is_said_not_to_run() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let asked = query_status(dir.path()).await;
+        assert!(matches!(asked, Err(StatusError::NotRunning(_))));
+        drop(UnixListener::bind(dir.path().join(SOCKET)).expect("binds"));
+        let asked = query_status(dir.path()).await;
+        assert!(
+            matches!(asked, Err(StatusError::NotRunning(_))),
+            "it was killed"
+        );
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("written");
+        let Err(StatusError::NoAnswer(cause)) = query_status(&file).await else {
+            panic!("the cause is lost");
+        };
+        assert_eq!(cause.kind(), io::ErrorKind::NotADirectory);
     }
 }

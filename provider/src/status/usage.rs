@@ -60,7 +60,7 @@ pub struct ExecutionStatus {
     pub warm_functions: usize,
     /// Bytes of their code.
     pub warm_bytes: u64,
-    /// Compiled files that somebody had changed, or that were broken.
+    /// Compiled files that were changed by others, or broken.
     pub cache_rejected: u64,
     /// Worker processes that died and were replaced.
     pub workers_lost: u64,

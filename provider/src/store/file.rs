@@ -5,9 +5,9 @@
 //!
 //! - One-phase commit: a commit is one `fdatasync` and not two. After a crash,
 //!   checksums tell a whole commit from a torn one, which is then as if it had
-//!   never been; nobody was told of it. Two phases defend against somebody who
-//!   decides in which order this machine's pages reach its disk; he has the
-//!   machine. What one phase cannot do is to tell a torn commit from one that
+//!   never been; it was not acknowledged. Two phases defend against an attacker
+//!   who decides in which order this machine's pages reach its disk; such an
+//!   attacker has the machine. What one phase cannot do is to tell a torn commit from one that
 //!   rotted on the disk: if the very last commit before a crash does, its
 //!   tokens can be spent again. All other damage is noticed.
 //! - No quick repair: it makes every commit dearer, and to repair a million

@@ -80,7 +80,7 @@ impl Store {
     /// before.
     ///
     /// Tokens are told apart by the first half of their nonce. Its owner chose
-    /// it: if two of his begin alike, he has one.
+    /// it: an owner of two that begin alike has one.
     ///
     /// # Errors
     ///
@@ -108,7 +108,7 @@ impl Store {
     ///
     /// Does not block, and is written with the next commit, or after about a
     /// second. In a crash, or when too much waits already, it is lost, which
-    /// costs nobody anything: the request could come again.
+    /// does no harm: the request could come again.
     pub(crate) fn close(&self, epoch: Epoch, nonce: &[u8; 32]) {
         if self.writer().close(epoch, nonce).is_err() {
             tracing::debug!("a call was left unclosed");

@@ -126,7 +126,12 @@ fn erase(path: &Path) -> io::Result<()> {
     let length = file.metadata()?.len().min(MAX_FILE);
     io::copy(&mut io::repeat(0).take(length), &mut file)?;
     file.sync_all()?;
-    std::fs::remove_file(path)
+    #[cfg(test)]
+    crate::state::steps::step("file overwritten");
+    std::fs::remove_file(path)?;
+    #[cfg(test)]
+    crate::state::steps::step("file removed");
+    Ok(())
 }
 
 fn parse(database: &Path, name: &std::ffi::OsStr) -> Option<Seed> {

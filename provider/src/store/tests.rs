@@ -5,6 +5,7 @@ mod crash;
 mod disk;
 mod epochs;
 mod files;
+mod rotation;
 mod spending;
 
 use std::future::Future;

@@ -107,7 +107,7 @@ impl Job {
         (Self::Change(transaction), pending)
     }
 
-    /// Whether somebody waits for it.
+    /// Whether a request waits for it.
     pub(super) fn is_urgent(&self) -> bool {
         !matches!(self, Self::Close(_))
     }

@@ -24,7 +24,7 @@ pub(super) const QUEUE: usize = 4096;
 /// Jobs in one transaction: bounds how long the first of them waits for the last.
 const BATCH: usize = 1024;
 
-/// Closed calls wait this long for a commit that somebody needs.
+/// Closed calls wait this long for a commit that a request waits for.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// While the disk is full, it is tried again this often.

@@ -39,7 +39,7 @@ pub(crate) async fn run(
         let agreed = if args.yes {
             None
         } else {
-            // While somebody reads, no stream is open: how long it takes is nobody's business.
+            // No stream is open while the person reads: the provider must not see for how long.
             let seen = look(&querier, &provider, &wish, common).await?;
             say(&terms(&seen));
             if !asks("Agree?") {
@@ -180,7 +180,7 @@ fn asks(question: &str) -> bool {
     read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-/// What the provider would do instead; taken only by whoever is asked.
+/// What the provider would do instead; taken only if the person agrees.
 fn accept(wish: ContractOptions, counter: &Counter, yes: bool) -> Result<ContractOptions, Report> {
     let offer = format!(
         "{}; it would agree to {} calls, each started within {} ms",

@@ -9,6 +9,7 @@ use dlambda_executor::{
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::exchange::receive_advert;
 use dlambda_privacy::network::{Network, TransportName};
+use dlambda_privacy::swap;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_proto::{Endpoint, ErrorKind, Report};
 use serde_json::json;
@@ -49,6 +50,7 @@ pub(crate) async fn run(
 async fn examine(args: &DoctorArgs, common: &Common, examination: &mut Examination) {
     examination.note("clock", check_clock());
     examination.note("confinement", check_confinement().await);
+    examination.note("swap", check_swap());
     let network = home::network(common);
     let described = network
         .as_ref()
@@ -112,6 +114,26 @@ fn check_clock() -> Result<String, Report> {
     Err(
         Report::new(ErrorKind::Local, "this machine's clock was never set")
             .with_hint("set the clock: Tor and adverts are only valid at the right time"),
+    )
+}
+
+/// A warning and no problem: most machines are like this, and commands work all the same.
+fn check_swap() -> Result<String, Report> {
+    let areas = swap::unencrypted_areas().map_err(|error| {
+        Report::new(ErrorKind::Local, format!("/proc/swaps: {error}"))
+            .with_hint("see that /proc is mounted and readable")
+    })?;
+    Ok(swap_words(&areas))
+}
+
+fn swap_words(areas: &[String]) -> String {
+    if areas.is_empty() {
+        return "no memory is written to a disk unencrypted".to_owned();
+    }
+    format!(
+        "WARNING: swap on {} is not encrypted; if the disk is stolen, it may show keys, tokens, \
+         inputs and outputs. Use dm-crypt with a random key or zram, or turn it off with swapoff",
+        areas.join(", ")
     )
 }
 
@@ -249,6 +271,13 @@ impl Examination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unencrypted_swap_is_a_warning_that_names_it() {
+        assert!(!swap_words(&[]).contains("WARNING"));
+        let words = swap_words(&["/dev/sda2".to_owned(), "/swap".to_owned()]);
+        assert!(words.starts_with("WARNING") && words.contains("/dev/sda2, /swap"));
+    }
 
     #[test]
     fn layers_are_named_and_absent_ones_with_the_reason() {

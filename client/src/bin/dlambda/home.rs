@@ -207,7 +207,7 @@ pub(crate) fn querier_on(
 }
 
 /// Where compiled functions are kept, and the secret that authenticates them.
-/// Native code that somebody else had put there would be run.
+/// Native code that another user had put there would be run.
 pub(crate) fn code_cache(common: &Common) -> Result<CodeCacheConfig, Report> {
     let (state, cache) = roots(common)?;
     // The dot keeps it apart from the directories of networks.
@@ -270,7 +270,7 @@ fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// State, which nobody else has, and cache, which can be made again.
+/// State, of which there is no copy, and cache, which can be made again.
 fn roots(common: &Common) -> Result<(PathBuf, PathBuf), Report> {
     match &common.home {
         Some(home) => Ok((home.join("state"), home.join("cache"))),

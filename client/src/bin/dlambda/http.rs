@@ -157,7 +157,7 @@ mod tests {
         assert!(args.judge(Some(&response(399))).is_ok());
         assert!(args.judge(None).is_ok());
         let error = args.judge(Some(&response(400))).expect_err("an error");
-        assert_eq!(crate::exit::code(error.kind), 1);
+        assert_eq!(error.kind.exit_code(), 1);
         args.fail = false;
         assert!(args.judge(Some(&response(500))).is_ok());
     }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use dlambda_proto::{ErrorKind, Report};
+use dlambda_proto::{ErrorKind, Report, json_is_asked_for};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -20,19 +20,12 @@ use crate::exit::{exit_code, with_hint};
 /// The command line. What is wrong with it is said in the format that was asked for.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
-        let args: Vec<_> = std::env::args_os().collect();
-        let json = args.iter().any(|arg| arg == "--format=json")
-            || args
-                .windows(2)
-                .any(|pair| pair[0] == "--format" && pair[1] == "json");
+        let arguments: Vec<_> = std::env::args_os().collect();
         // Help and version are no mistakes.
-        if !json || !error.use_stderr() {
+        if !error.use_stderr() || !json_is_asked_for(&arguments) {
             error.exit();
         }
-        let text = error.to_string();
-        let text = text.strip_prefix("error: ").unwrap_or(&text);
-        let message = text.split("\n\n").next().unwrap_or_default();
-        print_error(Format::Json, Report::new(ErrorKind::Usage, message))
+        print_error(Format::Json, Report::usage(&error.to_string()))
     })
 }
 
@@ -51,7 +44,7 @@ pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
 pub(crate) fn say(text: &str) {
     let stderr = std::io::stderr();
     let text = printable_on_terminal(&stderr, text.as_bytes());
-    // Nobody is left to tell if standard error is gone.
+    // There is no other place for it if standard error is closed.
     let _ = (&stderr).write_all(&[&text, &b"\n"[..]].concat());
 }
 
@@ -184,7 +177,7 @@ impl Spinner {
         self.0.set_message(message);
     }
 
-    /// Gives the terminal to somebody else for a while.
+    /// Gives the terminal to other output for a while.
     pub(crate) fn pause<T>(&self, work: impl FnOnce() -> T) -> T {
         self.0.suspend(work)
     }
@@ -227,7 +220,7 @@ mod tests {
         }
     }
 
-    /// Whoever writes a file on request uses the one function that keeps it private.
+    /// Files on request are written by the one function that keeps them private.
     #[test]
     fn no_command_writes_files_by_itself() {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/bin/dlambda");

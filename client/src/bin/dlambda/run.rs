@@ -130,7 +130,7 @@ mod tests {
             token: None,
         };
         let error = too_large(&request, plan);
-        assert_eq!(crate::exit::code(error.kind), 4);
+        assert_eq!(error.kind.exit_code(), 4);
         let said = "1048577 bytes; plan small";
         assert!(error.message.contains(said), "{}", error.message);
         request.args = vec![String::new(); Request::MAX_ARGS + 1];

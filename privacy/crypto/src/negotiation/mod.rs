@@ -10,7 +10,7 @@
 //! Agreement::confirmation() ------------------> is_confirmed(contract, ...)
 //! ```
 //!
-//! Whoever runs these stores what matters between the steps: the caller the
+//! The code that runs these stores what matters between the steps: the caller the
 //! seed before it proposes and the tokens before it confirms, the provider the
 //! grant before it answers. Then any message may be lost, and either side may
 //! die, and the same message is simply sent again.

@@ -45,8 +45,7 @@ impl SealedCall {
             encapsulated_key: sealed.encapsulated_key,
             ciphertext: sealed.ciphertext,
         };
-        let frame =
-            Frame::new(FrameKind::Call, encode(&envelope)).map_err(|_| SealError::TooLarge)?;
+        let frame = Frame::new(FrameKind::Call, encode(&envelope)).map_err(SealError::too_large)?;
         Ok(Self {
             frame,
             reply: sealed.reply,

@@ -80,7 +80,7 @@ impl SealedContractRequest {
     ///
     /// [`SealError::TooLarge`], which sealing has excluded.
     pub fn frame(&self) -> Result<Frame, SealError> {
-        Frame::new(FrameKind::Contract, encode(&self.envelope)).map_err(|_| SealError::TooLarge)
+        Frame::new(FrameKind::Contract, encode(&self.envelope)).map_err(SealError::too_large)
     }
 
     /// Opens the body of the answer's frame.
@@ -137,7 +137,7 @@ impl AnswerSealer {
     pub fn seal(self, answer: &ContractAnswer) -> Result<Frame, SealError> {
         let padded = Zeroizing::new(padding::pad_to(&encode(answer), SIZE)?);
         let body = self.0.seal(&padded)?;
-        Frame::new(FrameKind::ContractAnswer, body).map_err(|_| SealError::TooLarge)
+        Frame::new(FrameKind::ContractAnswer, body).map_err(SealError::too_large)
     }
 }
 

@@ -25,13 +25,13 @@ pub(super) fn seal(
     rng: &mut impl CryptoRng,
 ) -> Result<Sealed, SealError> {
     let recipient =
-        <Kem as hpke::Kem>::PublicKey::from_bytes(recipient).map_err(|_| SealError::BadKey)?;
+        <Kem as hpke::Kem>::PublicKey::from_bytes(recipient).map_err(SealError::bad_key)?;
     let (encapsulated, mut context) =
         hpke::setup_sender_with_rng::<Aead, Kdf, Kem>(&OpModeS::Base, &recipient, info, rng)
-            .map_err(|_| SealError::BadKey)?;
+            .map_err(SealError::bad_key)?;
     let ciphertext = context
         .seal(padded, associated)
-        .map_err(|_| SealError::TooLarge)?;
+        .map_err(SealError::too_large)?;
     let encapsulated_key = encapsulated.to_bytes().into();
     let reply = ReplySecret::derive(encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
     Ok(Sealed {
@@ -49,15 +49,15 @@ pub(super) fn open(
     encapsulated_key: &EncapsulatedKey,
     ciphertext: &[u8],
 ) -> Result<(Zeroizing<Vec<u8>>, ReplySecret), SealError> {
-    let encapsulated = <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated_key)
-        .map_err(|_| SealError::Open)?;
+    let encapsulated =
+        <Kem as hpke::Kem>::EncappedKey::from_bytes(encapsulated_key).map_err(SealError::open)?;
     let mut context =
         hpke::setup_receiver::<Aead, Kdf, Kem>(&OpModeR::Base, secret, &encapsulated, info)
-            .map_err(|_| SealError::Open)?;
+            .map_err(SealError::open)?;
     let padded = context
         .open(ciphertext, associated)
         .map(Zeroizing::new)
-        .map_err(|_| SealError::Open)?;
+        .map_err(SealError::open)?;
     let reply = ReplySecret::derive(*encapsulated_key, |out| context.export(EXPORT_LABEL, out))?;
     Ok((padded, reply))
 }

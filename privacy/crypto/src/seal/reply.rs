@@ -32,7 +32,7 @@ impl ReplySecret {
         export: impl FnOnce(&mut [u8]) -> Result<(), hpke::HpkeError>,
     ) -> Result<Self, SealError> {
         let mut exported = [0; LEN];
-        export(&mut exported).map_err(|_| SealError::Open)?;
+        export(&mut exported).map_err(SealError::open)?;
         Ok(Self {
             exported,
             encapsulated_key,
@@ -53,11 +53,11 @@ impl ReplySecret {
         let digest = Sha256::digest(plaintext);
         Hkdf::<Sha256>::new(Some(&self.exported), &digest)
             .expand(b"dlambda/reply-nonce/v1", &mut sealed)
-            .map_err(|_| SealError::Open)?;
+            .map_err(SealError::open)?;
         let (cipher, nonce) = self.cipher(&sealed)?;
         let ciphertext = cipher
             .encrypt(&nonce, plaintext)
-            .map_err(|_| SealError::TooLarge)?;
+            .map_err(SealError::too_large)?;
         sealed.extend(ciphertext);
         Ok(sealed)
     }
@@ -66,9 +66,7 @@ impl ReplySecret {
     pub(super) fn open(self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let (response_nonce, ciphertext) = sealed.split_at_checked(LEN).ok_or(SealError::Open)?;
         let (cipher, nonce) = self.cipher(response_nonce)?;
-        cipher
-            .decrypt(&nonce, ciphertext)
-            .map_err(|_| SealError::Open)
+        cipher.decrypt(&nonce, ciphertext).map_err(SealError::open)
     }
 
     fn cipher(&self, response_nonce: &[u8]) -> Result<(ChaCha20Poly1305, Nonce), SealError> {
@@ -78,7 +76,7 @@ impl ReplySecret {
         let mut nonce = [0; 12];
         hkdf.expand(b"key", &mut *key)
             .and_then(|()| hkdf.expand(b"nonce", &mut nonce))
-            .map_err(|_| SealError::Open)?;
+            .map_err(SealError::open)?;
         let mut aead_key = Key::from(*key);
         let cipher = ChaCha20Poly1305::new(&aead_key);
         aead_key.as_mut_slice().zeroize();

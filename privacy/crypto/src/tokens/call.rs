@@ -68,7 +68,7 @@ impl CallIssuer {
     ) -> Result<Self, TokenError> {
         let info = format!("dlambda/call-tokens/v1 {plan}");
         let server = VoprfServer::new_from_seed(seed, info.as_bytes());
-        let server = server.map_err(|_| TokenError::Unusable)?;
+        let server = server.map_err(TokenError::unusable)?;
         let challenge = call_challenge(provider, epoch, plan);
         Self::with_server(server, &challenge, epoch, plan)
     }
@@ -84,8 +84,8 @@ impl CallIssuer {
             epoch,
             plan: plan.clone(),
             keys: OneKey(server),
-            public: public.try_into().map_err(|_| TokenError::Unusable)?,
-            challenge_digest: challenge.digest().map_err(|_| TokenError::Unusable)?,
+            public: public.try_into().map_err(TokenError::unusable)?,
+            challenge_digest: challenge.digest().map_err(TokenError::unusable)?,
         })
     }
 
@@ -114,7 +114,7 @@ impl CallIssuer {
         let calls = usize::from(batch.calls());
         let mut rest = request;
         let parsed = AmortizedBatchTokenRequest::<Suite>::tls_deserialize(&mut rest)
-            .map_err(|_| TokenError::Request)?;
+            .map_err(TokenError::request)?;
         let ours = self.key_id().0[31];
         if !rest.is_empty() || parsed.nr() != calls || parsed.truncated_token_key_id() != ours {
             return Err(TokenError::Request);
@@ -124,10 +124,10 @@ impl CallIssuer {
             .issue_token_response(&self.keys, parsed)
             .now_or_never()
             .ok_or(TokenError::Unusable)?
-            .map_err(|_| TokenError::Request)?;
+            .map_err(TokenError::request)?;
         response
             .tls_serialize_detached()
-            .map_err(|_| TokenError::Unusable)
+            .map_err(TokenError::unusable)
     }
 
     /// Whether this issuer made `token`: some 45 µs, in constant time.
@@ -167,7 +167,7 @@ impl BlindedCalls {
         batch: BatchSize,
         seed: &[u8; 32],
     ) -> Result<Self, TokenError> {
-        let public = deserialize_public_key::<Suite>(&key.key).map_err(|_| TokenError::BadKey)?;
+        let public = deserialize_public_key::<Suite>(&key.key).map_err(TokenError::bad_key)?;
         let challenge = call_challenge(provider, epoch, &key.plan);
         let mut rng = ChaCha20Rng::from_seed(*derive(seed, "dlambda/call-tokens/v1", 0));
         let mut nonces = Vec::new();
@@ -194,10 +194,10 @@ impl BlindedCalls {
         let (request, state) = AmortizedBatchTokenRequest::issue_token_request_with_params(
             public, challenge, nonces, blinds,
         )
-        .map_err(|_| TokenError::BadKey)?;
+        .map_err(TokenError::bad_key)?;
         let request = request
             .tls_serialize_detached()
-            .map_err(|_| TokenError::Unusable)?;
+            .map_err(TokenError::unusable)?;
         Ok(Self {
             epoch,
             state,
@@ -229,7 +229,7 @@ impl BlindedCalls {
                     authenticator: token
                         .authenticator()
                         .try_into()
-                        .map_err(|_| TokenError::Unusable)?,
+                        .map_err(TokenError::unusable)?,
                 })
             })
             .collect()
@@ -238,13 +238,13 @@ impl BlindedCalls {
     pub(super) fn finish(&self, response: &[u8]) -> Result<Vec<AmortizedToken<Suite>>, TokenError> {
         let mut rest = response;
         let response = AmortizedBatchTokenResponse::<Suite>::tls_deserialize(&mut rest)
-            .map_err(|_| TokenError::Proof)?;
+            .map_err(TokenError::proof)?;
         if !rest.is_empty() {
             return Err(TokenError::Proof);
         }
         let tokens = response
             .issue_tokens(&self.state)
-            .map_err(|_| TokenError::Proof)?;
+            .map_err(TokenError::proof)?;
         if tokens.len() == self.count {
             Ok(tokens)
         } else {

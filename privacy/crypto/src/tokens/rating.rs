@@ -86,10 +86,10 @@ impl RatingIssuer {
             .create_keypair(rng, &store)
             .now_or_never()
             .ok_or(TokenError::Unusable)?
-            .map_err(|_| TokenError::Unusable)?;
+            .map_err(TokenError::unusable)?;
         let pair = store.0.into_inner().ok().flatten();
         let pair = pair.ok_or(TokenError::Unusable)?;
-        let public = serialize_public_key(&pair.pk).map_err(|_| TokenError::Unusable)?;
+        let public = serialize_public_key(&pair.pk).map_err(TokenError::unusable)?;
         Ok(Self {
             keys: OneKey(pair),
             public,
@@ -102,7 +102,7 @@ impl RatingIssuer {
     ///
     /// [`TokenError::Unusable`] if the library cannot write it.
     pub fn secret(&self) -> Result<Zeroizing<Vec<u8>>, TokenError> {
-        let secret = self.keys.0.sk.to_der().map_err(|_| TokenError::Unusable)?;
+        let secret = self.keys.0.sk.to_der().map_err(TokenError::unusable)?;
         Ok(Zeroizing::new(secret))
     }
 
@@ -112,9 +112,9 @@ impl RatingIssuer {
     ///
     /// [`TokenError::BadKey`] if it is none.
     pub fn from_secret(secret: &[u8]) -> Result<Self, TokenError> {
-        let sk = SecretKey::from_der(secret).map_err(|_| TokenError::BadKey)?;
-        let pk = sk.public_key().map_err(|_| TokenError::BadKey)?;
-        let public = serialize_public_key(&pk).map_err(|_| TokenError::BadKey)?;
+        let sk = SecretKey::from_der(secret).map_err(TokenError::bad_key)?;
+        let pk = sk.public_key().map_err(TokenError::bad_key)?;
+        let public = serialize_public_key(&pk).map_err(TokenError::bad_key)?;
         Ok(Self {
             keys: OneKey(KeyPair { pk, sk }),
             public,
@@ -141,7 +141,7 @@ impl RatingIssuer {
         let mut signatures = Vec::with_capacity(usize::from(batch.ratings()) * RSA);
         for one in request.chunks_exact(REQUEST) {
             let parsed = TokenRequest::tls_deserialize(&mut &*one);
-            let parsed = parsed.map_err(|_| TokenError::Request)?;
+            let parsed = parsed.map_err(TokenError::request)?;
             if one[2] != ours {
                 return Err(TokenError::Request);
             }
@@ -149,9 +149,9 @@ impl RatingIssuer {
                 .issue_token_response(&self.keys, parsed)
                 .now_or_never()
                 .ok_or(TokenError::Unusable)?
-                .map_err(|_| TokenError::Request)?;
+                .map_err(TokenError::request)?;
             let bytes = response.tls_serialize_detached();
-            signatures.extend(bytes.map_err(|_| TokenError::Unusable)?);
+            signatures.extend(bytes.map_err(TokenError::unusable)?);
         }
         Ok(signatures)
     }
@@ -171,9 +171,9 @@ impl BlindedRatings {
         batch: BatchSize,
         seed: &[u8; 32],
     ) -> Result<Self, TokenError> {
-        let public = PublicKey::from_spki(key).map_err(|_| TokenError::BadKey)?;
+        let public = PublicKey::from_spki(key).map_err(TokenError::bad_key)?;
         // The library takes larger keys, whose answers would not fit.
-        let canonical = serialize_public_key(&public).map_err(|_| TokenError::BadKey)?;
+        let canonical = serialize_public_key(&public).map_err(TokenError::bad_key)?;
         if public.components().n().len() != RSA || canonical != key {
             return Err(TokenError::BadKey);
         }
@@ -188,9 +188,9 @@ impl BlindedRatings {
                 rest: ChaCha20Rng::from_seed(*blinding),
             };
             let (one, state) = TokenRequest::new(&mut rng, public.clone(), &challenge)
-                .map_err(|_| TokenError::BadKey)?;
+                .map_err(TokenError::bad_key)?;
             let one = one.tls_serialize_detached();
-            request.extend(one.map_err(|_| TokenError::Unusable)?);
+            request.extend(one.map_err(TokenError::unusable)?);
             states.push((state, secret));
         }
         Ok(Self {
@@ -221,9 +221,9 @@ impl BlindedRatings {
             .map(|((state, secret), mut bytes)| {
                 let response = TokenResponse::tls_deserialize(&mut bytes);
                 let token = response
-                    .map_err(|_| TokenError::Proof)?
+                    .map_err(TokenError::proof)?
                     .issue_token(&state)
-                    .map_err(|_| TokenError::Proof)?;
+                    .map_err(TokenError::proof)?;
                 let token = RatingToken {
                     epoch: self.epoch,
                     key: RatingKeyId::from_bytes(token.nonce()),

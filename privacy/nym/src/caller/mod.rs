@@ -38,8 +38,8 @@ const BYTES_WAITING: usize = 64 << 20;
 /// more until it reads them.
 const FAREWELLS: usize = 256;
 
-/// Serves sessions until the commands end, and then for ever: whoever reads
-/// them ends the helper.
+/// Serves sessions until the commands end, and then for ever: the reader of
+/// the commands ends the helper.
 pub(crate) async fn run(
     network: Network,
     entry: Entry,

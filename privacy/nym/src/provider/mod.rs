@@ -34,8 +34,8 @@ const PUMP: Duration = Duration::from_millis(20);
 /// How often old things are swept.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Serves whoever writes until the commands end, and then for ever: whoever
-/// reads them ends the helper.
+/// Serves all senders until the commands end, and then for ever: the reader of
+/// the commands ends the helper.
 pub(crate) async fn run(
     network: Network,
     directory: &Path,

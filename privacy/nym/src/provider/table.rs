@@ -126,7 +126,7 @@ impl Table {
     }
 
     /// While more waits than there is room for, ends the session for which most
-    /// waits; returns those that were not over yet. Whoever takes large answers
+    /// waits; returns those that were not over yet. A caller that takes large answers
     /// slowly must not be in the way of all others.
     pub(super) fn relieve(&mut self, now: Instant) -> Vec<SessionId> {
         let weight = |session: &Session| session.waiting.iter().map(Vec::len).sum::<usize>();
@@ -161,7 +161,7 @@ impl Table {
         self.turns.retain(|turn| *turn != id);
     }
 
-    /// Forgets whoever was idle for too long, and says which of them had not
+    /// Forgets sessions that were idle for too long, and says which of them had not
     /// ended.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<SessionId> {
         let is_due = |session: &Session| {

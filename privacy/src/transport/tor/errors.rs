@@ -1,4 +1,4 @@
-//! Arti's error kinds, as whoever waits for a call needs them.
+//! Arti's error kinds, as a caller needs them.
 
 use arti_client::{ErrorKind as Tor, HasKind as _};
 

@@ -1,11 +1,11 @@
 //! Entry guards are on disk before they are used.
 //!
-//! Guards protect those who call for a long time: whoever always enters the Tor network by the same
-//! relay does not, sooner or later, enter it by one that belongs to an adversary. arti writes them
-//! down once a minute, and when a client is dropped in order; a command lives for a second and can
-//! be killed. So arti connects through a [`Gate`]: a relay that is neither among the guards on disk
-//! nor a directory of the configuration has to wait until it is on disk. Waking up arti's periodic
-//! tasks makes it write at once.
+//! Guards protect those who call for a long time: a client that always enters the network by the
+//! same relay does not, sooner or later, enter it by one that belongs to an adversary. arti writes
+//! them down once a minute, and when a client is dropped in order; a command lives for a second and
+//! can be killed. So arti connects through a [`Gate`]: a relay that is neither among the guards on
+//! disk nor a directory of the configuration has to wait until it is on disk. Waking up arti's
+//! periodic tasks makes it write at once.
 
 use std::collections::HashSet;
 use std::io;

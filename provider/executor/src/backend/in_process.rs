@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::task::{self, JoinHandle};
 
+use crate::error::fault;
 use crate::queue::QueuePermit;
 use crate::runtime::{Code, GuestRuntime};
 use crate::{ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome};
@@ -58,9 +59,7 @@ fn load_code<'a>(
         return Ok(code);
     }
     let image = function.image();
-    let code = image
-        .handle()
-        .map_err(|_| ExecutorError::Fault("no descriptor"))?;
+    let code = image.handle().map_err(fault("no descriptor"))?;
     // SAFETY: the digest was taken when the code had come from our compiler, or had passed its
     // check of authenticity.
     let code = unsafe { runtime.load(image.abi(), code)? };

@@ -31,7 +31,7 @@ pub(crate) struct DiskCache {
     compatibility: [u8; 32],
     rejected: AtomicU64,
     /// When each file was used, in uses so far. In memory only: on disk it would tell a thief when
-    /// somebody called.
+    /// calls were made.
     used: Mutex<HashMap<PathBuf, u64>>,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct CodeDigest {
     hash: [u8; 32],
 }
 
-/// Compiled code in memory that nobody can change any more. Workers map it instead of copying it.
+/// Compiled code in memory that can no longer be changed. Workers map it instead of copying it.
 #[derive(Debug)]
 pub(crate) struct CodeImage {
     abi: Abi,
@@ -49,7 +49,7 @@ struct ReadAt<'a> {
 impl CodeImage {
     /// Seals `memory`, which holds the whole code. Blocks while it is hashed.
     pub(crate) fn seal(abi: Abi, memory: OwnedFd) -> io::Result<Self> {
-        // Not `WRITE`, which fails while the kernel moves a page of it about. Nobody has it mapped
+        // Not `WRITE`, which fails while the kernel moves a page of it about. It is not mapped
         // for writing.
         let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE;
         fcntl_add_seals(&memory, seals)?;
@@ -79,8 +79,8 @@ impl CodeImage {
     /// A descriptor of its own for another process: it cannot write, and shares no position.
     pub(crate) fn open_again(&self) -> io::Result<OwnedFd> {
         let path = format!("/proc/self/fd/{}", self.memory.as_raw_fd());
-        // Without /proc the position is shared. Nobody depends on it, and the seal keeps writers
-        // out as well.
+        // Without /proc the position is shared. Readers do not depend on it, and the seal keeps
+        // writers out as well.
         let again = File::open(path).or_else(|_| self.memory.try_clone())?;
         Ok(again.into())
     }
@@ -103,7 +103,7 @@ impl CodeImage {
 }
 
 impl CodeHandle {
-    /// `digest` comes from whoever made or authenticated the code.
+    /// `digest` comes from the code that made or authenticated it.
     pub(crate) fn new(memory: OwnedFd, digest: CodeDigest) -> Self {
         Self {
             memory: memory.into(),

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use crate::compile::{InProcess, Verdict};
 use crate::confinement::{ConfinementConfig, confine};
+use crate::error::fault;
 use crate::helper::ipc::HelperError;
 use crate::{Abi, ExecutorConfig, ExecutorError};
 
@@ -57,11 +58,11 @@ fn compile(config: &ExecutorConfig) -> Result<Abi, ExecutorError> {
     let mut wasm = Vec::new();
     let most = config.max_module_bytes as u64 + 1;
     let read = std::io::stdin().take(most).read_to_end(&mut wasm);
-    read.map_err(|_| ExecutorError::Fault("the function cannot be read"))?;
+    read.map_err(fault("the function cannot be read"))?;
     let (abi, code) = InProcess::new(config)?.compile(&wasm)?;
     std::io::stdout()
         .write_all(&code)
-        .map_err(|_| ExecutorError::Fault("the code cannot be written"))?;
+        .map_err(fault("the code cannot be written"))?;
     Ok(abi)
 }
 

@@ -23,6 +23,7 @@ use wasmtime::component::Component;
 use wasmtime::{Engine, Module};
 
 use crate::code_cache::{CodeImage, memory_file};
+use crate::error::fault;
 use crate::helper::ipc::{self, HelperError};
 use crate::inspect::check;
 use crate::runtime::Linkers;
@@ -166,12 +167,11 @@ async fn in_child_process(
     let (verdict, status) = ended
         .await
         .map_err(|_| ExecutorError::BadFunction(FunctionProblem::TooCostly(Cost::Time)))?;
-    let status = status.map_err(|_| ExecutorError::Fault("the compiler was lost"))?;
+    let status = status.map_err(fault("the compiler was lost"))?;
     if !status.success() {
         return Err(too_costly(status));
     }
-    let verdict: Verdict =
-        ipc::read(&verdict).map_err(|_| ExecutorError::Fault("the compiler's verdict"))?;
+    let verdict: Verdict = ipc::read(&verdict).map_err(fault("the compiler's verdict"))?;
     let abi = verdict?;
     // It has ended, and had no way to hand the memory on.
     let sealed = spawn_blocking(move || CodeImage::seal(abi, code));

@@ -145,8 +145,8 @@ fn empty_directory(places: &[&Path]) -> Result<OwnedFd, LayerError> {
     Err(worst)
 }
 
-/// Others may write to the place: so the name cannot be guessed, nobody else may enter, and what is
-/// opened is what was made.
+/// Others may write to the place: so the name cannot be guessed, other users may not enter, and
+/// what is opened is what was made.
 fn removed_directory(place: &Path) -> Result<OwnedFd, Errno> {
     let place = open(
         place,
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_system_without_a_place_for_the_root_is_told_from_a_place_that_fails() {
         let nowhere = empty_directory(&[Path::new("/missing")]).unwrap_err();
-        // In which nobody may make anything.
+        // In which no file can be made.
         let forbidden = empty_directory(&[Path::new("/proc/self/fd")]).unwrap_err();
         for error in [nowhere, forbidden] {
             assert!(

@@ -1,6 +1,6 @@
 //! Confinement: what a process gives up before it touches what strangers wrote.
 //!
-//! WebAssembly is the first barrier. Should somebody find a hole in it, they are in a process that
+//! WebAssembly is the first barrier. A function that breaks through it is in a process that
 //! can compute and talk over the one descriptor it was given, and nothing else: no files, no
 //! sockets, no signals to others, no new programs.
 

@@ -106,7 +106,8 @@ fn read(path: &Path) -> std::io::Result<()> {
     File::open(path)?.read_exact(&mut byte)
 }
 
-/// The lowest if it may not ask, as in a worker: nobody has a lower one, which it could not change.
+/// The lowest if it may not ask, as in a worker: no process has a lower one, which it could not
+/// change.
 fn own_priority() -> i32 {
     getpriority_process(None).unwrap_or(19)
 }

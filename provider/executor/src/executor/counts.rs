@@ -16,7 +16,7 @@ pub struct Counts {
     pub warm_functions: usize,
     /// Bytes of their code.
     pub warm_bytes: u64,
-    /// Files of the code cache that were changed by somebody else, or broken.
+    /// Files of the code cache that were changed by others, or broken.
     pub cache_rejected: u64,
     /// Worker processes that died.
     pub workers_lost: u64,

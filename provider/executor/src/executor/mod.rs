@@ -19,6 +19,7 @@ use tokio::task;
 use crate::backend::Backend;
 use crate::code_cache::{CodeBudget, CodeImage, DiskCache, MemoryCache};
 use crate::compile::{Compiler, largest_code};
+use crate::error::fault;
 use crate::inspect::check;
 use crate::queue::MemoryBudget;
 use crate::{
@@ -285,7 +286,7 @@ impl Executor {
                 self.0.counters.warm.fetch_add(1, Ordering::Relaxed);
                 Ok((function, Start::Warm))
             }
-            // Somebody looked for it without bringing it.
+            // A caller looked for it without bringing it.
             Err(MISSING) if !ours && wasm.is_some() => self.prepare_from(id, wasm).await,
             prepared => prepared,
         }
@@ -387,9 +388,7 @@ impl Inner {
             }
             image
         });
-        let image = kept
-            .await
-            .map_err(|_| ExecutorError::Fault("the code was lost"))?;
+        let image = kept.await.map_err(fault("the code was lost"))?;
         Ok((image, Start::Compiled))
     }
 }
@@ -413,5 +412,5 @@ async fn identify(wasm: Bytes) -> Result<(FunctionId, Bytes), ExecutorError> {
         return Ok((FunctionId::of(&wasm), wasm));
     }
     let hashed = task::spawn_blocking(move || (FunctionId::of(&wasm), wasm)).await;
-    hashed.map_err(|_| ExecutorError::Fault("hashing failed"))
+    hashed.map_err(fault("hashing failed"))
 }

@@ -10,7 +10,7 @@ use minicbor::{Decode, Encode};
 
 use crate::ExecutorError;
 
-/// Reads a message. Whoever has broken out of a helper writes what it likes.
+/// Reads a message. A function that has broken out of a helper writes what it likes.
 ///
 /// # Errors
 ///

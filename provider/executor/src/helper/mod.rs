@@ -20,7 +20,7 @@ pub enum ProgramError {
     /// It is not where this program is.
     #[error("the program dlambda-executor is not beside this one")]
     Missing,
-    /// It could be somebody else's: whoever can change it gets all that this user may do.
+    /// Another user could have changed it, and would get all the rights of this one.
     #[error("{} belongs to another user, or anybody may change it", .0.display())]
     NotTrusted(PathBuf),
     /// The system does not tell where this program is.

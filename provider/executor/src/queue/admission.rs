@@ -305,8 +305,8 @@ mod tests {
 
     proptest! {
         /// Calls of up to all the memory come at any time, run for up to two seconds, and may give
-        /// up: nothing is given out twice or lost, and whoever waits is served within its patience
-        /// and the runs of all that came before.
+        /// up: nothing is given out twice or lost, and a caller that waits is served within its
+        /// patience and the runs of all that came before.
         #[test]
         fn nothing_is_given_twice_and_nobody_waits_for_ever(
             calls in proptest::collection::vec((1_u64..120, 1_u64..2_000, 0_u64..400, any::<bool>()), 1..60)

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::ExecutorError;
+use crate::error::fault;
 use crate::queue::admission::{Admission, Entry, Grant, Granted};
 
 /// How long a call waits before others may only have what it leaves them.
@@ -59,7 +60,7 @@ impl MemoryBudget {
         };
         let promise = promise.await;
         drop(waiting);
-        promise.map_err(|_| ExecutorError::Fault("no memory was promised"))
+        promise.map_err(fault("no memory was promised"))
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
@@ -76,7 +77,7 @@ impl MemoryBudget {
                 .map(|(request, grant)| (queue.callers.remove(&request), grant))
                 .collect()
         };
-        // Not under the lock: what nobody takes is given back at once.
+        // Not under the lock: what is not taken is given back at once.
         for (caller, grant) in told {
             let promise = MemoryPermit::new(self, grant);
             if let Some(caller) = caller {

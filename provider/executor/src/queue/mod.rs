@@ -19,6 +19,7 @@ use tokio::time::timeout_at;
 pub(crate) use memory::MemoryBudget;
 
 use crate::ExecutorError;
+use crate::error::fault;
 use crate::queue::memory::MemoryPermit;
 
 /// How many calls a queue runs and lets wait.
@@ -112,7 +113,7 @@ impl CallQueue {
         let permit = Arc::clone(&shared.permits).acquire_owned();
         let both = async {
             let permit = permit.await;
-            let permit = permit.map_err(|_| ExecutorError::Fault("no permit"))?;
+            let permit = permit.map_err(fault("no permit"))?;
             Ok::<_, ExecutorError>((permit, shared.memory.acquire(memory_bytes).await?))
         };
         let Ok(entered) = timeout_at(until, both).await else {

@@ -42,8 +42,8 @@ impl MemoryMeter {
     }
 
     /// Whether this machine could not give what the limits allow. A guest would
-    /// see growth fail that succeeds elsewhere, and nobody could run it again
-    /// with the same end.
+    /// see growth fail that succeeds elsewhere, and another run would not
+    /// have the same end.
     pub(crate) fn host_failed(&self) -> bool {
         self.host_failed
     }

@@ -20,6 +20,7 @@ pub(crate) use linker::Linkers;
 
 use crate::code_cache::CodeHandle;
 use crate::engine::{self, Ticker};
+use crate::error::fault;
 use crate::runtime::host::Host;
 use crate::runtime::scheduler::Scheduler;
 use crate::{Abi, ExecutorError, Invocation, Limits, Outcome};
@@ -119,7 +120,7 @@ impl GuestRuntime {
             &invocation,
             limits,
         );
-        let store = store.map_err(|_| ExecutorError::Fault("no store"))?;
+        let store = store.map_err(fault("no store"))?;
         instance::run(code, store, invocation, limits).await
     }
 }

@@ -50,8 +50,8 @@ impl RunSlot {
     /// Lets others run. A long call waits for its slot.
     ///
     /// The slot is passed on only after the runtime has looked at its sockets: if the next one had
-    /// it at once, the runtime would run one long call after the other before it noticed that
-    /// somebody has come in.
+    /// it at once, the runtime would run one long call after the other before it noticed
+    /// new connections.
     pub(crate) async fn next(self) {
         // Tokio's own way, which goes on after sockets and timers.
         yield_now().await;

@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Config,
     /// The latest contracts of the provider on this data directory
     ///
-    /// Which calls belong to which contract, nobody can tell.
+    /// Calls cannot be linked to contracts.
     #[command(after_help = CONTRACTS_EXAMPLES)]
     Contracts,
     /// What the provider on this data directory is doing, and what is wrong

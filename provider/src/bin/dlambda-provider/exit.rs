@@ -6,17 +6,7 @@ use dlambda_proto::{ErrorKind, Report};
 
 /// The exit code of a command that ends with this kind of error: the same as `dlambda` has.
 pub(crate) fn exit_code(kind: ErrorKind) -> ExitCode {
-    ExitCode::from(match kind {
-        ErrorKind::FunctionFailed => 1,
-        ErrorKind::Usage => 2,
-        ErrorKind::NoProvider => 3,
-        ErrorKind::Refused => 4,
-        ErrorKind::NetworkDown => 5,
-        ErrorKind::Deadline => 6,
-        ErrorKind::ProviderMisbehaved => 7,
-        ErrorKind::Local => 8,
-        _ => 70,
-    })
+    ExitCode::from(kind.exit_code())
 }
 
 /// The report with a hint.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use dlambda_proto::{ErrorKind, Report};
+use dlambda_proto::{ErrorKind, Report, json_is_asked_for};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -16,19 +16,12 @@ use crate::exit::{exit_code, with_hint};
 /// The command line. What is wrong with it is said in the format that was asked for.
 pub(crate) fn parse() -> Result<Cli, ExitCode> {
     Cli::try_parse().map_err(|error| {
-        let args: Vec<_> = std::env::args_os().collect();
-        let json = args.iter().any(|arg| arg == "--format=json")
-            || args
-                .windows(2)
-                .any(|pair| pair[0] == "--format" && pair[1] == "json");
+        let arguments: Vec<_> = std::env::args_os().collect();
         // Help and version are no mistakes.
-        if !json || !error.use_stderr() {
+        if !error.use_stderr() || !json_is_asked_for(&arguments) {
             error.exit();
         }
-        let text = error.to_string();
-        let text = text.strip_prefix("error: ").unwrap_or(&text);
-        let message = text.split("\n\n").next().unwrap_or_default();
-        print_error(Format::Json, Report::new(ErrorKind::Usage, message))
+        print_error(Format::Json, Report::usage(&error.to_string()))
     })
 }
 
@@ -44,7 +37,7 @@ pub(crate) fn print_error(format: Format, report: Report) -> ExitCode {
 
 /// Prints a line for people on standard error.
 pub(crate) fn say(text: &str) {
-    // Nobody is left to tell if standard error is gone.
+    // There is no other place for it if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 

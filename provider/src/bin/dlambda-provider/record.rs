@@ -1,5 +1,5 @@
-//! `--dangerously-record-calls`: the provider's complete record, for whoever
-//! wants to check that it holds nothing by which to recognise a caller.
+//! `--dangerously-record-calls`: the provider's complete record, to
+//! check that it holds nothing by which to recognise a caller.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::Write as _;

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use dlambda_privacy::swap;
 use dlambda_proto::{ErrorKind, Report};
 use dlambda_provider::{
-    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, query_status,
+    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, StatusError,
+    query_status,
 };
 use serde_json::json;
 
@@ -29,11 +31,21 @@ pub(crate) async fn run(data: Option<PathBuf>, format: Format) -> Result<ExitCod
         _ => return Err(newer()),
     };
     let advice = advice(&snapshot);
+    // The provider is on this machine: it is asked through a socket of its directory.
+    let swap = swap::unencrypted_areas();
     match format {
-        Format::Text => print(&for_people(&snapshot, advice)),
+        Format::Text => {
+            let swap = swap_line(swap.as_deref().ok());
+            print(&format!("{}{swap}", for_people(&snapshot, advice)));
+        }
         Format::Json => print(
-            &json!({ "schema": "dlambda.status/1", "status": snapshot, "advice": advice })
-                .to_string(),
+            &json!({
+                "schema": "dlambda.status/1",
+                "status": snapshot,
+                "advice": advice,
+                "unencrypted_swap": swap.ok(),
+            })
+            .to_string(),
         ),
     }
     Ok(ExitCode::SUCCESS)
@@ -71,8 +83,13 @@ pub(crate) async fn contracts(data: Option<PathBuf>, format: Format) -> Result<E
 
 async fn query(data: &Path) -> Result<RunningStatus, Report> {
     query_status(data).await.map_err(|error| {
-        Report::from(error)
-            .with_hint("start one with `dlambda-provider run --functions DIR --data DIR`")
+        let hint = match error {
+            StatusError::NotRunning(_) => {
+                "start one with `dlambda-provider run --functions DIR --data DIR`"
+            }
+            _ => "name its data directory, as the user whose it is",
+        };
+        Report::from(error).with_hint(hint)
     })
 }
 
@@ -215,6 +232,22 @@ fn confinement(execution: &ExecutionStatus) -> String {
     shown
 }
 
+/// What of memory may be written to a disk in the clear; `None` if the system does not say.
+fn swap_line(areas: Option<&[String]>) -> String {
+    match areas {
+        Some([]) => String::new(),
+        Some(areas) => format!(
+            "\nWARNING:    swap on {} is not encrypted: a stolen disk may show keys, and the requests\n\
+             {:12}and replies of callers. Use dm-crypt with a random key or zram, or `swapoff`",
+            areas.join(", "),
+            ""
+        ),
+        None => {
+            "\nWARNING:    /proc/swaps cannot be read: is there swap without encryption?".to_owned()
+        }
+    }
+}
+
 /// What is wrong and what to do, in a sentence.
 fn advice(snapshot: &Snapshot) -> &'static str {
     if snapshot.state == ProviderState::Starting {
@@ -245,6 +278,17 @@ fn advice(snapshot: &Snapshot) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unencrypted_swap_is_named() {
+        assert_eq!(swap_line(Some(&[])), "");
+        let said = swap_line(Some(&["/dev/sda2".to_owned()]));
+        assert!(
+            said.starts_with("\nWARNING:    swap on /dev/sda2 is"),
+            "{said}"
+        );
+        assert!(swap_line(None).contains("WARNING"));
+    }
 
     #[test]
     fn a_layer_that_failed_and_layers_that_are_not_offered_are_named() {

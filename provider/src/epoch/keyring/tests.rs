@@ -1,10 +1,8 @@
-use std::time::Duration;
-
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::os_rng;
 use dlambda_proto::{
-    Admission, Advert, Cpu, Endpoint, FunctionId, FunctionSource, Greeting, IdentityKey,
-    OnionAddress, Request, SealingKey, ServiceTerms, Specs, Verified, decode,
+    Admission, Advert, Endpoint, FunctionId, FunctionSource, Greeting, IdentityKey, OnionAddress,
+    Request, SealingKey, Verified, decode,
 };
 
 use super::*;
@@ -12,7 +10,6 @@ use crate::epoch::advert::{CLOCK_TOLERANCE, history};
 use crate::epoch::replay::MAX_REMEMBERED;
 
 const START: UnixSeconds = UnixSeconds(100_000);
-const EPOCH: Duration = Duration::from_secs(Advert::MIN_EPOCH_SECONDS);
 const LENGTH: u64 = Advert::MIN_EPOCH_SECONDS;
 
 fn here() -> Endpoint {
@@ -20,30 +17,7 @@ fn here() -> Endpoint {
 }
 
 fn template() -> AdvertTemplate {
-    AdvertTemplate {
-        identity: IdentityKey::from_seed(&[1; 32]),
-        endpoints: vec![here()].try_into().expect("one"),
-        specs: Specs {
-            cpu: Cpu {
-                cores: 1,
-                architecture: String::new(),
-            },
-            memory: 1,
-            gpu: vec![],
-            tee: None,
-            gpu_vram_mib: 0,
-            region: None,
-        },
-        plans: Plan::standard_menu(),
-        functions: vec![],
-        max_function_bytes: 0,
-        epoch: EPOCH,
-        overlap: Duration::from_secs(100),
-        admission: Admission::Open,
-        service: ServiceTerms {
-            start_within_ms: 1000,
-        },
-    }
+    AdvertTemplate::for_tests()
 }
 
 fn keys(epoch: u64, now: UnixSeconds) -> EpochKeys {

@@ -84,7 +84,7 @@ mod tests {
         let stops = StopKind::ALL.iter().copied().map(Status::Stopped);
         for status in stops.chain([Status::Exited(1), Status::Exited(255)]) {
             let failure = failure(status, plan).expect("it failed");
-            assert_eq!(crate::exit::code(failure.kind), 1);
+            assert_eq!(failure.kind.exit_code(), 1);
             assert_ne!(word(status), "other");
         }
         assert!(failure(Status::Exited(0), plan).is_none());

@@ -26,7 +26,7 @@ const DESCRIPTORS: usize = 4;
 
 /// Sends messages: at once if there is room in the socket, and otherwise as soon as there is.
 ///
-/// Whoever has a message sends it, without a task in between that would have to be woken first.
+/// The sender of a message writes it, without a task in between that would have to be woken first.
 pub(crate) struct Outbox {
     stream: OwnedWriteHalf,
     waiting: Mutex<VecDeque<Chunk>>,

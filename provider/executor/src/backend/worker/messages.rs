@@ -59,7 +59,7 @@ pub(crate) enum Request {
         #[n(3)]
         limits: Limits,
     },
-    /// Nobody waits for the answer any more.
+    /// The answer is no longer waited for.
     #[n(3)]
     Cancel {
         #[n(0)]

@@ -24,6 +24,7 @@ use crate::backend::worker::messages::{Request, Response, Setup};
 use crate::backend::worker::serve;
 use crate::confinement::Confinement;
 use crate::engine::MEMORIES_PER_CALL;
+use crate::error::fault;
 use crate::helper::ipc::{self, HelperError};
 use crate::{ExecutorConfig, ExecutorError, Function, Invocation, Limits, Outcome, fingerprint};
 
@@ -85,7 +86,7 @@ struct Dispatched {
     process: Option<u32>,
 }
 
-/// Lets workers forget a function once nobody can call it any more.
+/// Lets workers forget a function once it can no longer be called.
 pub(crate) struct SlotGuard {
     slot: u64,
     pool: Weak<Inner>,
@@ -190,7 +191,7 @@ impl WorkerPool {
             invocation,
             limits: limits.clone(),
         });
-        let request = request.map_err(|_| ExecutorError::Fault("a call cannot be written"))?;
+        let request = request.map_err(fault("a call cannot be written"))?;
         let dispatched = worker
             .request(call, function, &request)
             .map_err(|_| ExecutorError::WorkerDied)?;
@@ -208,7 +209,7 @@ impl WorkerPool {
         }
         let outcome = answer?;
         if !outcome.keeps_to(limits) {
-            // An impossible result: somebody has broken out of the guest.
+            // An impossible result: the guest has broken out.
             kill.notify_one();
             return Err(ExecutorError::WorkerDied);
         }
@@ -478,7 +479,7 @@ async fn read(shared: &Weak<Inner>, number: usize, mut receiver: Receiver) -> io
             return Ok(());
         };
         let caller = pool.workers[number].state().calls.remove(&call);
-        // Nobody waits for a call that was cancelled meanwhile.
+        // A call that was cancelled meanwhile is no longer waited for.
         if let Some(caller) = caller {
             let _ = caller.send(outcome);
         }

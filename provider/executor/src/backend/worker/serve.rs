@@ -146,7 +146,7 @@ impl Worker {
                 self.slots.insert(slot, Rc::clone(&code));
                 let guests = Arc::clone(&self.guests);
                 spawn_local(async move {
-                    // Nobody else sets it.
+                    // It is set here only.
                     let _ = code.set(load(guests, abi, handle).await);
                 });
             }

@@ -21,14 +21,14 @@ enum Time {
     /// Nanoseconds. Each reading of either clock moves both by a microsecond, [`STEP`], and a sleep
     /// moves them by its length. Saturates after 584 years.
     Virtual(Arc<AtomicU64>),
-    /// Whoever sleeps gives up its slot.
+    /// A guest that sleeps gives up its slot.
     Real(Instant, RunSlot),
 }
 
 const STEP: Duration = Duration::from_micros(1);
 
 /// Where the virtual wall clock starts: 2000-01-01T00:00:00Z, so that dates look like dates and
-/// nobody takes them for today's.
+/// are not taken for today's.
 const WALL_START: Duration = Duration::from_secs(946_684_800);
 
 impl GuestClock {
@@ -66,8 +66,8 @@ impl GuestClock {
         }
     }
 
-    /// Sleeps until this many nanoseconds since the start. Virtual time just moves on: nobody's
-    /// place is held by a sleeper, and a guest that waits for a time to come sees it come.
+    /// Sleeps until this many nanoseconds since the start. Virtual time just moves on: a sleeper
+    /// holds no slot, and a guest that waits for a time to come sees it come.
     pub(crate) async fn sleep_until(&self, until: u64) {
         match &self.time {
             Time::Virtual(time) => {

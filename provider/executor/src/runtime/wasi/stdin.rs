@@ -8,7 +8,7 @@ use wasmtime_wasi::p2::{InputStream, Pollable, StreamError, StreamResult};
 
 use crate::runtime::metering::HostFuel;
 
-/// A stream that hands out its bytes once, whoever reads.
+/// A stream that hands out its bytes once, to all its readers together.
 #[derive(Clone)]
 pub(crate) struct Input {
     rest: std::sync::Arc<std::sync::Mutex<Bytes>>,

@@ -1,7 +1,7 @@
 //! HTTP handlers that do not answer, answer too much, or ask for the network.
 
 use super::{Case, End, HOST_CALL, TRAP, case, each_ends_as_it_should, wat};
-use dlambda_proto::{Status, StopKind};
+use dlambda_proto::{HttpResponse, Status, StopKind};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handlers() {
@@ -26,7 +26,7 @@ const FINE: End = End::Is(Status::Exited(0));
 const NOTHING: End = End::Is(Status::Stopped(StopKind::NoResponse));
 
 pub(super) fn cases() -> Vec<Case> {
-    [answers(), heads(), egress(), requests()]
+    [answers(), heads(), large_heads(), egress(), requests()]
         .into_iter()
         .flatten()
         .collect()
@@ -188,6 +188,32 @@ fn heads() -> Vec<Case> {
             status(65_536 + 200),
             TRAP(StopKind::Unreachable),
         ),
+    ]
+}
+
+/// Heads that the library takes from a guest; a reply carries the smaller ones only.
+fn large_heads() -> Vec<Case> {
+    let answers = |fields: usize, value: usize| {
+        let field = format!(
+            "(call $append (local.get $body) (i32.const 0) (i32.const 1) (i32.const 4096) (i32.const {value}) (i32.const 128))
+            (if (i32.load8_u (i32.const 128)) (then unreachable))"
+        );
+        let answer = ANSWER.replace("(call $fields)", "(local.get $body)");
+        handler(&format!(
+            "(memory.fill (i32.const 4096) (i32.const 97) (i32.const 32768))
+            (local.set $body (call $fields)) {} {answer} {END}",
+            field.repeat(fields)
+        ))
+    };
+    let (fields, bytes) = (HttpResponse::MAX_HEAD_FIELDS, HttpResponse::MAX_HEAD_BYTES);
+    let refused = End::Is(Status::Stopped(StopKind::BadResponse));
+    // The name has one byte.
+    vec![
+        case("a head of the most bytes", answers(1, bytes - 1), FINE),
+        case("a head of a byte more", answers(1, bytes), refused),
+        case("a head of twice as much", answers(1, 2 * bytes), refused),
+        case("a head of the most fields", answers(fields, 1), FINE),
+        case("a head of a field more", answers(fields + 1, 1), refused),
     ]
 }
 

@@ -1,14 +1,19 @@
 //! A call and its reply: the envelope in the clear, and what is sealed in it.
 
+mod refusal;
+mod usage;
+
 use std::fmt;
 
 use minicbor::{CborLen, Decode, Encode};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
+pub use self::refusal::Refusal;
+pub use self::usage::{Start, Usage};
 use crate::{
-    CallToken, EngineFingerprint, Epoch, ErrorKind, FunctionId, FunctionProblem, HttpRequest,
-    HttpResponse, PlanName, SignedReceipt, Status, StopKind, encode,
+    CallToken, EngineFingerprint, Epoch, FunctionId, FunctionProblem, HttpRequest, HttpResponse,
+    PlanName, SignedReceipt, Status, StopKind, encode,
 };
 
 /// All that a call shows in the clear. It names the epoch whose key opens the
@@ -56,7 +61,7 @@ pub struct Request {
     #[cbor(n(2), with = "minicbor::bytes")]
     pub input: Vec<u8>,
     /// All of the function's randomness comes from this; fresh for every call.
-    /// Whoever knows request and seed can run the call again.
+    /// With request and seed the call can be run again.
     #[cbor(n(3), with = "minicbor::bytes")]
     pub seed: [u8; 32],
     /// What a `wasi:http` function is asked; its body is the input. Nothing
@@ -190,155 +195,6 @@ pub enum TokenProblem {
 /// For as long, and no longer, a caller may send a token again without being asked to.
 pub const ANSWER_KEPT_SECONDS: u64 = 300;
 
-/// What a call used at the provider.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
-#[cbor(array)]
-pub struct Usage {
-    /// Fuel consumed.
-    #[n(0)]
-    pub fuel: u64,
-    /// Highest memory of the instance, in bytes.
-    #[n(1)]
-    pub peak_memory_bytes: u64,
-    /// Time from opening the call to starting the function, in microseconds: waiting for a turn,
-    /// and compiling if the function was cold. In replies [coarse](Usage::coarse).
-    #[n(2)]
-    pub queue_us: u64,
-    /// Time that the function ran, in microseconds. In replies [coarse](Usage::coarse).
-    #[n(3)]
-    pub execute_us: u64,
-    /// Where the compiled code came from.
-    #[n(4)]
-    pub start: Start,
-    /// Whether the plan promises the same output and fuel to whoever runs the
-    /// call again.
-    #[n(5)]
-    pub deterministic: bool,
-}
-
-impl Usage {
-    /// Shortest time but none that is told, in microseconds: a quarter of a second.
-    pub const LEAST_TIME_US: u64 = 250_000;
-
-    /// The same with its times rounded up to a quarter of a second, a half, one, two, four and so
-    /// on: precise ones would show to any caller how busy the provider is with the calls of others.
-    #[must_use]
-    pub fn coarse(self) -> Self {
-        Self {
-            queue_us: coarse(self.queue_us),
-            execute_us: coarse(self.execute_us),
-            ..self
-        }
-    }
-}
-
-/// The next of the times that may be told; none stays none, since nothing was waited for or run
-/// then.
-fn coarse(time_us: u64) -> u64 {
-    if time_us == 0 {
-        return 0;
-    }
-    let steps = time_us.div_ceil(Usage::LEAST_TIME_US);
-    let step = steps.checked_next_power_of_two();
-    step.and_then(|steps| steps.checked_mul(Usage::LEAST_TIME_US))
-        .unwrap_or(u64::MAX)
-}
-
-/// Where the compiled code of a call came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[cbor(index_only)]
-#[non_exhaustive]
-pub enum Start {
-    /// It was in memory.
-    #[default]
-    #[n(0)]
-    Warm,
-    /// It was on disk.
-    #[n(1)]
-    Cached,
-    /// It had to be compiled.
-    #[n(2)]
-    Compiled,
-}
-
-/// Why a provider turns a call away before opening it. Codes only: a text
-/// could carry a mark or a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode, CborLen, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[cbor(array)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// The frame or envelope cannot be read.
-    #[n(0)]
-    Malformed,
-    /// The frame is of a version that the provider does not speak.
-    #[n(1)]
-    UnsupportedVersion,
-    /// The frame is longer than allowed.
-    #[n(2)]
-    TooLong,
-    /// The epoch's key is gone, or never was.
-    #[n(3)]
-    UnknownEpoch,
-    /// No such plan on the menu.
-    #[n(4)]
-    UnknownPlan,
-    /// The key of the epoch does not open it.
-    #[n(5)]
-    CannotOpen,
-    /// This very call was received before.
-    #[n(6)]
-    Replayed,
-    /// Too much to do; try again a little later.
-    #[n(7)]
-    Busy,
-    /// The call did not arrive in time.
-    #[n(8)]
-    TooSlow,
-    /// A contract takes more work than was done.
-    #[n(9)]
-    TooLittleWork,
-    /// The answer is larger than the transport carries. The same call over
-    /// another transport gets it, and is not paid again.
-    #[n(10)]
-    AnswerTooLarge,
-}
-
-impl Refusal {
-    /// Whether the fault lies with this client, this moment or this provider.
-    #[must_use]
-    pub fn kind(self) -> ErrorKind {
-        ErrorKind::Refused
-    }
-
-    /// Whether the same request, freshly sealed on a new circuit, may do better.
-    #[must_use]
-    pub fn is_transient(self) -> bool {
-        matches!(self, Self::UnknownEpoch | Self::Busy | Self::TooSlow)
-    }
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Malformed => "the provider could not read the call",
-            Self::UnsupportedVersion => "the provider does not speak this version of the protocol",
-            Self::TooLong => "the call is longer than the provider allows",
-            Self::UnknownEpoch => "the provider no longer has the key that the call was sealed to",
-            Self::UnknownPlan => "the provider does not offer this plan",
-            Self::CannotOpen => "the provider could not open the call with its key",
-            Self::Replayed => "the provider has seen this very call before",
-            Self::Busy => "the provider has too much to do",
-            Self::TooSlow => "the call did not reach the provider in time",
-            Self::AnswerTooLarge => {
-                "the answer is larger than this transport carries; the same call over Tor gets it"
-            }
-            Self::TooLittleWork => "the provider asks for more work before it makes a contract",
-        })
-    }
-}
-
 /// Stops at the bound: an empty string costs its sender one byte and its
 /// receiver 24.
 fn bounded_args<C>(
@@ -446,56 +302,4 @@ impl fmt::Debug for Reply {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{decode, encode};
-
-    #[test]
-    fn arguments_are_bounded_before_they_are_kept() {
-        let mut request = Request {
-            function: FunctionSource::Attached(vec![]),
-            args: vec![String::new(); Request::MAX_ARGS],
-            input: vec![],
-            seed: [0; 32],
-            http: None,
-            token: None,
-        };
-        assert!(decode::<Request>(&encode(&request)).is_ok());
-        request.args.push(String::new());
-        assert!(decode::<Request>(&encode(&request)).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode::<Request>(&bytes);
-            let _ = decode::<Reply>(&bytes);
-            let _ = decode::<CallEnvelope>(&bytes);
-            let _ = decode::<crate::SignedAdvert>(&bytes);
-            let _ = decode::<Refusal>(&bytes);
-        }
-
-        #[test]
-        fn times_in_replies_are_of_few_values_and_never_too_short(queue_us: u64, execute_us: u64, less in 0..1_u64 << 40) {
-            let usage = Usage { fuel: 1, queue_us, execute_us, ..Usage::default() };
-            let coarse = usage.coarse();
-            prop_assert_eq!(Usage { queue_us, execute_us, ..coarse }, usage, "nothing else changes");
-            prop_assert_eq!(coarse.coarse(), coarse);
-            for (exact, told) in [(queue_us, coarse.queue_us), (execute_us, coarse.execute_us), (less, super::coarse(less))] {
-                prop_assert!(told >= exact);
-                let steps = told / Usage::LEAST_TIME_US;
-                let is_step = told % Usage::LEAST_TIME_US == 0 && (steps == 0 || steps.is_power_of_two());
-                prop_assert!(is_step || told == u64::MAX, "{}", told);
-                prop_assert!(exact == 0 || told <= exact.saturating_mul(2).max(Usage::LEAST_TIME_US) || told == u64::MAX);
-            }
-        }
-
-        #[test]
-        fn requests_survive_the_wire(input: Vec<u8>, args: Vec<String>, attached: Vec<u8>) {
-            let request = Request { function: FunctionSource::Attached(attached), args, input, seed: [1; 32], http: None, token: None };
-            prop_assert_eq!(decode::<Request>(&encode(&request)), Ok(request));
-        }
-    }
-}
+mod tests;
