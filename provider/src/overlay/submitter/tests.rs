@@ -204,7 +204,7 @@ fn only_what_this_identity_signed_and_nodes_that_are_reached_are_remembered() {
         submitter.hear(&own, sign(&listing(51, None, &node), 51));
     }
     assert!(submitter.nodes(TRIED) == [onion(2)]);
-    for key in 3..200 {
+    for key in 3..30 {
         submitter.hear(&own, sign(&listing(51, None, &[onion(key)]), 51));
     }
     assert_eq!(submitter.heard().others.len(), OTHERS);
