@@ -151,7 +151,11 @@ fn preferred(names: Vec<TransportName>, overlay: &OverlayNetwork) -> Option<Tran
         let mut nodes = overlay.bootstrap_endpoints();
         nodes.any(|it| TransportName::of(&it) == Some(**name))
     };
-    names.iter().find(reaches).or_else(|| names.first()).copied()
+    names
+        .iter()
+        .find(reaches)
+        .or_else(|| names.first())
+        .copied()
 }
 
 /// With what a user can do about it.
