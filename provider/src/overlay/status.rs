@@ -61,8 +61,8 @@ pub enum ListingState {
     OverQuota,
     /// What the provider offers does not fit into a listing.
     Impossible,
-    /// The node, or one that it was submitted to, refuses it, for this reason; it is tried again once
-    /// in a while.
+    /// The node, or one that it was submitted to, refuses it, for this reason; it is tried again
+    /// once in a while.
     Refused(String),
     /// Others know listings of this identity that this data directory cannot continue: it was put
     /// back from a backup, or the identity runs elsewhere, too.
