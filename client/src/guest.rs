@@ -32,6 +32,9 @@ use tokio::time::sleep;
 /// For one request, its circuit included: several nodes may be silent, and are replaced one after
 /// the other.
 const REQUEST: Duration = Duration::from_secs(20);
+/// The same where a node is reached by Nym: a client connects first, and the largest answer is
+/// some 200 packets for which reply blocks have to be sent.
+const REQUEST_OVER_NYM: Duration = Duration::from_secs(90);
 /// For providers to answer a demand, and for their offers to reach most nodes.
 const OFFERS_TAKE: Duration = Duration::from_secs(12);
 /// Nodes that a demand or a proof is submitted to: gossip does the rest.
@@ -41,7 +44,7 @@ const SUBMITTED_TO: usize = 2;
 pub struct Guest {
     link: Link,
     settings: OverlayNetwork,
-    /// The bootstrap nodes that this guest's transport reaches.
+    /// The bootstrap nodes that this guest's transport reaches, each once.
     bootstrap: Vec<Endpoint>,
     reaches: fn(&Endpoint) -> bool,
     path: PathBuf,
@@ -104,10 +107,15 @@ impl Guest {
             Some(key) => GuestSeal::Keyed(GuestKey::derive(key.as_bytes(), settings.id)),
             None => GuestSeal::Public,
         };
-        let bootstrap = settings.bootstrap.iter().copied().filter(reaches);
+        let bootstrap = settings.bootstrap_at(reaches);
+        let is_nym = |it: &Endpoint| matches!(it, Endpoint::Nym(_));
+        let request = match bootstrap.iter().any(is_nym) {
+            true => REQUEST_OVER_NYM,
+            false => REQUEST,
+        };
         Self {
-            link: Link::new(transport, Arc::new(seal), REQUEST),
-            bootstrap: bootstrap.collect(),
+            link: Link::new(transport, Arc::new(seal), request),
+            bootstrap,
             settings,
             reaches,
             path,
@@ -215,7 +223,8 @@ impl Guest {
     }
 
     fn sources(&self, market: &Market) -> Sources {
-        let others = market.nodes(self.clock.now(), self.reaches);
+        let all: Vec<_> = self.settings.bootstrap_endpoints().collect();
+        let others = market.nodes(self.clock.now(), self.reaches, &all);
         Sources::draw(&self.bootstrap, &others, &mut os_rng())
     }
 

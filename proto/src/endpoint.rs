@@ -149,6 +149,12 @@ impl Endpoints {
     }
 }
 
+impl From<Endpoint> for Endpoints {
+    fn from(endpoint: Endpoint) -> Self {
+        Self(vec![endpoint])
+    }
+}
+
 impl TryFrom<Vec<Endpoint>> for Endpoints {
     type Error = IdError;
 

@@ -23,7 +23,7 @@ use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
-use crate::overlay::{Lister, OverlayNode, answer_demands, keep_listed};
+use crate::overlay::{Lister, Overlay, Presence, answer_demands, keep_listed};
 use crate::session::Session;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::call::CallHandler;
@@ -47,7 +47,7 @@ pub struct Provider {
     limiter: StreamLimiter,
     transport: Arc<dyn Transport>,
     listener: Box<dyn Listener>,
-    overlay: Option<OverlayNode>,
+    overlay: Option<Overlay>,
     data: Arc<DataDir>,
     id: ProviderId,
     stop: CancellationToken,
@@ -104,13 +104,13 @@ impl Provider {
         let epochs = Arc::new(Epochs::new(keyring, Arc::clone(&clock)));
         let overlay = match &config.overlay {
             None => None,
-            Some(overlay) => OverlayNode::start(overlay, &transport, &data, &clock).await?,
+            Some(overlay) => {
+                let own = listener.endpoints();
+                Some(Overlay::start(overlay, &transport, &own, &data, &clock).await?)
+            }
         };
-        if config.overlay.is_some() && overlay.is_none() {
-            tracing::warn!("this provider is not listed: its transport carries no overlay");
-        }
         let (session, mut status) = assemble(&config, executor, functions, store, epochs);
-        status.overlay = overlay.as_ref().map(OverlayNode::shared);
+        status.overlay = overlay.as_ref().map(Overlay::presence);
         Ok(Self {
             stop: session.stop.clone(),
             session: Arc::new(session),
@@ -142,10 +142,12 @@ impl Provider {
         self.listener.endpoints()
     }
 
-    /// Where its overlay node is reached, if it has one.
+    /// Where its overlay node is reached: nowhere if it has none; by other nodes at the first
+    /// endpoint, by guests at all of them.
     #[must_use]
-    pub fn node(&self) -> Option<Endpoint> {
-        Some(self.overlay.as_ref()?.shared().endpoint)
+    pub fn node(&self) -> Vec<Endpoint> {
+        let presence = self.overlay.as_ref().map(Overlay::presence);
+        presence.map_or_else(Vec::new, |it| it.endpoints().to_vec())
     }
 
     /// The functions in the provider's advert.
@@ -283,26 +285,29 @@ impl Stop {
     }
 }
 
-/// Starts the services of the overlay: the node, the listing, and the answers to demands.
+/// Starts the services of the overlay: the listing, and if there is a node, that and the answers to
+/// demands.
 fn start_overlay(
     services: &mut Supervisor,
-    overlay: OverlayNode,
+    overlay: Overlay,
     stop: &CancellationToken,
     status: &StatusSource,
 ) {
-    let shared = overlay.shared();
+    let presence = overlay.presence();
     let lister = Lister {
-        settings: overlay.settings.clone(),
-        shared: shared.clone(),
+        settings: overlay.settings().clone(),
+        presence: presence.clone(),
         epochs: Arc::clone(&status.epochs),
         store: status.store.clone(),
     };
-    services.essential("catalogue", overlay.keep_stored(stop.clone()));
-    services.essential(
-        "overlay node",
-        until(stop.clone(), overlay.run_beside_calls()),
-    );
-    services.essential("listing", until(stop.clone(), keep_listed(lister)));
+    if presence.can_list() {
+        services.essential("listing", until(stop.clone(), keep_listed(lister)));
+    }
+    let (Overlay::Node(node), Presence::Node(shared)) = (overlay, presence) else {
+        return;
+    };
+    services.essential("catalogue", node.keep_stored(stop.clone()));
+    services.essential("overlay node", until(stop.clone(), node.run_beside_calls()));
     let most = status.most_calls;
     let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));
     let answering = answer_demands(shared, epochs, queues, most);

@@ -16,7 +16,7 @@ use dlambda_privacy::network::{Network, OverlayNetwork};
 use dlambda_privacy::transport::{
     BoxStream, CircuitFacts, Connection, Incoming, Listener, Service, Transport,
 };
-use dlambda_proto::{Endpoint, NetworkId, ProviderId, SignedListing, UnixSeconds};
+use dlambda_proto::{Endpoint, Endpoints, NetworkId, ProviderId, SignedListing, UnixSeconds};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The id of every overlay in a test: each has a network of its own.
@@ -31,7 +31,7 @@ pub fn overlay(bootstrap: Vec<Endpoint>) -> Result<OverlayNetwork> {
     let head = "name = \"n\"\ntransport = \"tor\"\n[overlay]\n";
     let network = Network::parse(&format!("{head}id = \"{NETWORK}\"\neffort = 1\n"))?;
     let mut overlay = network.overlay.context("an overlay")?;
-    overlay.bootstrap = bootstrap;
+    overlay.bootstrap = bootstrap.into_iter().map(Endpoints::from).collect();
     Ok(overlay)
 }
 
@@ -62,7 +62,7 @@ impl Peer {
             gossip: Arc::clone(&gossip),
         };
         let store = Arc::new(Mutex::new(store));
-        let config = NodeConfig::new(settings.id, settings.bootstrap.clone());
+        let config = NodeConfig::new(settings.id, settings.bootstrap_endpoints().collect());
         let listener = transport.listen(Service::Guests).await?;
         let node = Node::start(config, transport, store, Arc::clone(&clock)).await?;
         let seal = GuestSeal::Public;

@@ -227,13 +227,21 @@ impl Market {
     }
 
     /// The overlay nodes of chosen providers that `reaches` accepts, one endpoint each, and the
-    /// days since they are known: from these sources are drawn.
+    /// days since they are known: from these sources are drawn. Nodes that name one of `bootstrap`,
+    /// all endpoints of all bootstrap nodes, are left out: they are sources already.
+    ///
+    /// Other nodes that share an endpoint count as several: a listing may name the endpoint of a
+    /// stranger, which must not lose its place to that.
     pub fn nodes(
         &self,
         now: UnixSeconds,
         reaches: impl Fn(&Endpoint) -> bool,
+        bootstrap: &[Endpoint],
     ) -> Vec<(Endpoint, u64)> {
         let nodes = self.chosen(now).filter_map(|entry| {
+            if entry.listing.node.iter().any(|it| bootstrap.contains(it)) {
+                return None;
+            }
             let endpoint = entry.listing.node.iter().find(|it| reaches(it))?;
             let days = now.0.saturating_sub(entry.since.0) / (24 * 3600);
             Some((*endpoint, days))

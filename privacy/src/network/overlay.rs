@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dlambda_proto::{Endpoint, NetworkId};
+use dlambda_proto::{Endpoint, Endpoints, NetworkId};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
@@ -13,10 +13,11 @@ use zeroize::Zeroizing;
 pub struct OverlayNetwork {
     /// The overlay: 32 hexadecimal digits, drawn when it was made.
     pub id: NetworkId,
-    /// Where guests and nodes enter it: onion addresses, and for guests Nym addresses; 16 at most.
-    /// They are the root of trust: five or more, of different operators, are better than one.
-    #[serde(default, deserialize_with = "endpoints")]
-    pub bootstrap: Vec<Endpoint>,
+    /// Where guests and nodes enter it, 16 nodes at most: for each its onion address, and with a
+    /// comma between, for guests, its Nym address. They are the root of trust: five or more, of
+    /// different operators, are better than one.
+    #[serde(default, deserialize_with = "nodes")]
+    pub bootstrap: Vec<Endpoints>,
     /// What a listing costs its provider a day: solutions of Equihash (96, 5), some 15 ms each on
     /// one core.
     #[serde(default = "OverlayNetwork::default_effort")]
@@ -35,6 +36,24 @@ impl OverlayNetwork {
     /// Most bootstrap nodes.
     pub const MAX_BOOTSTRAP: usize = 16;
 
+    /// Most addresses of one bootstrap node.
+    pub const MAX_ADDRESSES: usize = 2;
+
+    /// Every address of every bootstrap node.
+    pub fn bootstrap_endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let nodes = self.bootstrap.iter();
+        nodes.flat_map(|it| it.as_slice().iter().copied())
+    }
+
+    /// One address of each bootstrap node that has such a one: who reaches a node at two of them
+    /// would otherwise take it for two nodes.
+    #[must_use]
+    pub fn bootstrap_at(&self, reaches: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
+        let nodes = self.bootstrap.iter();
+        let at = nodes.filter_map(|it| it.as_slice().iter().find(|it| reaches(it)));
+        at.copied().collect()
+    }
+
     /// What a demand costs: a sixty-fourth of a listing.
     #[must_use]
     pub fn demand_effort(&self) -> u64 {
@@ -51,8 +70,13 @@ impl OverlayNetwork {
         if self.bootstrap.len() > Self::MAX_BOOTSTRAP {
             return Some("`overlay.bootstrap` has at most 16 nodes");
         }
-        if !self.bootstrap.iter().all(reachable) {
+        let mut endpoints = self.bootstrap_endpoints();
+        if !endpoints.all(|it| reachable(&it)) {
             return Some("`overlay.bootstrap` has onion and Nym addresses only");
+        }
+        let most = self.bootstrap.iter().map(|it| it.as_slice().len()).max();
+        if most > Some(Self::MAX_ADDRESSES) {
+            return Some("each node of `overlay.bootstrap` has at most two addresses");
         }
         (self.effort == 0).then_some("`overlay.effort` is at least 1")
     }
@@ -87,7 +111,7 @@ impl<'de> Deserialize<'de> for PreSharedKey {
     }
 }
 
-fn endpoints<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Endpoint>, D::Error> {
+fn nodes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Endpoints>, D::Error> {
     let each = Vec::<String>::deserialize(from)?.into_iter();
     let parsed = each.map(|text| text.parse());
     parsed
@@ -103,9 +127,18 @@ impl fmt::Debug for PreSharedKey {
 
 #[cfg(test)]
 mod tests {
+    use dlambda_proto::{Endpoint, NymAddress};
+
     use crate::network::Network;
 
     const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+
+    fn nym() -> String {
+        let mut base = [0x66; 32];
+        base[0] = 0x58;
+        let address = [base, [9; 32], base].concat().try_into().unwrap();
+        NymAddress::from_bytes(address).unwrap().unredacted()
+    }
 
     fn with(overlay: &str) -> Result<Network, String> {
         let text = format!("name = \"t\"\ntransport = \"tor\"\n[overlay]\n{overlay}");
@@ -128,6 +161,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bootstrap_node_with_two_addresses_is_one_node() {
+        let id = "id = \"00112233445566778899aabbccddeeff\"";
+        let both = format!("{ONION},{}", nym());
+        let overlay = with(&format!("{id}\nbootstrap = [\"{both}\", \"{}\"]", nym()));
+        let overlay = overlay.unwrap().overlay.unwrap();
+        assert_eq!(overlay.bootstrap.len(), 2);
+        assert_eq!(overlay.bootstrap_endpoints().count(), 3);
+        let onions = overlay.bootstrap_at(|it| matches!(it, Endpoint::Onion(_)));
+        assert_eq!(onions.len(), 1);
+        let all = overlay.bootstrap_at(|_| true);
+        let all: Vec<_> = all.iter().map(Endpoint::unredacted).collect();
+        assert_eq!(all, [ONION.to_owned(), nym()]);
+    }
+
+    #[test]
     fn refuses_mistakes_and_does_not_repeat_a_key() {
         let id = "id = \"00112233445566778899aabbccddeeff\"";
         for overlay in [
@@ -137,6 +185,7 @@ mod tests {
             &format!("{id}\nbootstrap = [\"example.org\"]"),
             &format!("{id}\nbootstrap = [\"127.0.0.1:1\"]"),
             &format!("{id}\nbootstrap = [{}]", format!("\"{ONION}\",").repeat(17)),
+            &format!("{id}\nbootstrap = [\"{ONION},{ONION},{ONION}\"]"),
             &format!("{id}\neffort = 0"),
             &format!("{id}\nkey = \"secret\""),
             &format!("{id}\nkey = \"secret{}\"", "0".repeat(58)),

@@ -86,7 +86,7 @@ pub enum Service {
     /// The overlay of providers and volunteers: streams live for hours.
     Overlay,
     /// Guests of the overlay: one question a stream. At the endpoint of the overlay, since who
-    /// serves guests is in the overlay.
+    /// serves guests is in the overlay; over a transport without an overlay, at one of their own.
     Guests,
 }
 
@@ -145,7 +145,8 @@ pub trait Transport: Send + Sync {
     ) -> Result<Connection, TransportError>;
 
     /// Makes a service reachable and hands out what arrives. The overlay and its guests share
-    /// endpoints, which calls do not have. At most once for each service of a transport.
+    /// endpoints if a transport carries both; calls have endpoints of their own. At most once for
+    /// each service of a transport.
     ///
     /// # Errors
     ///

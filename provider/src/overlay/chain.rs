@@ -261,8 +261,10 @@ mod tests {
             assert_ne!(chain.look(&advert(epoch, 1), NOON), Due::Nothing);
             seen.push(chain.listing());
         }
-        chain.node = vec![onion(9)];
+        // A second address of the node is told, too.
+        chain.node = vec![onion(9), onion(10)];
         assert_ne!(chain.look(&advert(3, 1), NOON), Due::Nothing);
+        assert!(chain.listing().node == chain.node);
         seen.push(chain.listing());
         for one in &seen {
             for other in &seen {

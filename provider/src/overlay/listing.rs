@@ -8,13 +8,16 @@ use dlambda_crypto::work;
 use dlambda_node::{Announcement, GossipTopic, NodeError};
 use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::os_rng;
-use dlambda_proto::{Advert, AdvertDigest, Day, SignedListing, Work};
+use dlambda_proto::{
+    Advert, AdvertDigest, Authentic, Day, Listing, ProviderId, SignedListing, SubmitRefusal, Work,
+};
 use rand_core::Rng as _;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::chain::{self, Due, Facts};
-use super::{ListingState, Shared};
+use super::submitter::{Submitted, Submitter};
+use super::{ListingState, Presence, Shared};
 use crate::ProviderError;
 use crate::epoch::Epochs;
 use crate::store::{Store, StoredListing};
@@ -23,16 +26,21 @@ use crate::store::{Store, StoredListing};
 const LOOK: Duration = Duration::from_secs(1);
 /// Before a listing that was refused is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
+/// The same at nodes of others: so long at first, and at last.
+const SUBMIT_AGAIN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(1800));
 /// For a node that has never listed anything to hear what others know of its identity.
 const HEAR: Duration = Duration::from_secs(20);
 
 /// What the listing is made from.
 pub(crate) struct Lister {
     pub(crate) settings: OverlayNetwork,
-    pub(crate) shared: Shared,
+    pub(crate) presence: Presence,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) store: Store,
 }
+
+/// There is a proof against this provider.
+struct Forked;
 
 /// Ends the work with the service that waits for it.
 struct StopOnDrop(Arc<AtomicBool>);
@@ -46,6 +54,7 @@ pub(crate) async fn keep_listed(lister: Lister) -> Result<(), ProviderError> {
     let mut published: Option<SignedListing> = None;
     // Work that was done and is not used yet.
     let mut done: Option<Work> = None;
+    let mut failures = 0;
     lister.hear_of_others().await?;
     loop {
         let mut pause = LOOK;
@@ -54,8 +63,10 @@ pub(crate) async fn keep_listed(lister: Lister) -> Result<(), ProviderError> {
         {
             if lister.publish(&latest).await {
                 published = Some(latest.listing);
+                failures = 0;
             } else {
-                pause = AGAIN;
+                pause = lister.again(failures);
+                failures = failures.saturating_add(1);
             }
         }
         sleep(pause).await;
@@ -64,14 +75,21 @@ pub(crate) async fn keep_listed(lister: Lister) -> Result<(), ProviderError> {
 
 impl Lister {
     /// An identity without a listing on disk may have had one: waits for the first reconciliation,
-    /// if there are other nodes.
+    /// if there are other nodes, or asks some.
     async fn hear_of_others(&self) -> Result<(), ProviderError> {
         if self.settings.bootstrap.is_empty() || self.latest().await?.is_some() {
             return Ok(());
         }
+        let shared = match &self.presence {
+            Presence::Node(shared) => shared,
+            Presence::Guest(submitter) => {
+                submitter.hear_of(&self.provider()).await;
+                return Ok(());
+            }
+        };
         let heard = async {
             loop {
-                let status = self.shared.handle.status().await.unwrap_or_default();
+                let status = shared.handle.status().await.unwrap_or_default();
                 if status.runs > 0 {
                     return;
                 }
@@ -91,13 +109,8 @@ impl Lister {
         digest: AdvertDigest,
     ) -> Result<Option<Option<StoredListing>>, ProviderError> {
         let stored = self.latest().await?;
-        let listed = {
-            let state = self.shared.state();
-            let listed = state.catalogue.get(&advert.provider).cloned();
-            match state.catalogue.fork(&advert.provider) {
-                Some(_) => return Ok(None),
-                None => listed,
-            }
+        let Ok(listed) = self.listed(&advert.provider) else {
+            return Ok(None);
         };
         let Some(listed) = listed else {
             return Ok(Some(stored));
@@ -120,6 +133,20 @@ impl Lister {
         }))
     }
 
+    /// What other nodes list of this provider, as far as is known; an error if there is a proof
+    /// against it.
+    fn listed(&self, provider: &ProviderId) -> Result<Option<Authentic<Listing>>, Forked> {
+        let shared = match &self.presence {
+            Presence::Node(shared) => shared,
+            Presence::Guest(submitter) => return Ok(submitter.own()),
+        };
+        let state = shared.state();
+        match state.catalogue.fork(provider) {
+            Some(_) => Err(Forked),
+            None => Ok(state.catalogue.get(provider).cloned()),
+        }
+    }
+
     /// The listing to publish, if there is one: the latest on disk, or the next one, on disk.
     async fn look(&self, done: &mut Option<Work>) -> Result<Option<StoredListing>, ProviderError> {
         let Ok(advert) = self.epochs.signed_advert().authenticate() else {
@@ -130,11 +157,10 @@ impl Lister {
             self.say(ListingState::Conflict);
             return Ok(None);
         };
-        let node = [self.shared.endpoint];
         let facts = Facts {
             network: self.settings.id,
             advert: &advert,
-            node: &node,
+            node: self.presence.endpoints(),
         };
         let day = match chain::due(latest.as_ref(), &facts, self.epochs.now()) {
             Due::Nothing => return Ok(latest),
@@ -169,10 +195,57 @@ impl Lister {
         Ok(Some(next))
     }
 
-    /// Offers it to our own node, which gossips it. Says whether that is done.
+    /// Says whether it is done.
     async fn publish(&self, latest: &StoredListing) -> bool {
+        match &self.presence {
+            Presence::Node(shared) => self.publish_at(shared, latest).await,
+            Presence::Guest(submitter) => self.submit_by(submitter, latest).await,
+        }
+    }
+
+    /// Submits it to nodes of others. If none takes it, they are asked what they list instead.
+    async fn submit_by(&self, submitter: &Submitter, latest: &StoredListing) -> bool {
+        self.say(ListingState::Submitting);
+        match submitter.submit(&latest.listing).await {
+            Submitted::Taken(_) => {
+                self.say(ListingState::Listed);
+                return true;
+            }
+            // One node may lie: it is tried again all the same.
+            Submitted::Refused(reason) => {
+                let reason = refusal(reason);
+                tracing::error!(reason, "no node takes this provider's listing");
+                self.say(ListingState::Refused(reason.to_owned()));
+            }
+            Submitted::Unanswered => {
+                tracing::warn!("no node that this provider's listing was submitted to answers");
+            }
+        }
+        submitter.hear_of(&self.provider()).await;
+        false
+    }
+
+    /// Before the next attempt, after so many that failed in a row.
+    fn again(&self, failures: u32) -> Duration {
+        if let Presence::Node(_) = &self.presence {
+            return AGAIN;
+        }
+        let (first, last) = SUBMIT_AGAIN;
+        let pause = first
+            .saturating_mul(2_u32.saturating_pow(failures))
+            .min(last);
+        let millis = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).max(1);
+        pause + Duration::from_millis(os_rng().next_u64() % millis)
+    }
+
+    fn provider(&self) -> ProviderId {
+        self.epochs.template().identity.id()
+    }
+
+    /// Offers it to our own node, which gossips it.
+    async fn publish_at(&self, shared: &Shared, latest: &StoredListing) -> bool {
         let item = Announcement::Listing(latest.listing.clone()).to_bytes();
-        let handle = &self.shared.handle;
+        let handle = &shared.handle;
         match handle.publish(GossipTopic::Listings, item).await {
             // Known is what was published before a restart.
             Ok(()) | Err(NodeError::Refused("known")) => {
@@ -196,7 +269,7 @@ impl Lister {
 
     /// The day's work: about a minute of one processor unless the network asks for less.
     async fn work(&self, day: Day) -> Result<Work, ProviderError> {
-        let provider = self.epochs.template().identity.id();
+        let provider = self.provider();
         let challenge = Work::for_listing(self.settings.id, &provider, day);
         let effort = self.settings.effort;
         let mut start = [0; 16];
@@ -222,11 +295,24 @@ impl Lister {
     }
 
     fn say(&self, state: ListingState) {
-        self.shared.listing.send_if_modified(|current| {
+        self.presence.listing().send_if_modified(|current| {
             let changed = *current != state;
             *current = state;
             changed
         });
+    }
+}
+
+/// The names that a node of one's own has for the same.
+fn refusal(reason: SubmitRefusal) -> &'static str {
+    match reason {
+        SubmitRefusal::NotNow => "not-now",
+        SubmitRefusal::TooLittleWork => "too-little-work",
+        SubmitRefusal::OverQuota => "over-quota",
+        SubmitRefusal::Full => "full",
+        SubmitRefusal::Fork => "fork",
+        SubmitRefusal::Superseded => "superseded",
+        _ => "invalid",
     }
 }
 

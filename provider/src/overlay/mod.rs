@@ -1,11 +1,13 @@
 //! The provider on the overlay: its node, which serves other nodes and guests, and its listing,
-//! which is kept fresh.
+//! which is kept fresh. Where the transport carries no overlay there is no node, and the listing is
+//! submitted as a guest does.
 
 pub(crate) mod chain;
 mod listing;
 mod offer;
 mod status;
 mod stored;
+mod submitter;
 mod volunteer;
 
 use std::path::PathBuf;
@@ -27,6 +29,21 @@ pub use self::volunteer::OverlayVolunteer;
 
 use crate::{DataDir, ProviderError};
 
+/// How a provider takes part.
+pub(crate) enum Overlay {
+    /// By a node of its own.
+    Node(OverlayNode),
+    /// As a guest of others' nodes.
+    Guest(OverlayNetwork, Arc<Submitter>),
+}
+
+/// What a provider's services know of its part.
+#[derive(Clone)]
+pub(crate) enum Presence {
+    Node(Shared),
+    Guest(Arc<Submitter>),
+}
+
 /// A node that runs, and what its owner needs of it.
 pub(crate) struct OverlayNode {
     pub(crate) settings: OverlayNetwork,
@@ -39,10 +56,82 @@ pub(crate) struct OverlayNode {
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) handle: NodeHandle,
-    pub(crate) endpoint: Endpoint,
+    /// Where the node is reached: by other nodes at the first, by guests at all of them.
+    pub(crate) endpoints: Arc<[Endpoint]>,
     pub(crate) state: Arc<Mutex<NodeState>>,
     pub(crate) listing: watch::Sender<ListingState>,
     guests: Arc<Guests>,
+}
+
+impl Overlay {
+    /// Joins the overlay by a node, or as a guest if the transport carries no overlay. `own` are
+    /// the endpoints at which the provider is called.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`OverlayNode::start`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`OverlayNode::start`].
+    pub(crate) async fn start(
+        settings: &OverlayNetwork,
+        transport: &Arc<dyn Transport>,
+        own: &[Endpoint],
+        data: &DataDir,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<Self, ProviderError> {
+        if let Some(node) = OverlayNode::start(settings, transport, data, clock).await? {
+            return Ok(Self::Node(node));
+        }
+        let submitter = Submitter::new(settings, Arc::clone(transport), own);
+        if !submitter.has_nodes() {
+            tracing::warn!(
+                "this provider is not listed: it reaches no bootstrap node of the network file"
+            );
+        }
+        Ok(Self::Guest(settings.clone(), Arc::new(submitter)))
+    }
+
+    pub(crate) fn settings(&self) -> &OverlayNetwork {
+        match self {
+            Self::Node(node) => &node.settings,
+            Self::Guest(settings, _) => settings,
+        }
+    }
+
+    pub(crate) fn presence(&self) -> Presence {
+        match self {
+            Self::Node(node) => Presence::Node(node.shared()),
+            Self::Guest(_, submitter) => Presence::Guest(Arc::clone(submitter)),
+        }
+    }
+}
+
+impl Presence {
+    /// What became of the listing.
+    pub(crate) fn listing(&self) -> &watch::Sender<ListingState> {
+        match self {
+            Self::Node(shared) => &shared.listing,
+            Self::Guest(submitter) => &submitter.listing,
+        }
+    }
+
+    /// Whether there is a node, or one to submit a listing to.
+    pub(crate) fn can_list(&self) -> bool {
+        match self {
+            Self::Node(_) => true,
+            Self::Guest(submitter) => submitter.has_nodes(),
+        }
+    }
+
+    /// Where the node is reached; nowhere if there is none.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Node(shared) => &shared.endpoints,
+            Self::Guest(_) => &[],
+        }
+    }
 }
 
 impl OverlayNode {
@@ -67,7 +156,7 @@ impl OverlayNode {
         let catalogue = stored::load(path.clone(), rules, clock.now()).await?;
         let state = NodeState::new(catalogue);
         let state = Arc::new(Mutex::new(state));
-        let mut config = NodeConfig::new(settings.id, settings.bootstrap.clone());
+        let mut config = NodeConfig::new(settings.id, settings.bootstrap_endpoints().collect());
         config.key = settings.key.as_ref().map(|key| *key.as_bytes());
         config.identity = Some(*data.node_secret(settings.id)?);
         let (transport, clock) = (Arc::clone(transport), Arc::clone(clock));
@@ -82,16 +171,16 @@ impl OverlayNode {
             started => started?,
         };
         let listener = transport.listen(Service::Guests).await?;
-        let seal = match &settings.key {
-            Some(key) => GuestSeal::Keyed(GuestKey::derive(key.as_bytes(), settings.id)),
-            None => GuestSeal::Public,
-        };
+        let mut endpoints = vec![node.endpoint()];
+        let others = listener.endpoints().into_iter();
+        endpoints.extend(others.filter(|it| *it != node.endpoint()));
+        let seal = seal(settings);
         let guests = Guests::serve(listener, Arc::clone(&state), seal, node.handle(), clock);
         Ok(Some(Self {
             settings: settings.clone(),
             shared: Shared {
                 handle: node.handle(),
-                endpoint: node.endpoint(),
+                endpoints: endpoints.into(),
                 state,
                 listing: watch::channel(ListingState::None).0,
                 guests: Arc::new(guests),
@@ -140,5 +229,14 @@ impl Shared {
     }
 }
 
+/// How guests' frames are sealed.
+fn seal(settings: &OverlayNetwork) -> GuestSeal {
+    match &settings.key {
+        Some(key) => GuestSeal::Keyed(GuestKey::derive(key.as_bytes(), settings.id)),
+        None => GuestSeal::Public,
+    }
+}
+
 pub(crate) use self::listing::{Lister, keep_listed};
 pub(crate) use self::offer::answer_demands;
+pub(crate) use self::submitter::Submitter;

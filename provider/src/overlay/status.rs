@@ -5,14 +5,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::Shared;
+use super::{Presence, Shared};
 
 /// The node and the listing of a provider: numbers, and no address of others.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct OverlayStatus {
     /// What became of this provider's own listing.
     pub listing: ListingState,
+    /// Nodes that took the listing, for a provider without a node, for which all numbers below
+    /// are 0.
+    #[serde(default)]
+    pub submitted_to: Option<usize>,
     /// Nodes that this one is connected to.
     pub peers: usize,
     /// Nodes of which it has an address.
@@ -38,27 +42,47 @@ pub struct OverlayStatus {
 }
 
 /// What became of a provider's own listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ListingState {
     /// There is none: this node has no provider, or has just begun.
+    #[default]
     None,
     /// The day's work is being done.
     Working,
+    /// It is being submitted to nodes; none has taken it yet.
+    Submitting,
     /// It is published.
     Listed,
+    /// This provider runs no node, and reaches no bootstrap node of the network file.
+    Unreachable,
     /// As many as a provider may publish on a day are published: the next one comes tomorrow.
     OverQuota,
     /// What the provider offers does not fit into a listing.
     Impossible,
-    /// The node refuses it, for this reason; it is tried again once in a while.
+    /// The node, or one that it was submitted to, refuses it, for this reason; it is tried again
+    /// once in a while.
     Refused(String),
     /// Others know listings of this identity that this data directory cannot continue: it was put
     /// back from a backup, or the identity runs elsewhere, too.
     Conflict,
     /// The node has ended; the provider goes on without it until it is started again.
     Ended,
+}
+
+impl Presence {
+    /// The status now.
+    pub(crate) async fn status(&self) -> OverlayStatus {
+        match self {
+            Self::Node(shared) => shared.status().await,
+            Self::Guest(submitter) => OverlayStatus {
+                listing: submitter.listing.borrow().clone(),
+                submitted_to: Some(submitter.taken()),
+                ..OverlayStatus::default()
+            },
+        }
+    }
 }
 
 impl Shared {
@@ -74,6 +98,7 @@ impl Shared {
         }
         OverlayStatus {
             listing: self.listing.borrow().clone(),
+            submitted_to: None,
             peers: node.peers,
             known_nodes: node.known,
             listings: catalogue.len(),
@@ -94,7 +119,11 @@ impl fmt::Display for ListingState {
         match self {
             Self::None => f.write_str("none"),
             Self::Working => f.write_str("the day's work is being done"),
+            Self::Submitting => f.write_str("being submitted to nodes"),
             Self::Listed => f.write_str("listed"),
+            Self::Unreachable => {
+                f.write_str("none: no bootstrap node of the network file can be reached from here")
+            }
             Self::OverQuota => f.write_str("no more listings today"),
             Self::Impossible => f.write_str("the offer does not fit into a listing"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),

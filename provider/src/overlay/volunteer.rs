@@ -54,8 +54,8 @@ impl OverlayVolunteer {
 
     /// Where the node is reached: what a network file names as a bootstrap node.
     #[must_use]
-    pub fn endpoint(&self) -> Endpoint {
-        self.shared.endpoint
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.shared.endpoints
     }
 
     /// A handle that stops the node.

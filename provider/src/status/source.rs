@@ -14,7 +14,7 @@ use super::counters::Counters;
 use super::usage::{Queue, UsageCounters};
 use super::{ContractLine, ContractTotals, ProviderState, Snapshot};
 use crate::epoch::Epochs;
-use crate::overlay::{OverlayStatus, Shared};
+use crate::overlay::{OverlayStatus, Presence};
 use crate::state::functions::FunctionStore;
 use crate::store::Store;
 
@@ -33,7 +33,7 @@ pub(crate) struct StatusSource {
     pub(crate) counters: Arc<Counters>,
     pub(crate) usage: Arc<UsageCounters>,
     pub(crate) stop: CancellationToken,
-    pub(crate) overlay: Option<Shared>,
+    pub(crate) overlay: Option<Presence>,
     /// Calls that run at a time, over all plans.
     pub(crate) most_calls: usize,
     pub(crate) ready: AtomicBool,

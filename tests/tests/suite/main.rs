@@ -32,6 +32,7 @@ mod local_run;
 mod nym;
 mod nym_entry;
 mod nym_faults;
+mod nym_market;
 mod nym_programs;
 mod nym_view;
 mod own_machine;

@@ -12,14 +12,14 @@ use crate::shell::{DEADLINE, Shell, code, stderr};
 use crate::support::{AT_ONCE, functions};
 
 /// Networks as `dlambda-testnet up` starts them.
-struct Networks {
+pub(crate) struct Networks {
     program: Program,
-    ready: Value,
-    dir: TempDir,
+    pub(crate) ready: Value,
+    pub(crate) dir: TempDir,
 }
 
 impl Networks {
-    async fn up(options: &[&str]) -> Self {
+    pub(crate) async fn up(options: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let (files, log) = (dir.path().join("net"), dir.path().join("log"));
         let args = ["up", "--dir", files.to_str().expect("text")];
@@ -38,7 +38,7 @@ impl Networks {
     }
 
     /// Ends them; what was said for people.
-    async fn down(self) -> String {
+    pub(crate) async fn down(self) -> String {
         self.program.stop(DEADLINE).await.expect("stops");
         std::fs::read_to_string(self.dir.path().join("log")).expect("a log")
     }

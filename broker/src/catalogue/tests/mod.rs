@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dlambda_proto::{
     AdvertDigest, Authentic, Day, Endpoint, Epoch, FunctionId, FunctionPrefix, IdentityKey,
-    ListedPlan, Listing, NetworkId, OnionAddress, ProviderId, Resources, SignedListing,
+    ListedPlan, Listing, NetworkId, NymAddress, OnionAddress, ProviderId, Resources, SignedListing,
     UnixSeconds, Validity, Work,
 };
 
@@ -120,6 +120,14 @@ impl Provider {
     pub(crate) fn key(&self) -> &IdentityKey {
         &self.key
     }
+}
+
+/// A Nym address, which no two numbers share.
+pub(crate) fn nym(number: u8) -> Endpoint {
+    let mut base = [0x66; 32];
+    base[0] = 0x58;
+    let address = [base, [number; 32], base].concat().try_into().unwrap();
+    Endpoint::Nym(NymAddress::from_bytes(address).unwrap())
 }
 
 pub(crate) fn rules(capacity: usize) -> Rules {

@@ -12,7 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng as _;
 
 use super::*;
-use crate::catalogue::tests::{Claimed, HOUR, NETWORK, NOON, Provider, at, authentic, rules};
+use crate::catalogue::tests::{Claimed, HOUR, NETWORK, NOON, Provider, at, authentic, nym, rules};
 use crate::tally::Known;
 use crate::{NoneFits, Plan, SourceFault, Sources, SyncError, Synced};
 
@@ -47,6 +47,25 @@ fn market(providers: u64) -> Market {
 }
 
 #[test]
+fn a_node_at_two_addresses_is_one_source_and_a_bootstrap_node_no_second_one() {
+    let (bootstrap, stranger) = (Provider::new(1), Provider::new(2));
+    let mut market = Market::new(rules(100));
+    let at_both = [(&bootstrap, 1, 1), (&stranger, 2, 2)].map(|(provider, onion, number)| {
+        let mut listing = provider.next(NOON);
+        listing.node = vec![endpoint(onion), nym(number)];
+        known(provider.sign(&listing), true)
+    });
+    market.update(synced(at_both.to_vec()), at(NOON));
+    let over_nym = |it: &Endpoint| matches!(it, Endpoint::Nym(_));
+    let of = |bootstrap: &[Endpoint]| market.nodes(at(NOON), over_nym, bootstrap);
+    assert!(of(&[]).iter().all(|(it, _)| [nym(1), nym(2)].contains(it)));
+    assert_eq!(of(&[]).len(), 2);
+    assert_eq!(market.nodes(at(NOON), |_| true, &[]).len(), 2);
+    // A second Nym address makes no second source of it.
+    assert!(of(&[endpoint(1), nym(9)]) == [(nym(2), 0)]);
+}
+
+#[test]
 fn only_chosen_and_current_providers_are_found() {
     let mut market = market(5);
     let stranger = Provider::new(77);
@@ -62,8 +81,8 @@ fn only_chosen_and_current_providers_are_found() {
     assert_eq!(market.counts(at(NOON + HOUR)), (4, 6));
     assert!(market.knows(&stranger.id()));
     assert!(market.get(&stranger.id(), at(NOON)).is_none());
-    assert_eq!(market.nodes(at(NOON + HOUR), |_| true).len(), 4);
-    assert_eq!(market.nodes(at(NOON + HOUR), |_| false).len(), 0);
+    assert_eq!(market.nodes(at(NOON + HOUR), |_| true, &[]).len(), 4);
+    assert_eq!(market.nodes(at(NOON + HOUR), |_| false, &[]).len(), 0);
     assert_eq!(market.last_sync(), Some(at(NOON + HOUR)));
     let over = market.find(&anything, at(NOON + 30 * HOUR));
     assert_eq!(over.unwrap_err(), NoneFits::NoProvider);

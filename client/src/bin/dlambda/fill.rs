@@ -125,7 +125,7 @@ async fn make(args: &FillArgs, common: &Common) -> Result<Filled, Report> {
         say(&format!("waiting {} s after it", wait.as_secs()));
         sleep(wait).await;
     }
-    let name = sync::transport(common, &overlay.network)?;
+    let name = overlay.transport(common)?;
     let reaches = home::reaches(name);
     let held = held(&wallet, args)?;
     let wanted = usize::from(args.providers).saturating_sub(held.len());

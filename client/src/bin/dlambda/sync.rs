@@ -114,7 +114,7 @@ impl Overlay {
 
     /// A guest on a transport that reaches nodes.
     pub(crate) async fn guest(&self, common: &Common, spinner: &Spinner) -> Result<Guest, Report> {
-        let name = transport(common, &self.network)?;
+        let name = self.transport(common)?;
         let reaches = home::reaches(name);
         let transport = home::start(common, &self.network, name, spinner).await?;
         Ok(Guest::new(
@@ -124,6 +124,13 @@ impl Overlay {
             self.path.clone(),
             Arc::new(SystemClock::default()),
         ))
+    }
+
+    /// The transport that its commands use.
+    pub(crate) fn transport(&self, common: &Common) -> Result<TransportName, Report> {
+        let names = home::names(common, &self.network)?;
+        preferred(names, &self.settings)
+            .ok_or_else(|| Report::new(ErrorKind::Usage, "direct connections carry no overlay"))
     }
 
     /// Fetches the catalogue.
@@ -136,12 +143,21 @@ impl Overlay {
     }
 }
 
-/// The preferred transport that carries an overlay.
-pub(crate) fn transport(common: &Common, network: &Network) -> Result<TransportName, Report> {
-    let mut names = home::names(common, network)?.into_iter();
+/// The first transport that reaches a bootstrap node; the first of all if none does.
+fn preferred(names: Vec<TransportName>, overlay: &OverlayNetwork) -> Option<TransportName> {
+    let names = names.into_iter();
+    let names: Vec<_> = names
+        .filter(|it| *it != TransportName::DangerouslyDirect)
+        .collect();
+    let reaches = |name: &&TransportName| {
+        let mut nodes = overlay.bootstrap_endpoints();
+        nodes.any(|it| TransportName::of(&it) == Some(**name))
+    };
     names
-        .find(|name| *name != TransportName::DangerouslyDirect)
-        .ok_or_else(|| Report::new(ErrorKind::Usage, "direct connections carry no overlay"))
+        .iter()
+        .find(reaches)
+        .or_else(|| names.first())
+        .copied()
 }
 
 /// With what a user can do about it.
@@ -161,5 +177,33 @@ pub(crate) fn report(error: FindError) -> Report {
     match hint {
         Some(hint) => report.with_hint(hint),
         None => report,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONION: &str = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion";
+
+    #[test]
+    fn a_guest_takes_the_first_transport_that_reaches_a_bootstrap_node() {
+        use TransportName::{DangerouslyDirect, Nym, Tor};
+        let with = |bootstrap: &str| {
+            let head = "name = \"n\"\ntransport = \"tor\"\n[overlay]\n";
+            let id = "00112233445566778899aabbccddeeff";
+            let text = format!("{head}id = \"{id}\"\nbootstrap = [{bootstrap}]");
+            Network::parse(&text).unwrap().overlay.unwrap()
+        };
+        let onion = with(&format!("\"{ONION}\""));
+        for (names, expected) in [
+            (vec![Tor, Nym], Some(Tor)),
+            (vec![Nym, Tor], Some(Tor)),
+            (vec![DangerouslyDirect, Nym], Some(Nym)),
+            (vec![DangerouslyDirect], None),
+        ] {
+            assert_eq!(preferred(names, &onion), expected);
+        }
+        assert_eq!(preferred(vec![Nym, Tor], &with("")), Some(Nym));
     }
 }

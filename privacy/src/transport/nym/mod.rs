@@ -6,6 +6,7 @@
 //! the reply blocks that it was sent and never learns an address.
 
 mod flow;
+mod guests;
 mod link;
 mod program;
 mod segment;
@@ -23,7 +24,7 @@ use async_trait::async_trait;
 use dlambda_nym_link::{
     Command, NymRecipient, Reason, Role, SessionId, Settings, Traffic, VERSION,
 };
-use dlambda_proto::{Endpoint, NymAddress};
+use dlambda_proto::{Answer, Endpoint, NymAddress};
 use futures::future::BoxFuture;
 use rand_core::Rng as _;
 use tokio::sync::{Mutex, Semaphore, mpsc};
@@ -45,10 +46,14 @@ const BACK: Duration = Duration::from_secs(30);
 const MEMORY_KIB: usize = 128 << 10;
 /// Largest frame on a stream, in bytes.
 const MAX_FRAME: usize = (4 << 20) + (64 << 10);
+/// Guests' answers fit, sealed ones too.
+const _: () = assert!(Answer::BUCKETS[Answer::BUCKETS.len() - 1] + 1024 <= MAX_FRAME);
 
 /// A Nym client for each stream, or a provider's own Nym client.
 pub struct NymTransport {
     link: Arc<HelperProcess>,
+    /// A provider's guests come to a helper of their own, which is started for them.
+    guests: Option<guests::Starter>,
     /// A provider calls itself through a helper of its own for each call.
     own_caller: Option<Box<dyn Fn() -> HelperProcess + Send + Sync>>,
     arrivals: Mutex<Option<mpsc::Receiver<Arrival>>>,
@@ -70,7 +75,9 @@ pub enum NymRole {
     },
     /// To be called, at an address that is kept in a directory of its own,
     /// readable by its owner only. Calling, which a provider does to see
-    /// whether it is reached, takes another helper each time.
+    /// whether it is reached, takes another helper each time. Guests of the
+    /// overlay come to one more helper, at an address that is kept in the
+    /// directory `guests` in it.
     Provider(PathBuf),
 }
 
@@ -174,11 +181,13 @@ impl NymTransport {
             let start = move || HelperProcess::start(launch.clone(), settings.clone()).0;
             Box::new(start) as Box<dyn Fn() -> HelperProcess + Send + Sync>
         });
+        let guests = guests::Starter::new(&launch, &settings, deadline);
         let (link, arrivals) = HelperProcess::start(launch, settings);
         let ready = link.ready(deadline, true).await;
         ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
         Ok(Self {
             link: Arc::new(link),
+            guests,
             own_caller,
             arrivals: Mutex::new(Some(arrivals)),
             sessions: AtomicU64::new(1),
@@ -212,10 +221,10 @@ impl Transport for NymTransport {
         endpoint: &Endpoint,
         service: Service,
     ) -> Result<Connection, TransportError> {
-        only_calls(service)?;
         let Endpoint::Nym(address) = endpoint else {
             return Err(TransportError::WrongEndpoint);
         };
+        not_overlay(service)?;
         let link = match &self.own_caller {
             None => Arc::clone(&self.link),
             Some(start) => Arc::new(start()),
@@ -253,26 +262,48 @@ impl Transport for NymTransport {
         Ok(Connection::limited(stream, MAX_FRAME))
     }
 
+    /// For guests, by a helper that is started now.
     async fn listen(&self, service: Service) -> Result<Box<dyn Listener>, TransportError> {
-        only_calls(service)?;
-        let ready = self.link.ready(BACK, false).await;
-        let ready = ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
-        let none = || TransportError::Local("this Nym client is for calling".into());
-        let address = ready.address.ok_or_else(none)?;
-        let address = NymAddress::from_bytes(address.0)
-            .map_err(|error| TransportError::Local(error.into()))?;
-        let arrivals = self.arrivals.lock().await.take().ok_or_else(none)?;
-        let (opened, incoming) = mpsc::channel(16);
-        let memory = Arc::clone(&self.memory);
-        let door = receive(Arc::downgrade(&self.link), arrivals, opened, memory);
-        let door = tokio::spawn(door);
-        Ok(Box::new(NymListener {
-            endpoint: Endpoint::Nym(address),
-            incoming,
-            _link: Arc::clone(&self.link),
-            _door: tokio_util::task::AbortOnDropHandle::new(door),
-        }))
+        not_overlay(service)?;
+        if service == Service::Guests {
+            let starter = self.guests.as_ref().ok_or_else(only_calls)?;
+            let (link, arrivals, deadline) = starter.start()?;
+            // A flood of guests takes no memory from calls, either.
+            let memory = Arc::new(Semaphore::new(MEMORY_KIB));
+            return listen_at(Arc::new(link), arrivals, deadline, memory).await;
+        }
+        let arrivals = self.arrivals.lock().await.take().ok_or_else(only_calls)?;
+        listen_at(
+            Arc::clone(&self.link),
+            arrivals,
+            BACK,
+            Arc::clone(&self.memory),
+        )
+        .await
     }
+}
+
+/// Hands out what arrives at a helper, once it is ready.
+async fn listen_at(
+    link: Arc<HelperProcess>,
+    arrivals: mpsc::Receiver<Arrival>,
+    deadline: Duration,
+    memory: Arc<Semaphore>,
+) -> Result<Box<dyn Listener>, TransportError> {
+    let ready = link.ready(deadline, false).await;
+    let ready = ready.map_err(|why| TransportError::NetworkDown(why.into()))?;
+    let address = ready.address.ok_or_else(only_calls)?;
+    let address =
+        NymAddress::from_bytes(address.0).map_err(|error| TransportError::Local(error.into()))?;
+    let (opened, incoming) = mpsc::channel(16);
+    let door = receive(Arc::downgrade(&link), arrivals, opened, memory);
+    let door = tokio::spawn(door);
+    Ok(Box::new(NymListener {
+        endpoint: Endpoint::Nym(address),
+        incoming,
+        _link: link,
+        _door: tokio_util::task::AbortOnDropHandle::new(door),
+    }))
 }
 
 /// A session that has no stream yet. If none comes of it, because nobody waits
@@ -379,11 +410,15 @@ async fn open(
 
 /// A stream over the mixnet lives on reply blocks, which a caller has to keep sending: too dear for
 /// streams that live for hours.
-fn only_calls(service: Service) -> Result<(), TransportError> {
+fn not_overlay(service: Service) -> Result<(), TransportError> {
     match service {
-        Service::Calls => Ok(()),
-        Service::Overlay | Service::Guests => Err(TransportError::WrongService),
+        Service::Calls | Service::Guests => Ok(()),
+        Service::Overlay => Err(TransportError::WrongService),
     }
+}
+
+fn only_calls() -> TransportError {
+    TransportError::Local("this Nym client is for calling, or listens already".into())
 }
 
 fn refused(reason: Reason) -> TransportError {

@@ -13,18 +13,27 @@ use super::*;
 
 /// The base point, which is a key.
 fn address() -> [u8; 96] {
-    let mut base = [0x66; 32];
-    base[0] = 0x58;
-    [base, [9; 32], base].concat().try_into().expect("96 bytes")
+    address_with(9)
 }
 
-/// A mixnet with one provider in it.
+fn address_with(key: u8) -> [u8; 96] {
+    let mut base = [0x66; 32];
+    base[0] = 0x58;
+    let address = [base, [key; 32], base].concat();
+    address.try_into().expect("96 bytes")
+}
+
+/// A mixnet with one provider in it, and one helper for the provider's guests.
 #[derive(Clone, Default)]
 struct Mixnet(Arc<Mutex<Inside>>);
 
 #[derive(Default)]
 struct Inside {
-    provider: Option<mpsc::Sender<Event>>,
+    providers: HashMap<[u8; 96], mpsc::Sender<Event>>,
+    /// Whom a tag is known to.
+    recipients: HashMap<u64, [u8; 96]>,
+    /// Of the clients that are called.
+    directories: Vec<String>,
     /// By the tag, which is also the provider's name for the session.
     callers: HashMap<u64, (SessionId, mpsc::Sender<Event>)>,
     known: Vec<u64>,
@@ -86,7 +95,8 @@ impl Mixnet {
         }
         let session = SessionId(1 << 63 | tag);
         let is_new = !inside.known.contains(&tag);
-        let Some(provider) = inside.provider.clone() else {
+        let provider = inside.recipients.get(&tag);
+        let Some(provider) = provider.and_then(|it| inside.providers.get(it)).cloned() else {
             return;
         };
         if is_new {
@@ -147,21 +157,32 @@ async fn help(mixnet: Mixnet, mut commands: DuplexStream, mut output: DuplexStre
         while let Ok(Some(command)) = read_frame(&mut commands).await {
             match command {
                 Command::Start(settings) => {
-                    let is_provider = matches!(settings.role, Role::Provider { .. });
-                    let address = is_provider.then(|| NymRecipient(address()));
+                    let address = match &settings.role {
+                        Role::Caller { .. } => None,
+                        Role::Provider { directory } if directory.ends_with("/guests") => {
+                            Some(address_with(10))
+                        }
+                        Role::Provider { .. } => Some(address()),
+                    };
                     let version = VERSION;
-                    let _ = events.try_send(Event::Ready { version, address });
-                    if is_provider {
+                    let _ = events.try_send(Event::Ready {
+                        version,
+                        address: address.map(NymRecipient),
+                    });
+                    if let (Some(address), Role::Provider { directory }) = (address, settings.role)
+                    {
                         let mut inside = mixnet.inside();
-                        inside.provider = Some(events.clone());
+                        inside.providers.insert(address, events.clone());
+                        inside.directories.push(directory);
                         inside.known.clear();
                     }
                 }
-                Command::Dial { session, .. } => {
+                Command::Dial { session, recipient } => {
                     let mut inside = mixnet.inside();
                     inside.tags += 1;
                     let tag = inside.tags;
                     inside.callers.insert(tag, (session, events.clone()));
+                    inside.recipients.insert(tag, recipient.0);
                     dialled.insert(session, tag);
                     let _ = events.try_send(Event::Dialed { session });
                 }
@@ -338,4 +359,53 @@ async fn a_provider_reaches_itself() {
         }
     });
     ask(&provider, 10).await.expect("is answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_have_a_helper_and_an_address_of_their_own() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    assert_eq!(mixnet.inside().directories, ["/nowhere"]);
+    let mut calls = provider.listen(Service::Calls).await.expect("listens");
+    let mut guests = provider.listen(Service::Guests).await.expect("listens");
+    assert_eq!(mixnet.inside().directories, ["/nowhere", "/nowhere/guests"]);
+    assert_ne!(calls.endpoint(), guests.endpoint());
+    for (listener, service) in [(&mut guests, Service::Guests), (&mut calls, Service::Calls)] {
+        let dialled = caller.dial(&listener.endpoint(), service).await;
+        let mut stream = dialled.expect("dials").stream;
+        stream.write_u8(7).await.expect("is open");
+        stream.flush().await.expect("is open");
+        let mut arrived = listener.accept().await.expect("arrives").connection.stream;
+        assert_eq!(arrived.read_u8().await.expect("is sent"), 7);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_come_to_providers_once_and_the_overlay_does_not_come_at_all() {
+    let mixnet = Mixnet::default();
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    let _guests = provider.listen(Service::Guests).await.expect("listens");
+    for (transport, service) in [
+        (&provider, Service::Guests),
+        (&caller, Service::Guests),
+        (&caller, Service::Calls),
+    ] {
+        let error = transport.listen(service).await.err();
+        assert!(
+            matches!(error, Some(TransportError::Local(_))),
+            "{service:?}"
+        );
+    }
+    let error = provider.listen(Service::Overlay).await.err();
+    assert!(matches!(error, Some(TransportError::WrongService)));
+    let endpoint = Endpoint::Nym(NymAddress::from_bytes(address()).expect("keys"));
+    let error = caller.dial(&endpoint, Service::Overlay).await.err();
+    assert!(matches!(error, Some(TransportError::WrongService)));
+    // Another transport is asked.
+    let onion = dlambda_proto::OnionAddress::from_public_key([1; 32]);
+    let error = caller
+        .dial(&Endpoint::Onion(onion), Service::Overlay)
+        .await
+        .err();
+    assert!(matches!(error, Some(TransportError::WrongEndpoint)));
 }

@@ -85,7 +85,7 @@ async fn run_node(
         () = signals.next() => return Ok(ExitCode::SUCCESS),
     };
     spinner.finish_and_clear();
-    let address = node.endpoint().unredacted();
+    let address = unredacted(node.endpoints());
     print(&match format {
         Format::Text => address,
         Format::Json => {
@@ -219,9 +219,8 @@ fn recorder(args: &RunArgs) -> Result<Option<Arc<dyn Observer>>, Report> {
 }
 
 fn announcement(provider: &Provider, format: Format) -> String {
-    let endpoints = provider.endpoints();
-    let each: Vec<String> = endpoints.iter().map(Endpoint::unredacted).collect();
-    let address = each.join(",");
+    let address = unredacted(&provider.endpoints());
+    let node = provider.node();
     match format {
         Format::Text => address,
         Format::Json => json!({
@@ -229,7 +228,7 @@ fn announcement(provider: &Provider, format: Format) -> String {
             "ready": true,
             "address": address,
             "provider": provider.id().unredacted(),
-            "node": provider.node().map(|node| node.unredacted()),
+            "node": (!node.is_empty()).then(|| unredacted(&node)),
             "functions": provider.functions().iter().map(|function| json!({
                 "alias": function.alias,
                 "cid": function.id.unredacted(),
@@ -238,6 +237,12 @@ fn announcement(provider: &Provider, format: Format) -> String {
         })
         .to_string(),
     }
+}
+
+/// As network files and commands take them.
+fn unredacted(endpoints: &[Endpoint]) -> String {
+    let each: Vec<String> = endpoints.iter().map(Endpoint::unredacted).collect();
+    each.join(",")
 }
 
 /// SIGINT and SIGTERM.

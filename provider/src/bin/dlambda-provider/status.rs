@@ -151,6 +151,9 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
 
 /// Two lines of the overlay, and one of what was refused there.
 fn overlay(status: &OverlayStatus) -> String {
+    if let Some(nodes) = status.submitted_to {
+        return format!("listing:    {}; {nodes} nodes took it\n", status.listing);
+    }
     let mut lines = format!(
         "listing:    {}; {} providers known, {} of them for seven days, {} forks proven\n\
          overlay:    {} peers of {} known nodes, {} KB in, {} KB out; {} guests answered, {} failed\n",

@@ -251,8 +251,9 @@ impl World {
     /// A sync without its random waits, which nobody looks at in callers built to leak.
     async fn sync_at_once(&self, caller: usize) -> Synced {
         let now = self.now();
-        let others = self.callers[caller].market.nodes(now, |_| true);
-        let sources = Sources::draw(&self.settings.bootstrap, &others, &mut os_rng());
+        let others = self.callers[caller].market.nodes(now, |_| true, &[]);
+        let bootstrap = self.settings.bootstrap_at(|_| true);
+        let sources = Sources::draw(&bootstrap, &others, &mut os_rng());
         let rules = Guest::rules(&self.settings);
         let mut sync = Sync::new(rules, Arc::new(Equihash), sources, now, &mut os_rng());
         let link = self.link(21 + u8::from(caller == 1));
@@ -277,7 +278,7 @@ impl World {
         let mut body = frame.into_body();
         body[1000..1032].copy_from_slice(&digest);
         let frame = Frame::new(FrameKind::Ask, body).expect("as long as before");
-        let node = self.settings.bootstrap[0];
+        let node = self.settings.bootstrap[0].first();
         let dialled = self.transport(99).dial(&node, Service::Guests).await;
         let mut stream = dialled.expect("is there").stream;
         write_frame(&mut *stream, &frame, LONG).await.expect("sent");
