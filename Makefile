@@ -25,7 +25,8 @@ help:
 	@echo "make test-quick the tests that need no network and no real programs, while you work"
 	@echo "make test-long  the tests that take long: every program a hundred times, starved workers"
 	@echo "make bench      figures, each against a baseline of the same run: calls over"
-	@echo "                Tor and Nym, contracts and tokens, floods, the executor"
+	@echo "                Tor and Nym, contracts and tokens, floods, finding and choosing"
+	@echo "                providers (charts: target/bench/*.svg), the executor"
 	@echo "make check      what CI checks beside the tests: format, clippy, docs, licences, dependencies"
 	@echo "make functions  rebuild the example functions, as far as there are compilers"
 
@@ -58,7 +59,9 @@ bench: tools/tor tools/nginx tools/wrk build nym
 	$(BIN)/dlambda-bench calls
 	$(BIN)/dlambda-bench contracts
 	$(BIN)/dlambda-bench floods
-	$(BIN)/dlambda-bench overlay
+	mkdir -p $(CARGO_TARGET_DIR)/bench
+	$(BIN)/dlambda-bench overlay --svg $(CARGO_TARGET_DIR)/bench/overlay.svg
+	$(BIN)/dlambda-bench selection --svg $(CARGO_TARGET_DIR)/bench/selection.svg
 	scripts/install-wasmtime $(CARGO_TARGET_DIR)/bench
 	tests/programs/fetch $(CARGO_TARGET_DIR)/bench quickjs resvg
 	$(BIN)/dlambda-bench executor --wasmtime $(CARGO_TARGET_DIR)/bench/wasmtime --programs $(CARGO_TARGET_DIR)/bench

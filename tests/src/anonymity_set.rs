@@ -19,6 +19,10 @@
 //!
 //! Nothing else than times is in the model: no inputs, no functions, no sizes.
 
+use std::convert::Infallible;
+
+use rand_core::TryRng;
+
 /// Deterministic dice: SplitMix64.
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
@@ -102,6 +106,27 @@ impl Dice {
         for last in (1..things.len()).rev() {
             things.swap(last, self.below(last + 1));
         }
+    }
+}
+
+/// For code that takes any source of random numbers.
+impl TryRng for Dice {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        // The high bits, of which there are 32.
+        Ok(u32::try_from(self.throw() >> 32).unwrap_or(u32::MAX))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(self.throw())
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.throw().to_le_bytes()[..part.len()]);
+        }
+        Ok(())
     }
 }
 

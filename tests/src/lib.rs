@@ -6,6 +6,7 @@
 pub mod adversary;
 pub mod anonymity_set;
 pub mod bench;
+pub mod load;
 pub mod local;
 pub mod market;
 pub mod mixnet;

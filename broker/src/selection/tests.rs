@@ -159,12 +159,12 @@ fn nine() -> Vec<Prospect> {
 #[test]
 fn frequencies_agree_with_probabilities() {
     const ROUNDS: u32 = 100_000;
-    let prospects = nine();
-    let first = probabilities(&prospects);
+    let prospects = &nine()[..8];
+    let first = probabilities(prospects);
     let mut second = vec![0.0; prospects.len()];
     for (index, probability) in first.iter().enumerate() {
-        // Of eight the cap still holds.
-        let mut left = prospects.clone();
+        // Of seven there is no cap: probabilities are computed anew.
+        let mut left = prospects.to_vec();
         left.remove(index);
         let mut others = probabilities(&left);
         others.insert(index, 0.0);
@@ -175,7 +175,7 @@ fn frequencies_agree_with_probabilities() {
     let mut rng = ChaCha8Rng::from_seed([1; 32]);
     let mut counts = [vec![0_u32; prospects.len()], vec![0; prospects.len()]];
     for _ in 0..ROUNDS {
-        for (count, index) in counts.iter_mut().zip(draw(&prospects, 2, &mut rng)) {
+        for (count, index) in counts.iter_mut().zip(draw(prospects, 2, &mut rng)) {
             count[index] += 1;
         }
     }
@@ -208,6 +208,20 @@ fn what_is_cut_off_goes_to_the_group_in_proportion() {
     assert!(near(probabilities[6], 0.25));
     assert!(near(probabilities[2], (0.5 - share) * 0.05 / 0.4));
     assert!(near(probabilities[5], (0.5 - share) * 0.2 / 0.4));
+}
+
+#[test]
+fn three_known_ones_of_eight_leave_newcomers_a_whole_tenth() {
+    let known = [1.0, 0.5, 0.0].map(Prospect::known);
+    // By their weights they would have less.
+    let newcomers = [0.0; 5].map(Prospect::newcomer);
+    for (index, probability) in probabilities(&[&known[..], &newcomers].concat())
+        .into_iter()
+        .enumerate()
+    {
+        let expected = if index < 3 { 0.3 } else { 0.02 };
+        assert!((probability - expected).abs() < ROUNDING, "{probability}");
+    }
 }
 
 #[test]

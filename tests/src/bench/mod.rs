@@ -1,15 +1,17 @@
 //! Measuring: calls over Tor and Nym, contracts and their tokens, the executor,
-//! calls while strangers hold streams and memory.
+//! calls while strangers hold streams and memory, finding providers and choosing among them.
 //!
 //! Each bench has its baselines in the same run.
 
 pub mod calls;
+mod chart;
 pub mod contracts;
 mod cpu;
 pub mod executor;
 pub mod floods;
 pub mod overlay;
 mod report;
+pub mod selection;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -66,7 +66,26 @@ pub fn run(sizes: &[usize]) -> Result<Report> {
     for size in sizes {
         sync(*size, &mut report)?;
     }
+    charts(sizes, &mut report)?;
     Ok(report)
+}
+
+fn charts(sizes: &[usize], report: &mut Report) -> Result<()> {
+    let groups: Vec<_> = sizes.iter().map(|it| thousands(*it)).collect();
+    let charts: [(_, &[_]); 3] = [
+        ("Bytes, by the number of providers", &["listings", "sync"]),
+        (
+            "Processor time, by the number of providers",
+            &["a node's snapshot", "a guest's own time for a sync"],
+        ),
+        ("Search, by the number of providers", &["a search"]),
+    ];
+    for (title, series) in charts {
+        report.chart(title, series, &groups, |series, group| {
+            format!("{series}, {group} providers")
+        })?;
+    }
+    Ok(())
 }
 
 fn work_and_checks(report: &mut Report) -> Result<()> {

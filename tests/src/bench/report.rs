@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+
+use super::chart::{Chart, svg};
 
 /// A claim: its name, the row of the figure, and the row of its baseline.
 pub(super) type Ratio = (&'static str, &'static str, &'static str);
@@ -12,6 +15,7 @@ pub struct Report {
     schema: &'static str,
     ratios: &'static [Ratio],
     rows: Vec<Row>,
+    charts: Vec<Chart>,
 }
 
 struct Row {
@@ -26,6 +30,7 @@ impl Report {
             schema,
             ratios,
             rows: Vec::new(),
+            charts: Vec::new(),
         }
     }
 
@@ -38,6 +43,43 @@ impl Report {
                 values: vec![value],
             }),
         }
+    }
+
+    /// Adds a chart of the medians of rows that are there already: `row` names them, by series and
+    /// group. All have one unit.
+    pub(super) fn chart(
+        &mut self,
+        title: &str,
+        series: &[&str],
+        groups: &[String],
+        row: impl Fn(&str, &str) -> String,
+    ) -> Result<()> {
+        let mut unit = "";
+        let mut value = |series: &str, group: &str| {
+            let name = row(series, group);
+            let row = self.rows.iter().find(|row| row.name == name);
+            let row = row.with_context(|| format!("there is no row {name}"))?;
+            unit = row.unit;
+            anyhow::Ok(row.at(50))
+        };
+        let values = series.iter().map(|series| {
+            let values = groups.iter().map(|group| value(series, group));
+            Ok(((*series).to_owned(), values.collect::<Result<_>>()?))
+        });
+        let series = values.collect::<Result<_>>()?;
+        self.charts.push(Chart {
+            title: title.to_owned(),
+            unit,
+            groups: groups.to_vec(),
+            series,
+        });
+        Ok(())
+    }
+
+    /// The charts as an SVG file, for a light or a dark page. Without charts it is empty.
+    #[must_use]
+    pub fn to_svg(&self) -> String {
+        svg(&self.charts)
     }
 
     /// Everything, for programs.
