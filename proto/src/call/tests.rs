@@ -34,7 +34,7 @@ proptest! {
         let coarse = usage.coarse();
         prop_assert_eq!(Usage { queue_us, execute_us, ..coarse }, usage, "nothing else changes");
         prop_assert_eq!(coarse.coarse(), coarse);
-        for (exact, told) in [(queue_us, coarse.queue_us), (execute_us, coarse.execute_us), (less, coarse(less))] {
+        for (exact, told) in [(queue_us, coarse.queue_us), (execute_us, coarse.execute_us), (less, usage::coarse(less))] {
             prop_assert!(told >= exact);
             let steps = told / Usage::LEAST_TIME_US;
             let is_step = told % Usage::LEAST_TIME_US == 0 && (steps == 0 || steps.is_power_of_two());
