@@ -1,6 +1,6 @@
 //! What a guest knows of the market, and what it may choose from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dlambda_proto::{
     Authentic, Capacity, Class, Day, Endpoint, Listing, ListingFork, Offer, ProviderId,
@@ -19,6 +19,8 @@ pub struct Market {
     rules: Rules,
     entries: BTreeMap<ProviderId, MarketEntry>,
     forks: BTreeMap<ProviderId, ListingFork>,
+    /// Where the providers of these proofs are: read once, not before each dial.
+    forked_at: BTreeSet<Endpoint>,
     /// The latest offers. They are not stored: they are of use for half an hour.
     offers: BTreeMap<ProviderId, Offer>,
     last_sync: Option<UnixSeconds>,
@@ -85,6 +87,7 @@ impl Market {
             rules,
             entries: BTreeMap::new(),
             forks: BTreeMap::new(),
+            forked_at: BTreeSet::new(),
             offers: BTreeMap::new(),
             last_sync: None,
         }
@@ -207,11 +210,7 @@ impl Market {
     /// is better not even dialled, since hanging up would say that the proof is known.
     #[must_use]
     pub fn is_forked_at(&self, endpoint: &Endpoint) -> bool {
-        self.forks.values().any(|fork| {
-            let claims = [&fork.one, &fork.other].map(|it| it.claims(self.rules.network));
-            let mut claims = claims.into_iter().flatten();
-            claims.any(|it| it.endpoints.contains(endpoint))
-        })
+        self.forked_at.contains(endpoint)
     }
 
     /// When the last sync ended.
@@ -260,6 +259,7 @@ impl Market {
             let last = one.map(day).ok().max(other.map(day).ok());
             last.is_some_and(|day| day.saturating_add(FORK_DAYS) > today)
         });
+        self.forked_at = self.endpoints_of_forks();
         self.offers.retain(|_, it| it.check_time(now).is_ok());
     }
 
@@ -360,6 +360,13 @@ impl Market {
                 self.forks.entry(claims.provider).or_insert(fork);
             }
         }
+        self.forked_at = self.endpoints_of_forks();
+    }
+
+    fn endpoints_of_forks(&self) -> BTreeSet<Endpoint> {
+        let listings = self.forks.values().flat_map(|fork| [&fork.one, &fork.other]);
+        let claims = listings.filter_map(|it| it.claims(self.rules.network).ok());
+        claims.flat_map(|it| it.endpoints).collect()
     }
 
     /// Keeps twice as many providers as a node: chosen ones first, then those known for longest.

@@ -40,6 +40,7 @@ mod real_programs;
 mod shell;
 mod support;
 mod tor;
+mod tor_any;
 mod tor_contracts;
 mod tor_demo;
 mod tor_guards;

@@ -14,14 +14,14 @@ use crate::shell::{DEADLINE, Shell, code, stderr};
 use crate::support::{AT_ONCE, functions};
 
 /// A market on an overlay of its own, on the Tor network that the tests share.
-struct World {
-    shell: Shell,
-    market: Market,
+pub(crate) struct World {
+    pub(crate) shell: Shell,
+    pub(crate) market: Market,
     config: MarketConfig,
 }
 
 impl World {
-    async fn new(providers: usize) -> Self {
+    pub(crate) async fn new(providers: usize) -> Self {
         let shared = tor_network().await.expect("a network");
         let dir = tempfile::tempdir().expect("a directory");
         let network = dir.path().join("network.toml");
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// Waits until each of the first nodes knows so many providers.
-    async fn all_know(&self, nodes: usize, listings: u64) -> Duration {
+    pub(crate) async fn all_know(&self, nodes: usize, listings: u64) -> Duration {
         let begun = Instant::now();
         for number in 0..nodes {
             let known = timeout(DEADLINE, async {
@@ -105,7 +105,7 @@ impl World {
         it.expect("is listed")["epoch"].as_u64().expect("a number")
     }
 
-    fn id(&self, number: usize) -> String {
+    pub(crate) fn id(&self, number: usize) -> String {
         let ready = &self.market.providers[number].ready;
         ready["provider"].as_str().expect("an id").to_owned()
     }
@@ -114,7 +114,7 @@ impl World {
         self.shell.network().into()
     }
 
-    fn ids(&self) -> Vec<String> {
+    pub(crate) fn ids(&self) -> Vec<String> {
         let members = 0..self.market.providers.len();
         let mut ids: Vec<_> = members.map(|number| self.id(number)).collect();
         ids.sort();
