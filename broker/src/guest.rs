@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use dlambda_privacy::WireError;
 use dlambda_privacy::transport::{Service, Transport};
 use dlambda_privacy::wire::{Budget, read_frame, write_frame};
 use dlambda_proto::{Answer, Ask, Endpoint, Frame, FrameKind};
 use rand_core::CryptoRng;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::frames::Binding;
 use crate::{GuestError, GuestSeal, Plan};
@@ -19,6 +20,8 @@ const AT_ONCE: usize = 4;
 const MEMORY: usize = AT_ONCE * (512 << 10);
 /// Longest wait before a request, so that a plan's requests do not leave together.
 const SPREAD_MILLIS: u64 = 2_000;
+/// How often a request is sent over Nym at most.
+const TRIES_OVER_NYM: u32 = 3;
 
 /// How a guest reaches nodes.
 #[derive(Clone)]
@@ -96,7 +99,29 @@ impl Link {
         }
     }
 
+    /// Over Nym a request whose stream did not come about or was lost is sent again within the
+    /// deadline, by another client: where a call would try again, too. Tor repeats by itself.
     async fn exchange(
+        &self,
+        endpoint: &Endpoint,
+        ask: &Frame,
+        binding: Binding,
+    ) -> Result<Answer, GuestError> {
+        let is_nym = matches!(endpoint, Endpoint::Nym(_));
+        let mut left = if is_nym { TRIES_OVER_NYM } else { 1 };
+        let end = Instant::now() + self.deadline;
+        loop {
+            left -= 1;
+            let exchanged = timeout_at(end, self.exchange_once(endpoint, ask, binding)).await;
+            match exchanged.map_err(|_| GuestError::Deadline)? {
+                Err(GuestError::Transport(_) | GuestError::Wire(WireError::Lost(_)))
+                    if left > 0 => {}
+                exchanged => return exchanged,
+            }
+        }
+    }
+
+    async fn exchange_once(
         &self,
         endpoint: &Endpoint,
         ask: &Frame,
@@ -111,8 +136,7 @@ impl Link {
             let (frame, _lease) = read.await?;
             self.seal.unwrap_answer(binding, &frame)
         };
-        let exchanged = timeout(self.deadline, exchange).await;
-        exchanged.map_err(|_| GuestError::Deadline)?
+        exchange.await
     }
 }
 
@@ -126,7 +150,6 @@ impl std::fmt::Debug for Link {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use dlambda_privacy::WireError;
     use dlambda_privacy::transport::memory::{MemoryNetwork, MemoryTransport};
     use dlambda_proto::{NetworkId, OnionAddress};
     use rand_chacha::ChaCha20Rng;

@@ -42,6 +42,10 @@ use crate::network::{Network, NymTraffic};
 const DIAL: Duration = Duration::from_secs(60);
 /// For a helper that died to be back.
 const BACK: Duration = Duration::from_secs(30);
+/// For what opens a stream to arrive once a later message has.
+const OPENS: Duration = Duration::from_secs(2);
+/// Messages that are kept until then.
+const EARLY: usize = 4;
 /// Bytes that may be received and not read, in KiB, over all streams.
 const MEMORY_KIB: usize = 128 << 10;
 /// Largest frame on a stream, in bytes.
@@ -207,6 +211,7 @@ impl NymTransport {
             id,
             is_caller: true,
             events,
+            early: Vec::new(),
             commands,
             memory: Arc::clone(&self.memory),
             started: Instant::now(),
@@ -373,22 +378,33 @@ async fn open(
         mut events,
         commands,
     } = arrival;
-    let Some(SessionEvent::Message(message)) = events.recv().await else {
-        return None;
-    };
-    let flow = match ReliableStream::answer(&message, Duration::ZERO) {
-        Ok(flow) => flow,
-        Err(answer) => {
-            if let Some(reset) = answer {
-                let message = reset.message.into();
-                let reset = Command::Reply {
-                    session: id,
-                    message,
-                };
-                let _ = commands.send(reset).await;
-            }
-            let _ = commands.send(Command::Close { session: id }).await;
+    // A guest asks at once, and the mixnet may deliver what it asks before what opens the stream.
+    let mut early = Vec::new();
+    let mut reset = None;
+    let until = Instant::now() + OPENS;
+    let flow = loop {
+        let event = match early.len() {
+            0 => events.recv().await,
+            1..=EARLY => tokio::time::timeout_at(until, events.recv())
+                .await
+                .ok()
+                .flatten(),
+            _ => None,
+        };
+        let Some(SessionEvent::Message(message)) = event else {
+            refuse(id, &commands, reset).await;
             return None;
+        };
+        match ReliableStream::answer(&message, Duration::ZERO) {
+            Ok(flow) => break flow,
+            Err(Some(answer)) => {
+                reset = Some(answer.message);
+                early.push(message);
+            }
+            Err(None) => {
+                refuse(id, &commands, None).await;
+                return None;
+            }
         }
     };
     let session = Session {
@@ -396,6 +412,7 @@ async fn open(
         id,
         is_caller: false,
         events,
+        early,
         commands,
         memory,
         started: Instant::now(),
@@ -406,6 +423,15 @@ async fn open(
         connection: Connection::limited(NymStream::start(session, flow, Vec::new()), MAX_FRAME),
         circuit: CircuitFacts::new(known),
     })
+}
+
+/// Ends a session that no stream came of.
+async fn refuse(session: SessionId, commands: &mpsc::Sender<Command>, reset: Option<Vec<u8>>) {
+    if let Some(message) = reset {
+        let message = message.into();
+        let _ = commands.send(Command::Reply { session, message }).await;
+    }
+    let _ = commands.send(Command::Close { session }).await;
 }
 
 /// A stream over the mixnet lives on reply blocks, which a caller has to keep sending: too dear for

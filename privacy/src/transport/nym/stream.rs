@@ -56,6 +56,8 @@ pub(super) struct Session {
     pub(super) id: SessionId,
     pub(super) is_caller: bool,
     pub(super) events: mpsc::Receiver<SessionEvent>,
+    /// Messages that came before the one that opens the stream.
+    pub(super) early: Vec<Vec<u8>>,
     pub(super) commands: mpsc::Sender<Command>,
     /// Bytes that may be received and not read, in KiB, over all sessions.
     pub(super) memory: Arc<Semaphore>,
@@ -182,6 +184,10 @@ impl Driver {
     async fn serve(&mut self) -> io::Result<()> {
         let mut until: Option<Duration> = None;
         loop {
+            if let Some(message) = self.session.early.pop() {
+                self.take(Some(SessionEvent::Message(message))).await?;
+                continue;
+            }
             let now = self.now();
             if let Some(end) = until {
                 let is_done = self.flow.is_acknowledged() && self.pieces.is_closed();

@@ -32,6 +32,9 @@ struct Inside {
     providers: HashMap<[u8; 96], mpsc::Sender<Event>>,
     /// Whom a tag is known to.
     recipients: HashMap<u64, [u8; 96]>,
+    /// Whether the first message of a session comes after the second, and those that wait.
+    is_reordered: bool,
+    late: HashMap<u64, Vec<u8>>,
     /// Of the clients that are called.
     directories: Vec<String>,
     /// By the tag, which is also the provider's name for the session.
@@ -104,8 +107,17 @@ impl Mixnet {
             let tag = tag.to_be_bytes().to_vec().into();
             let _ = provider.try_send(Event::Arrived { session, tag });
         }
-        let message = message.into();
-        let _ = provider.try_send(Event::Message { session, message });
+        if is_new && inside.is_reordered {
+            inside.late.insert(tag, message);
+            return;
+        }
+        for message in [Some(message), inside.late.remove(&tag)]
+            .into_iter()
+            .flatten()
+        {
+            let message = message.into();
+            let _ = provider.try_send(Event::Message { session, message });
+        }
     }
 
     fn reply(&self, session: SessionId, message: Vec<u8>) {
@@ -408,4 +420,20 @@ async fn guests_come_to_providers_once_and_the_overlay_does_not_come_at_all() {
         .await
         .err();
     assert!(matches!(error, Some(TransportError::WrongEndpoint)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_guest_asks_may_arrive_before_what_opens_its_stream() {
+    let mixnet = Mixnet::default();
+    mixnet.inside().is_reordered = true;
+    let (provider, caller) = (mixnet.provider().await, mixnet.caller().await);
+    let mut guests = provider.listen(Service::Guests).await.expect("listens");
+    let dialled = caller.dial(&guests.endpoint(), Service::Guests).await;
+    let mut stream = dialled.expect("dials").stream;
+    stream.write_all(b"ask").await.expect("is open");
+    stream.flush().await.expect("is open");
+    let mut arrived = guests.accept().await.expect("arrives").connection.stream;
+    let mut asked = [0; 3];
+    arrived.read_exact(&mut asked).await.expect("is sent");
+    assert_eq!(&asked, b"ask");
 }
