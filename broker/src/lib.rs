@@ -18,6 +18,7 @@ pub mod guest;
 #[cfg(test)]
 mod model;
 pub mod node_view;
+mod offload;
 pub mod schedule;
 mod search;
 pub mod selection;
@@ -31,6 +32,7 @@ pub use catalogue::{Catalogue, Inserted, Refusal, Refusals, Rules, Standing};
 pub use error::{GuestError, NoneFits, SnapshotError, SourceFault, StoreError, SyncError};
 pub use frames::GuestSeal;
 pub use node_view::{NodeState, Publish};
+pub use offload::{Stop, offload};
 pub use search::{FindOffers, Listed, LookUp, LookedUp, Market};
 pub use snapshot::Snapshot;
 pub use sources::{Plan, Request, SOURCES, Source, Sources};

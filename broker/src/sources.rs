@@ -135,6 +135,21 @@ pub(crate) struct Member<S> {
     pub(crate) has_restarted: bool,
 }
 
+/// Nodes that are asked one thing each.
+impl<T> Roster<Option<T>> {
+    /// A node that was not asked yet.
+    pub(crate) fn unasked(&self) -> Option<usize> {
+        let mut members = self.members.iter();
+        members.position(|it| it.in_flight == 0 && it.state.is_none() && !it.is_out())
+    }
+
+    /// Whether every node has answered or is given up.
+    pub(crate) fn is_answered(&self) -> bool {
+        let mut members = self.members.iter();
+        members.all(|it| it.is_out() || it.state.is_some())
+    }
+}
+
 impl<S: Default> Roster<S> {
     pub(crate) fn new(sources: Sources) -> Self {
         let planned = sources.first.len();

@@ -1,10 +1,9 @@
 //! Issuance: getting contracts, and finishing those that were interrupted.
 
 use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dlambda_broker::offload;
 use dlambda_crypto::negotiation::{
     Agreement, ContractOptions, Counter, Negotiation, Proposed, Step, confirmation,
 };
@@ -406,13 +405,9 @@ impl Querier {
         let effort = welcome.effort;
         progress(ContractProgress::Working { effort });
         let (provider, envelope) = (welcome.advert.provider, sealed.envelope().clone());
-        let stop = StopWhenDropped::default();
-        let stopped = Arc::clone(&stop.0);
         let starts = [os_rng().next_u64(), os_rng().next_u64()];
-        let working = spawn_blocking(move || {
-            pow::perform(&provider, &envelope, effort, starts, || {
-                stopped.load(Ordering::Relaxed)
-            })
+        let working = offload(move |stop| {
+            pow::perform(&provider, &envelope, effort, starts, || stop.is_asked_for())
         });
         let worked = timeout_at(wire.give_up, async {
             let work = working.await.ok().flatten();
@@ -451,16 +446,6 @@ async fn prepare(draft: Draft) -> Result<(Proposal, Proposed), ContractError> {
 }
 
 const LAPSED: NegotiationError = NegotiationError::Refused(ContractRefusal::StaleKeys);
-
-/// Ends work that is no longer waited for.
-#[derive(Default)]
-struct StopWhenDropped(Arc<AtomicBool>);
-
-impl Drop for StopWhenDropped {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
 
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, crate::WalletError> + Send + 'static,

@@ -156,11 +156,7 @@ impl CallError {
     pub(crate) fn is_worth_another_provider(&self) -> bool {
         !matches!(
             self.kind(),
-            ErrorKind::Bug
-                | ErrorKind::Deadline
-                | ErrorKind::Local
-                | ErrorKind::NetworkDown
-                | ErrorKind::Usage
+            ErrorKind::Bug | ErrorKind::Local | ErrorKind::NetworkDown | ErrorKind::Usage
         ) && !matches!(self, Self::Seal(_) | Self::Wallet(_))
             || self.is_worth_another_circuit()
     }

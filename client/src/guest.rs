@@ -6,18 +6,18 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use dlambda_broker::guest::Link;
 use dlambda_broker::{
     Equihash, FindOffers, GuestSeal, LookUp, Market, NoneFits, Rules, SourceFault, Sources,
-    StoreError, Sync, SyncError,
+    StoreError, Sync, SyncError, offload,
 };
 use dlambda_crypto::guest::GuestKey;
 use dlambda_crypto::work;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::network::OverlayNetwork;
+
 use dlambda_privacy::os_rng;
 use dlambda_privacy::transport::Transport;
 use dlambda_proto::{
@@ -88,9 +88,6 @@ pub enum FindError {
     #[error("interrupted")]
     Interrupted,
 }
-
-/// Ends the work with whoever waits for it.
-struct StopOnDrop(Arc<AtomicBool>);
 
 impl Guest {
     /// A guest of this overlay. What it fetches is kept at `path`; `reaches` says which endpoints
@@ -269,10 +266,8 @@ impl Guest {
 async fn perform(challenge: [u8; 32], day: Day, effort: u64) -> Result<Work, FindError> {
     let mut start = [0; 16];
     os_rng().fill_bytes(&mut start);
-    let stopped = Arc::new(AtomicBool::new(false));
-    let _stop = StopOnDrop(Arc::clone(&stopped));
-    let stop = move || stopped.load(Ordering::Relaxed);
-    let working = spawn_blocking(move || work::perform(&challenge, day, effort, start, stop));
+    let working =
+        offload(move |stop| work::perform(&challenge, day, effort, start, || stop.is_asked_for()));
     let done = working.await.map_err(|_| FindError::Interrupted)?;
     done.ok_or(FindError::Interrupted)
 }
@@ -286,12 +281,6 @@ impl Fetched {
             misbehaved: lied.count(),
             forks: 0,
         }
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 

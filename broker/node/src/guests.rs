@@ -238,3 +238,22 @@ impl fmt::Debug for Guests {
         f.write_str("Guests")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_has_asked_is_displaced_last_and_the_oldest_first() {
+        let displaced_of = |stages: &[u8]| {
+            let guests = stages.iter().map(|stage| Guest {
+                task: tokio::spawn(async {}).abort_handle(),
+                stage: Arc::new(AtomicU8::new(*stage)),
+            });
+            displaced(&guests.collect())
+        };
+        assert_eq!(displaced_of(&[ASKED, ANSWERED, SILENT, SILENT]), 2);
+        assert_eq!(displaced_of(&[ASKED, ANSWERED, ASKED, ANSWERED]), 1);
+        assert_eq!(displaced_of(&[ASKED, ASKED]), 0);
+    }
+}

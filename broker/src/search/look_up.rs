@@ -89,10 +89,8 @@ impl LookUp {
 
 impl Plan for LookUp {
     fn next(&mut self) -> Option<Request> {
-        let mut members = self.roster.members.iter();
-        let unasked =
-            members.position(|it| it.in_flight == 0 && it.state.is_none() && !it.is_out());
-        Some(self.roster.request(unasked?, Ask::LookUp(self.topic)))
+        let unasked = self.roster.unasked()?;
+        Some(self.roster.request(unasked, Ask::LookUp(self.topic)))
     }
 
     fn receive(&mut self, id: u64, answer: Result<Answer, GuestError>) {
@@ -118,8 +116,7 @@ impl Plan for LookUp {
     }
 
     fn is_done(&self) -> bool {
-        let mut members = self.roster.members.iter();
-        members.all(|it| it.is_out() || it.state.is_some())
+        self.roster.is_answered()
     }
 }
 

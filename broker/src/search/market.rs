@@ -1,6 +1,6 @@
 //! What a guest knows of the market, and what it may choose from.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 
 use dlambda_proto::{
     Authentic, Capacity, Class, Day, Endpoint, Listing, ListingFork, Offer, ProviderId,
@@ -20,7 +20,7 @@ pub struct Market {
     entries: BTreeMap<ProviderId, MarketEntry>,
     forks: BTreeMap<ProviderId, ListingFork>,
     /// Where the providers of these proofs are: read once, not before each dial.
-    forked_at: BTreeSet<Endpoint>,
+    forked_at: HashSet<Endpoint>,
     /// The latest offers. They are not stored: they are of use for half an hour.
     offers: BTreeMap<ProviderId, Offer>,
     last_sync: Option<UnixSeconds>,
@@ -87,7 +87,7 @@ impl Market {
             rules,
             entries: BTreeMap::new(),
             forks: BTreeMap::new(),
-            forked_at: BTreeSet::new(),
+            forked_at: HashSet::new(),
             offers: BTreeMap::new(),
             last_sync: None,
         }
@@ -363,8 +363,11 @@ impl Market {
         self.forked_at = self.endpoints_of_forks();
     }
 
-    fn endpoints_of_forks(&self) -> BTreeSet<Endpoint> {
-        let listings = self.forks.values().flat_map(|fork| [&fork.one, &fork.other]);
+    fn endpoints_of_forks(&self) -> HashSet<Endpoint> {
+        let listings = self
+            .forks
+            .values()
+            .flat_map(|fork| [&fork.one, &fork.other]);
         let claims = listings.filter_map(|it| it.claims(self.rules.network).ok());
         claims.flat_map(|it| it.endpoints).collect()
     }

@@ -101,7 +101,7 @@ impl Querier {
             agree: 1,
         };
         let raced = self.race_boxed(call, policy, Patience::new(max_time), progress);
-        raced.await?.into_one()
+        self.take_one(raced.await?).await
     }
 
     /// Marks the token spent, then acknowledges the reply. Call it once the
@@ -209,6 +209,22 @@ impl Querier {
         Raced { verdict, ended }
     }
 
+    /// The answer that counts; or else what the last provider said. The others are acknowledged: what
+    /// was refused for good is struck out in the wallet.
+    async fn take_one(&self, raced: Raced) -> Ended {
+        let counts = |index| raced.verdict == Verdict::Answered(index);
+        let mut ended = raced.ended;
+        let place = ended.iter().position(|(index, _, _)| counts(*index));
+        let place = place.or_else(|| ended.len().checked_sub(1));
+        let taken = place.map(|place| ended.remove(place).2);
+        for (_, _, end) in ended {
+            if let Ok((_, ack)) = end {
+                self.acknowledge(ack).await;
+            }
+        }
+        taken.unwrap_or(Err(CallError::NoCandidate))
+    }
+
     /// Remembers what became of a call at a provider.
     fn note(&self, candidate: &Candidate, end: &Ended) {
         let end = match end {
@@ -232,20 +248,6 @@ pub(super) type Ended = Result<(CallOutcome, PendingAck), CallError>;
 pub(super) struct Raced {
     pub(super) verdict: Verdict,
     pub(super) ended: Vec<(usize, Candidate, Ended)>,
-}
-
-impl Raced {
-    /// The answer that counts; or else what the last provider said.
-    fn into_one(self) -> Ended {
-        let mut last = Err(CallError::NoCandidate);
-        for (index, _, end) in self.ended {
-            if self.verdict == Verdict::Answered(index) {
-                return end;
-            }
-            last = end;
-        }
-        last
-    }
 }
 
 /// One attempt to its end, or none if it is over before.
@@ -359,7 +361,7 @@ mod tests {
         let patience = Patience::new(max_time);
         let policy = policy(max_time);
         let raced = querier.race(&call, &candidates, policy, patience, &|_| {});
-        raced.await.into_one()
+        querier.take_one(raced.await).await
     }
 
     #[tokio::test(start_paused = true)]

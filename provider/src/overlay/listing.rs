@@ -1,9 +1,9 @@
 //! Keeps the listing fresh: work, the disk, and then the overlay, in this order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dlambda_broker::offload;
 use dlambda_crypto::work;
 use dlambda_node::{Announcement, GossipTopic, NodeError};
 use dlambda_privacy::network::OverlayNetwork;
@@ -41,9 +41,6 @@ pub(crate) struct Lister {
 
 /// There is a proof against this provider.
 struct Forked;
-
-/// Ends the work with the service that waits for it.
-struct StopOnDrop(Arc<AtomicBool>);
 
 /// Makes, stores and publishes listings. Returns on errors only.
 ///
@@ -274,10 +271,9 @@ impl Lister {
         let effort = self.settings.effort;
         let mut start = [0; 16];
         os_rng().fill_bytes(&mut start);
-        let stopped = Arc::new(AtomicBool::new(false));
-        let _stop = StopOnDrop(Arc::clone(&stopped));
-        let stop = move || stopped.load(Ordering::Relaxed);
-        let working = spawn_blocking(move || work::perform(&challenge, day, effort, start, stop));
+        let working = offload(move |stop| {
+            work::perform(&challenge, day, effort, start, || stop.is_asked_for())
+        });
         let done = working.await.map_err(|_| ProviderError::Interrupted)?;
         done.ok_or(ProviderError::Interrupted)
     }
@@ -313,11 +309,5 @@ fn refusal(reason: SubmitRefusal) -> &'static str {
         SubmitRefusal::Fork => "fork",
         SubmitRefusal::Superseded => "superseded",
         _ => "invalid",
-    }
-}
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

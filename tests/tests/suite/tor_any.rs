@@ -50,12 +50,23 @@ async fn no_call_is_lost_or_billed_twice_while_providers_are_killed() {
     println!("answers by provider: {by_provider:?}");
     let after = held(&world).await;
     let spent: u64 = after.values().map(|it| it.spent).sum();
-    assert_eq!(spent - spent_before, LINES as u64, "each answer is paid once");
+    assert_eq!(
+        spent - spent_before,
+        LINES as u64,
+        "each answer is paid once"
+    );
     for id in [world.id(0), world.id(1)] {
         let (before, after) = (&before[&id], &after[&id]);
         let answered = by_provider.get(&id).copied().unwrap_or(0);
-        assert_eq!(after.spent - before.spent, answered, "where it was answered");
-        assert_eq!(after.interrupted, 0, "nothing is in doubt at a provider that lives");
+        assert_eq!(
+            after.spent - before.spent,
+            answered,
+            "where it was answered"
+        );
+        assert_eq!(
+            after.interrupted, 0,
+            "nothing is in doubt at a provider that lives"
+        );
     }
     world.market.down(DEADLINE).await.expect("they stop");
 }
@@ -91,7 +102,10 @@ async fn a_map_that_is_killed_goes_on_where_it_was() {
     let in_doubt: u64 = held.values().map(|it| it.interrupted).sum();
     // A call that was under way comes back with its token if it goes to the same provider first.
     println!("{spent} tokens spent, {in_doubt} in doubt, for 24 lines");
-    assert!((24..=24 + 4).contains(&(spent + in_doubt)), "{spent} {in_doubt}");
+    assert!(
+        (24..=24 + 4).contains(&(spent + in_doubt)),
+        "{spent} {in_doubt}"
+    );
     a_file_of_another_call_is_refused(&world, &journal).await;
     world.market.down(DEADLINE).await.expect("they stop");
 }
@@ -99,12 +113,22 @@ async fn a_map_that_is_killed_goes_on_where_it_was() {
 /// Exit 4, and what to do.
 async fn nothing_held_is_named(world: &World) {
     let args = ["invoke", "any", "upper"];
-    world.shell.dlambda_fails(&args, 4, "dlambda wallet fill").await;
+    world
+        .shell
+        .dlambda_fails(&args, 4, "dlambda wallet fill")
+        .await;
 }
 
 async fn fill(world: &World) {
     let providers = world.ids().len().to_string();
-    let args = ["wallet", "fill", "--providers", &providers, "--calls", "128"];
+    let args = [
+        "wallet",
+        "fill",
+        "--providers",
+        &providers,
+        "--calls",
+        "128",
+    ];
     let args = [&args[..], &["--within", "12", "--format", "json"]].concat();
     let filled = world.shell.dlambda(&args, b"").await;
     assert_eq!(code(&filled), 0, "{}", stderr(&filled));
@@ -129,7 +153,10 @@ async fn one_call_goes_to_any(world: &World) {
 
 async fn a_file_of_another_call_is_refused(world: &World, journal: &str) {
     let args = ["map", "cat", "--resume", journal];
-    world.shell.dlambda_fails(&args, 2, "is of another call").await;
+    world
+        .shell
+        .dlambda_fails(&args, 2, "is of another call")
+        .await;
 }
 
 /// Tokens of a provider.
@@ -139,7 +166,10 @@ struct Tokens {
 }
 
 async fn held(world: &World) -> BTreeMap<String, Tokens> {
-    let listed = world.shell.dlambda(&["wallet", "--format", "json"], b"").await;
+    let listed = world
+        .shell
+        .dlambda(&["wallet", "--format", "json"], b"")
+        .await;
     let listed: Value = serde_json::from_slice(&listed.stdout).expect("JSON");
     let contracts = listed["contracts"].as_array().expect("a list");
     let number = |it: &Value| it.as_u64().expect("a number");
@@ -184,7 +214,9 @@ impl Map {
 
     async fn feed(&mut self, count: usize) {
         let mut stdin = self.child.stdin.take().expect("piped");
-        let lines: String = (1..=count).map(|number| format!("line {number}\n")).collect();
+        let lines: String = (1..=count)
+            .map(|number| format!("line {number}\n"))
+            .collect();
         stdin.write_all(lines.as_bytes()).await.expect("it reads");
     }
 

@@ -96,6 +96,10 @@ async fn the_examples_of_a_market_do_what_they_say() {
     for expected in [
         "4 providers, as most of",
         "FOUND YOU",
+        "3 contracts made",
+        "LINE 1\nLINE 2\n",
+        "LINE 20\n",
+        "THREE TIMES",
         "ample",
         " ms  ",
         "listing:    listed",

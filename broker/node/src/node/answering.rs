@@ -278,3 +278,37 @@ pub(super) fn address_in(text: &str) -> Option<Endpoint> {
     let address: OnionAddress = text.parse().ok()?;
     Some(Endpoint::Onion(address))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Who keeps its session busy has its turn, and no more while others wait.
+    #[test]
+    fn a_session_that_is_used_all_the_time_ends_when_others_come() {
+        let mut answering = Answering::new(SECOND);
+        let begun = Instant::now();
+        let peers: Vec<PeerId> = (0..=SESSIONS).map(|_| PeerId::random()).collect();
+        let (last, first) = peers.split_last().unwrap();
+        let run: RunId = [0; 16];
+        for peer in first {
+            assert!(answering.open(*peer, run, begun));
+        }
+        let mut now = begun;
+        while now < begun + LONGEST_SESSION {
+            assert!(!answering.open(*last, run, now), "all are taken");
+            now += SESSION / 2;
+            for session in &mut answering.sessions {
+                session.used = now;
+            }
+        }
+        assert!(answering.open(*last, run, now));
+        assert_eq!(
+            answering.sessions.len(),
+            1,
+            "the others have had their time"
+        );
+    }
+}
