@@ -161,7 +161,7 @@ impl CallError {
                 | ErrorKind::Local
                 | ErrorKind::NetworkDown
                 | ErrorKind::Usage
-        ) && !matches!(self, Self::Seal(_) | Self::Wallet(_))
+        ) && !matches!(self, Self::Wallet(_))
             || self.is_worth_another_circuit()
     }
 
@@ -173,6 +173,7 @@ impl CallError {
             | Self::EarlyEnds(_)
             | Self::Listing(_)
             | Self::OtherProvider
+            | Self::Seal(SealError::BadKey)
             | Self::Unlisted
             | Self::UnknownAnswer => true,
             _ => false,
