@@ -101,7 +101,8 @@ impl Querier {
             agree: 1,
         };
         let raced = self.race_boxed(call, policy, Patience::new(max_time), progress);
-        raced.await?.into_one()
+        let raced = raced.await?;
+        Box::pin(self.one_of(raced)).await
     }
 
     /// Marks the token spent, then acknowledges the reply. Call it once the
@@ -150,6 +151,26 @@ impl Querier {
             let candidates = self.candidates(call).await?;
             Ok(self.race(call, &candidates, policy, patience, &tell).await)
         })
+    }
+
+    /// The answer that counts; or else what the last provider said. The others are acknowledged: a
+    /// token that was refused is not kept, and one that came late is paid.
+    async fn one_of(&self, raced: Raced) -> Ended {
+        let Raced { verdict, mut ended } = raced;
+        let counts = ended
+            .iter()
+            .position(|(index, ..)| verdict == Verdict::Answered(*index));
+        let counts = counts.unwrap_or_else(|| ended.len().saturating_sub(1));
+        if counts >= ended.len() {
+            return Err(CallError::NoCandidate);
+        }
+        let (_, _, counted) = ended.swap_remove(counts);
+        for (_, _, end) in ended {
+            if let Ok((_, ack)) = end {
+                self.acknowledge(ack).await;
+            }
+        }
+        counted
     }
 
     /// Asks candidates as the race says, until it is over.
@@ -232,20 +253,6 @@ pub(super) type Ended = Result<(CallOutcome, PendingAck), CallError>;
 pub(super) struct Raced {
     pub(super) verdict: Verdict,
     pub(super) ended: Vec<(usize, Candidate, Ended)>,
-}
-
-impl Raced {
-    /// The answer that counts; or else what the last provider said.
-    fn into_one(self) -> Ended {
-        let mut last = Err(CallError::NoCandidate);
-        for (index, _, end) in self.ended {
-            if self.verdict == Verdict::Answered(index) {
-                return end;
-            }
-            last = end;
-        }
-        last
-    }
 }
 
 /// One attempt to its end, or none if it is over before.
@@ -359,7 +366,8 @@ mod tests {
         let patience = Patience::new(max_time);
         let policy = policy(max_time);
         let raced = querier.race(&call, &candidates, policy, patience, &|_| {});
-        raced.await.into_one()
+        let raced = raced.await;
+        querier.one_of(raced).await
     }
 
     #[tokio::test(start_paused = true)]
