@@ -11,8 +11,11 @@ use std::time::Duration;
 
 /// Providers that one copy of a call may go to: each learns its content.
 const MOST_PROVIDERS: usize = 3;
-/// Slots that the time for a call is divided into.
+/// Slots that the time for a call is divided into, at least.
 const SLOTS: u32 = 3;
+/// A slot is this time, doubled or halved some times: two providers that collude see it, and the
+/// time that a caller waits for its calls would tell it from others.
+const SLOT_STEP: Duration = Duration::from_secs(5);
 /// After an agreement, others have as long again to be compared, and at least this.
 const LEAST_GRACE: Duration = Duration::from_secs(5);
 
@@ -170,7 +173,7 @@ impl Race {
 
     fn start(&mut self, now: Duration) -> usize {
         self.attempts.push(Attempt {
-            slot_ends: now.saturating_add(self.policy.max_time / SLOTS),
+            slot_ends: now.saturating_add(slot(self.policy.max_time)),
             end: None,
         });
         self.attempts.len() - 1
@@ -185,6 +188,19 @@ impl Race {
         let ends = ends.filter(|it| *it > now && *it < self.policy.max_time);
         ends.min()
     }
+}
+
+/// The longest one of which as many fit into the time for a call.
+fn slot(max_time: Duration) -> Duration {
+    let most = max_time / SLOTS;
+    let mut slot = SLOT_STEP;
+    while slot > most && !slot.is_zero() {
+        slot /= 2;
+    }
+    while slot.saturating_mul(2) <= most && !slot.is_zero() {
+        slot = slot.saturating_mul(2);
+    }
+    slot
 }
 
 #[cfg(test)]
@@ -293,6 +309,25 @@ mod tests {
         let story = play(single(), &providers);
         assert_eq!(story.asked, [(0, 0), (1, 40), (2, 80)]);
         assert_eq!((story.verdict, story.at), (Verdict::Answered(2), 81));
+    }
+
+    #[test]
+    fn slots_do_not_tell_how_long_the_caller_waits() {
+        let ms = Duration::from_millis;
+        for (max_time, expected) in [
+            (0, 0),
+            (3_000, 625),
+            (15_000, 5_000),
+            (29_999, 5_000),
+            (30_000, 10_000),
+            (119_999, 20_000),
+            (120_000, 40_000),
+            (130_000, 40_000),
+            (239_999, 40_000),
+        ] {
+            assert_eq!(slot(ms(max_time)), ms(expected), "{max_time}");
+        }
+        assert!(slot(Duration::MAX) <= Duration::MAX / SLOTS);
     }
 
     #[test]
