@@ -129,9 +129,14 @@ impl Race {
             let equal = self.answers().filter(|(_, it)| *it == digest);
             let equal: Vec<usize> = equal.map(|(candidate, _)| candidate).collect();
             if equal.len() >= self.policy.agree.max(1) {
+                let grace = match self.policy.replicas {
+                    // Nothing is compared with the answer of one.
+                    ..=1 => Duration::ZERO,
+                    _ => now.max(LEAST_GRACE),
+                };
                 self.decided = equal.first().map(|first| Decided {
                     first: *first,
-                    grace_ends: now + now.max(LEAST_GRACE),
+                    grace_ends: now + grace,
                 });
             }
         }
