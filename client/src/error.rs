@@ -152,15 +152,12 @@ impl CallError {
         }
     }
 
-    /// Whether another provider may do better.
+    /// Whether another provider may do better. One that was not reached in time says nothing of the
+    /// others: they still work, and a stream to them that ended now would show the time.
     pub(crate) fn is_worth_another_provider(&self) -> bool {
         !matches!(
             self.kind(),
-            ErrorKind::Bug
-                | ErrorKind::Deadline
-                | ErrorKind::Local
-                | ErrorKind::NetworkDown
-                | ErrorKind::Usage
+            ErrorKind::Bug | ErrorKind::Local | ErrorKind::NetworkDown | ErrorKind::Usage
         ) && !matches!(self, Self::Wallet(_))
             || self.is_worth_another_circuit()
     }
