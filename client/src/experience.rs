@@ -142,8 +142,11 @@ impl Experience {
         self.held.note(endpoint, end);
         if self.path.is_some() {
             self.news.push((*endpoint, end));
-            let surplus = self.news.len().saturating_sub(MAX_NEWS);
-            self.news.drain(..surplus);
+            if self.news.len() > MAX_NEWS {
+                let is_minor = |(_, end): &(Endpoint, CallEnd)| !matches!(end, CallEnd::Misbehaved);
+                let oldest = self.news.iter().position(is_minor).unwrap_or(0);
+                self.news.remove(oldest);
+            }
         }
     }
 
@@ -305,6 +308,20 @@ mod tests {
         other.save().unwrap();
         let both = Experience::load(path);
         assert!(both.is_known(&onion(1)) && both.has_misbehaved(&onion(2)));
+    }
+
+    #[test]
+    fn misbehaviour_outlasts_many_calls_between_two_saves() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let mut experience = Experience::load(path.clone());
+        experience.note(&onion(1), CallEnd::Misbehaved);
+        for _ in 0..=MAX_NEWS {
+            experience.note(&onion(2), answered(100));
+        }
+        experience.save().unwrap();
+        assert!(experience.has_misbehaved(&onion(1)));
+        assert!(Experience::load(path).has_misbehaved(&onion(1)));
     }
 
     #[test]
