@@ -4,10 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dlambda_client::{Call, CallError, FunctionName, Target};
-use dlambda_proto::{BatchSize, FunctionId, Request, Requirements, decode};
+use dlambda_client::{Call, CallError, FunctionName, Querier, Target, Wallet};
+use dlambda_privacy::clock::{Clock, FakeClock};
+use dlambda_privacy::transport::memory::MemoryNetwork;
+use dlambda_proto::{BatchSize, Endpoint, FunctionId, Request, Requirements, decode};
 
 use super::scripted::{Act, Scripted};
+use super::stalls::{Fault, Faulty};
 use super::{World, any, tokens};
 use crate::support::{LONG, NOW};
 
@@ -174,4 +177,47 @@ async fn two_queriers_with_one_wallet_never_use_a_token_twice() {
         }
     }
     assert!(seen.len() >= 32, "{} tokens", seen.len());
+}
+
+/// Two providers that collude would see it otherwise: one is silent, the other cannot be reached.
+#[tokio::test(start_paused = true)]
+async fn how_long_a_caller_waits_does_not_show_when_another_provider_is_gone() {
+    let network = MemoryNetwork::new(Duration::from_millis(1));
+    let function = FunctionId::of(b"upper");
+    let silent = Scripted::start(&network, 51, function, Act::Silent).await;
+    let away = Scripted::start(&network, 52, function, Act::Answer).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let wallet = Wallet::open(&dir.path().join("wallet")).expect("a wallet");
+    silent.sell(&wallet, BatchSize::Calls8);
+    away.sell(&wallet, BatchSize::Calls8);
+    let gone = away.endpoint;
+    let choose = move |it: &Endpoint| [Fault::None, Fault::NoCircuit][usize::from(*it == gone)];
+    let transport = Faulty::new(network.transport([2; 32]), Box::new(choose));
+    let clock = Arc::new(FakeClock::at(NOW)) as Arc<dyn Clock>;
+    let querier = Querier::new(Arc::new(transport), clock).with_wallet(wallet);
+    let call = any("a");
+    let called = querier.call(&call, Duration::from_secs(100), |_| {});
+    let error = called.await.expect_err("no answer");
+    assert!(matches!(error, CallError::Deadline(100)), "{error}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let held = silent.held();
+    assert_eq!(held.len(), 1);
+    let over = held[0].as_millis() % dlambda_client::WIRE_STEP.as_millis();
+    assert!(over < 50 || over > 29_950, "{held:?}");
+}
+
+/// Otherwise a provider would get a token on each circuit.
+#[tokio::test]
+async fn a_call_that_was_sent_has_no_second_token_at_its_provider() {
+    let world = World::new(0).await;
+    let wallet = world.wallet("anne");
+    let greedy = Scripted::start(&world.network, 51, world.upper, Act::OtherPlans).await;
+    greedy.sell(&wallet, BatchSize::Calls8);
+    greedy.sell_last_plan(&wallet, BatchSize::Calls8);
+    let called = world.querier(&wallet).call(&any("a"), LONG, |_| {}).await;
+    assert!(matches!(called, Err(CallError::NoToken(_))), "{called:?}");
+    let listing = wallet.contracts(NOW).expect("readable").contracts;
+    let fresh: usize = listing.iter().map(|it| it.fresh).sum();
+    let interrupted: usize = listing.iter().map(|it| it.interrupted).sum();
+    assert_eq!((fresh, interrupted, greedy.tokens()), (15, 1, 1));
 }

@@ -1,6 +1,7 @@
 //! A provider that follows a script, and sells tokens that only it knows.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use dlambda_proto::{
     encode,
 };
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::contracts::market::seed;
 use crate::support::{LONG, NOW};
@@ -39,6 +41,8 @@ pub(super) enum Act {
     WrongReceipt,
     /// Says that the token is spent.
     Unpaid,
+    /// Hangs up after the call, and then shows another plan first.
+    OtherPlans,
     /// Shows a key that nothing can be sealed to.
     BadKey,
 }
@@ -59,6 +63,9 @@ struct Script {
     receipts: ReceiptKey,
     advert: Advert,
     requests: Mutex<Vec<Request>>,
+    /// How long streams were held on which it was silent.
+    held: Mutex<Vec<Duration>>,
+    streams: AtomicUsize,
 }
 
 impl Scripted {
@@ -100,14 +107,20 @@ impl Scripted {
 
     /// Puts a contract with its tokens into a wallet.
     pub(super) fn sell(&self, wallet: &Wallet, calls: BatchSize) {
-        self.script.sell(self.endpoint, wallet, calls);
+        self.script.sell(self.endpoint, 0, wallet, calls);
+    }
+
+    /// The same for its last plan.
+    pub(super) fn sell_last_plan(&self, wallet: &Wallet, calls: BatchSize) {
+        let last = self.script.advert.plans.len() - 1;
+        self.script.sell(self.endpoint, last, wallet, calls);
     }
 
     /// The same under another identity, which is reached at the same address.
     pub(super) fn sell_as(&self, key: u8, wallet: &Wallet, calls: BatchSize) {
         let function = self.script.advert.functions[0].id;
         let other = Script::new(key, self.endpoint, function, Act::Lie, Duration::ZERO);
-        other.sell(self.endpoint, wallet, calls);
+        other.sell(self.endpoint, 0, wallet, calls);
     }
 
     /// From now on nobody is there.
@@ -121,6 +134,11 @@ impl Scripted {
     /// Every request that came.
     pub(super) fn requests(&self) -> Vec<Request> {
         self.script.requests.lock().expect("not poisoned").clone()
+    }
+
+    /// How long it was waited for, each time that it was silent.
+    pub(super) fn held(&self) -> Vec<Duration> {
+        self.script.held.lock().expect("not poisoned").clone()
     }
 
     /// How many different tokens came.
@@ -166,17 +184,36 @@ impl Script {
             receipts,
             advert,
             requests: Mutex::default(),
+            held: Mutex::default(),
+            streams: AtomicUsize::new(0),
         }
     }
 
-    fn sell(&self, endpoint: Endpoint, wallet: &Wallet, calls: BatchSize) {
+    /// What it shows on a stream.
+    fn shown(&self) -> (Advert, SealingKey) {
+        let (mut advert, mut sealing) = (self.advert.clone(), self.secret.sealing_key());
+        let is_first = self.streams.fetch_add(1, Ordering::SeqCst) == 0;
+        match self.act {
+            Act::BadKey => sealing.key = [0; 32],
+            Act::OtherPlans if !is_first => {
+                advert.plans.reverse();
+                advert.call_keys.reverse();
+                advert.epoch = Epoch(2);
+                sealing.epoch = Epoch(2);
+            }
+            _ => {}
+        }
+        (advert, sealing)
+    }
+
+    fn sell(&self, endpoint: Endpoint, plan: usize, wallet: &Wallet, calls: BatchSize) {
         let advert = self.advert.sign(&self.identity).expect("signs");
         let key = ContractKey::from_seed(&seed());
         let contract = Contract {
             provider: self.identity.id(),
             client: key.id(),
             epoch: Epoch(1),
-            plan: self.advert.plans[0].clone(),
+            plan: self.advert.plans[plan].clone(),
             calls,
             payment: Payment {
                 total: 0,
@@ -231,21 +268,15 @@ impl Script {
     }
 
     async fn serve(&self, mut stream: BoxStream) {
-        let sealing = match self.act {
-            Act::BadKey => SealingKey {
-                provider: self.identity.id(),
-                epoch: Epoch(1),
-                key: [0; 32],
-            },
-            _ => self.secret.sealing_key(),
-        };
+        let (advert, sealing) = self.shown();
         let greeting = Greeting {
-            advert: self.advert.sign(&self.identity).expect("signs"),
+            advert: advert.sign(&self.identity).expect("signs"),
             sealing: sealing.sign(&self.identity).expect("signs"),
             effort: 0,
         };
         let greeting = Frame::new(FrameKind::Advert, encode(&greeting)).expect("fits");
         let _ = write_frame(&mut *stream, &greeting, LONG).await;
+        let greeted = Instant::now();
         let budget = Budget::new(8 << 20);
         let call = read_frame(&mut *stream, &[FrameKind::Call], LONG, &budget).await;
         let Ok((call, _)) = call else { return };
@@ -253,8 +284,13 @@ impl Script {
         let opened = self.secret.open(&envelope).expect("opens");
         let requests = || self.requests.lock().expect("not poisoned");
         requests().push(opened.request.clone());
+        if self.act == Act::OtherPlans {
+            return;
+        }
         if self.act == Act::Silent {
-            let _ = read_frame(&mut *stream, &[FrameKind::Ack], LONG, &budget).await;
+            let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+            let mut held = self.held.lock().expect("not poisoned");
+            held.push(greeted.elapsed());
             return;
         }
         tokio::time::sleep(self.takes).await;
