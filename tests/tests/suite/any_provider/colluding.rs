@@ -331,37 +331,57 @@ fn assert_nothing_is_shared(run: &Run) {
     assert_eq!(shared, HashSet::new());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_of_four_providers_do_not_know_the_calls_of_one_caller() {
+/// All wallets hold tokens of all providers: that says nothing of whose a call is.
+async fn assert_unknown(way: Way) {
     let world = World::new(4).await;
-    for way in [Way::Failover, Way::Hedged, Way::Replicas] {
-        let name = format!("{way:?}, all hold tokens of all");
-        let alike = run(&world, &name, &ALL, way).await;
-        assert_nothing_is_shared(&alike);
-        for told in report(&name, &alike) {
-            // What each has met of the providers makes their choices differ a little.
-            let near = (told.auc - 0.5).abs() < 0.1;
-            assert!(near, "{name}: {:.3} by: {}", told.auc, told.way);
-        }
+    let name = format!("{way:?}, all hold tokens of all");
+    let alike = run(&world, &name, &ALL, way).await;
+    assert_nothing_is_shared(&alike);
+    for told in report(&name, &alike) {
+        // What each has met of the providers makes their choices differ a little.
+        let near = (told.auc - 0.5).abs() < 0.1;
+        assert!(near, "{name}: {:.3} by: {}", told.auc, told.way);
     }
 }
 
-/// The set of providers that a wallet holds tokens of shows where all of it, or none, is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn failover_does_not_tell_which_calls_are_of_one_caller() {
+    assert_unknown(Way::Failover).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn second_circuits_do_not_tell_which_calls_are_of_one_caller() {
+    assert_unknown(Way::Hedged).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_do_not_tell_which_calls_are_of_one_caller() {
+    assert_unknown(Way::Replicas).await;
+}
+
+/// Each wallet holds tokens of three providers; returns how well that tells the callers.
+async fn told_by_set(way: Way) -> f64 {
+    let world = World::new(4).await;
+    let name = format!("{way:?}, each holds tokens of three");
+    let alike = run(&world, &name, &SETS, way).await;
+    assert_nothing_is_shared(&alike);
+    report(&name, &alike)[0].auc
+}
+
+/// A call comes to one of a wallet's providers.
+#[tokio::test(flavor = "multi_thread")]
+async fn single_calls_show_little_of_which_providers_a_wallet_holds() {
+    for way in [Way::Failover, Way::Hedged] {
+        let auc = told_by_set(way).await;
+        assert!(auc < 0.75, "{auc:.3}");
+    }
+}
+
+/// They come to all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_show_which_providers_a_wallet_holds() {
-    let world = World::new(4).await;
-    for way in [Way::Failover, Way::Hedged, Way::Replicas] {
-        let name = format!("{way:?}, each holds tokens of three");
-        let alike = run(&world, &name, &SETS, way).await;
-        assert_nothing_is_shared(&alike);
-        let told = report(&name, &alike);
-        let by_set = told[0].auc;
-        // Replicas come to all of them; other calls to one.
-        match way {
-            Way::Replicas => assert!(by_set > 0.85, "{by_set:.3}"),
-            Way::Failover | Way::Hedged => assert!(by_set < 0.75, "{by_set:.3}"),
-        }
-    }
+    let auc = told_by_set(Way::Replicas).await;
+    assert!(auc > 0.85, "{auc:.3}");
 }
 
 /// The control: a client that uses one token, and one seed, for two calls.
