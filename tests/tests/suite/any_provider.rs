@@ -7,6 +7,7 @@ mod hedging;
 mod replicas;
 mod scripted;
 mod stalls;
+mod telling;
 
 use std::collections::HashSet;
 use std::path::PathBuf;
