@@ -152,12 +152,13 @@ impl CallError {
         }
     }
 
-    /// Whether another provider may do better.
+    /// Whether another provider may do better. One that was not reached in time says nothing of the
+    /// others: they still work, and a stream to them that ended now would show the time.
     pub(crate) fn is_worth_another_provider(&self) -> bool {
         !matches!(
             self.kind(),
             ErrorKind::Bug | ErrorKind::Local | ErrorKind::NetworkDown | ErrorKind::Usage
-        ) && !matches!(self, Self::Seal(_) | Self::Wallet(_))
+        ) && !matches!(self, Self::Wallet(_))
             || self.is_worth_another_circuit()
     }
 
@@ -169,6 +170,7 @@ impl CallError {
             | Self::EarlyEnds(_)
             | Self::Listing(_)
             | Self::OtherProvider
+            | Self::Seal(SealError::BadKey)
             | Self::Unlisted
             | Self::UnknownAnswer => true,
             _ => false,

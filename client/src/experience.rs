@@ -31,6 +31,8 @@ const MAX_NEWS: usize = 4096;
 const LEAST_RECENT: usize = 8;
 /// The bound of an endpoint that was never called: uncertain, and not bad.
 const UNKNOWN: f64 = 0.4;
+/// Failures in a row that count.
+const MAX_HALVINGS: u8 = 6;
 /// One-sided 90 % confidence.
 const Z: f64 = 1.28;
 
@@ -80,6 +82,9 @@ struct Entry {
     failed: u16,
     #[n(4)]
     misbehaved: bool,
+    /// Failures since the last answer.
+    #[n(5)]
+    in_a_row: u8,
 }
 
 impl Experience {
@@ -102,14 +107,18 @@ impl Experience {
     }
 
     /// The lower bound of an interval that has the endpoint's rate of answered calls in it with
-    /// 90 % confidence (Wilson's, with one answer and one failure more than there were); 0 for a
+    /// 90 % confidence (Wilson's, with one answer and one failure more than there were), halved for
+    /// each failure since the last answer: a provider that is down is soon drawn seldom. 0 for a
     /// provider that has misbehaved.
     #[must_use]
     pub fn lower_bound(&self, endpoint: &Endpoint) -> f64 {
         match self.held.entry(endpoint) {
             None => UNKNOWN,
             Some(entry) if entry.misbehaved => 0.0,
-            Some(entry) => wilson(entry.answered, entry.failed),
+            Some(entry) => {
+                let halvings = i32::from(entry.in_a_row.min(MAX_HALVINGS));
+                wilson(entry.answered, entry.failed) * 0.5_f64.powi(halvings)
+            }
         }
     }
 
@@ -142,8 +151,11 @@ impl Experience {
         self.held.note(endpoint, end);
         if self.path.is_some() {
             self.news.push((*endpoint, end));
-            let surplus = self.news.len().saturating_sub(MAX_NEWS);
-            self.news.drain(..surplus);
+            if self.news.len() > MAX_NEWS {
+                let is_minor = |(_, end): &(Endpoint, CallEnd)| !matches!(end, CallEnd::Misbehaved);
+                let oldest = self.news.iter().position(is_minor).unwrap_or(0);
+                self.news.remove(oldest);
+            }
         }
     }
 
@@ -193,6 +205,7 @@ impl Held {
                 answered: 0,
                 failed: 0,
                 misbehaved: false,
+                in_a_row: 0,
             },
         };
         match end {
@@ -200,6 +213,7 @@ impl Held {
                 // 0 stands for none.
                 let millis = u32::try_from(time.as_millis()).unwrap_or(u32::MAX).max(1);
                 entry.answered = entry.answered.saturating_add(1);
+                entry.in_a_row = 0;
                 entry.millis = match entry.millis {
                     0 => millis,
                     before => before - before / WEIGHT + millis / WEIGHT,
@@ -208,7 +222,10 @@ impl Held {
                 let surplus = self.recent.len().saturating_sub(MAX_RECENT);
                 self.recent.drain(..surplus);
             }
-            CallEnd::Failed => entry.failed = entry.failed.saturating_add(1),
+            CallEnd::Failed => {
+                entry.failed = entry.failed.saturating_add(1);
+                entry.in_a_row = entry.in_a_row.saturating_add(1);
+            }
             CallEnd::Misbehaved => entry.misbehaved = true,
         }
         if entry.answered.saturating_add(entry.failed) > MAX_CALLS {
@@ -305,6 +322,20 @@ mod tests {
         other.save().unwrap();
         let both = Experience::load(path);
         assert!(both.is_known(&onion(1)) && both.has_misbehaved(&onion(2)));
+    }
+
+    #[test]
+    fn misbehaviour_outlasts_many_calls_between_two_saves() {
+        let directory = directory();
+        let path = directory.path().join("file");
+        let mut experience = Experience::load(path.clone());
+        experience.note(&onion(1), CallEnd::Misbehaved);
+        for _ in 0..=MAX_NEWS {
+            experience.note(&onion(2), answered(100));
+        }
+        experience.save().unwrap();
+        assert!(experience.has_misbehaved(&onion(1)));
+        assert!(Experience::load(path).has_misbehaved(&onion(1)));
     }
 
     #[test]

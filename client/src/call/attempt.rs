@@ -1,6 +1,6 @@
 //! One provider's part of a call: one token, and circuits until one brings a reply.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dlambda_crypto::seal::SealedCall;
 use dlambda_privacy::exchange::{VerifiedGreeting, acknowledge, exchange, receive_greeting};
@@ -12,7 +12,9 @@ use dlambda_proto::{
     Verified,
 };
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::hedge::coarse;
 use super::options::{Call, Candidate, FunctionName};
 use super::outcome::CallOutcome;
 use super::output::{Stages, Traffic};
@@ -169,7 +171,7 @@ impl<'a> Attempt<'a> {
     /// How long an answer may take before the second circuit carries the same request.
     pub(super) fn hedge_after(&self) -> Duration {
         let usual = self.querier.experience().usual_longest();
-        usual.unwrap_or(HEDGE_AFTER)
+        coarse(usual.unwrap_or(HEDGE_AFTER))
     }
 
     /// Sends the request, or the same once more, and waits for the reply.

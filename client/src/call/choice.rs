@@ -3,7 +3,7 @@
 //! Only the wallet is asked, the market as it was fetched, and what earlier calls have shown: a
 //! choice causes no request. It depends on what the call needs, and on nothing else of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use dlambda_broker::selection::{self, Prospect};
@@ -40,6 +40,9 @@ impl Querier {
             .into_iter()
             .filter_map(|held| self.eligible(held, wanted));
         let mut eligible: Vec<Eligible> = eligible.collect();
+        // One that calls itself two things at one address would be compared with itself.
+        let mut endpoints = HashSet::new();
+        eligible.retain(|it| endpoints.insert(it.endpoint));
         if call.resuming == Resuming::AtAnyTime {
             eligible.retain(|it| it.held.resumable);
             if eligible.is_empty() {

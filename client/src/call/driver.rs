@@ -101,7 +101,8 @@ impl Querier {
             agree: 1,
         };
         let raced = self.race_boxed(call, policy, Patience::new(max_time), progress);
-        self.take_one(raced.await?).await
+        let raced = raced.await?;
+        Box::pin(self.one_of(raced)).await
     }
 
     /// Marks the token spent, then acknowledges the reply. Call it once the
@@ -150,79 +151,6 @@ impl Querier {
             let candidates = self.candidates(call).await?;
             Ok(self.race(call, &candidates, policy, patience, &tell).await)
         })
-    }
-
-    /// Asks candidates as the race says, until it is over.
-    async fn race(
-        &self,
-        call: &Call,
-        candidates: &[Candidate],
-        policy: Policy,
-        patience: Patience,
-        progress: &Watch<'_>,
-    ) -> Raced {
-        let started = Instant::now();
-        let mut race = Race::new(policy, candidates.len());
-        let over = CancellationToken::new();
-        let mut running = FuturesUnordered::new();
-        let mut ended = Vec::new();
-        let verdict = loop {
-            let until = match race.next(started.elapsed()) {
-                Step::Over(verdict) => break verdict,
-                Step::Start(index) => {
-                    let Some(candidate) = candidates.get(index).copied() else {
-                        break Verdict::Failed;
-                    };
-                    let attempt = Attempt::new(self, call, candidate, patience);
-                    let over = over.clone();
-                    running.push(async move {
-                        let end = perform(attempt, &over, progress).await;
-                        (index, candidate, end)
-                    });
-                    continue;
-                }
-                Step::Wait(until) => until.map(|it| started + it),
-            };
-            let next = match until {
-                None => running.next().await,
-                Some(until) => timeout_at(until, running.next()).await.unwrap_or(None),
-            };
-            if let Some((index, candidate, Some(end))) = next {
-                let now = started.elapsed();
-                self.note(&candidate, &end);
-                race.ended(index, classify(&end, policy), now);
-                ended.push((index, candidate, end));
-            }
-        };
-        over.cancel();
-        while let Some((index, candidate, end)) = running.next().await {
-            match end {
-                // It came in at the last moment.
-                Some(end) => ended.push((index, candidate, end)),
-                None if race.is_overdue(index, started.elapsed()) => {
-                    (self.experience()).note(&candidate.endpoint, CallEnd::Failed);
-                }
-                None => {}
-            }
-        }
-        drop(running);
-        Raced { verdict, ended }
-    }
-
-    /// The answer that counts; or else what the last provider said. The others are acknowledged: what
-    /// was refused for good is struck out in the wallet.
-    async fn take_one(&self, raced: Raced) -> Ended {
-        let counts = |index| raced.verdict == Verdict::Answered(index);
-        let mut ended = raced.ended;
-        let place = ended.iter().position(|(index, _, _)| counts(*index));
-        let place = place.or_else(|| ended.len().checked_sub(1));
-        let taken = place.map(|place| ended.remove(place).2);
-        for (_, _, end) in ended {
-            if let Ok((_, ack)) = end {
-                self.acknowledge(ack).await;
-            }
-        }
-        taken.unwrap_or(Err(CallError::NoCandidate))
     }
 
     /// Remembers what became of a call at a provider.
@@ -298,104 +226,4 @@ impl fmt::Debug for PendingAck {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use async_trait::async_trait;
-    use dlambda_privacy::TransportError;
-    use dlambda_privacy::clock::FakeClock;
-    use dlambda_privacy::transport::{Connection, Listener, Service, Transport};
-    use dlambda_proto::{Endpoint, OnionAddress, Requirements, UnixSeconds};
-
-    use super::*;
-    use crate::{FunctionName, Target};
-
-    const LONG: Duration = Duration::from_secs(1_000);
-
-    /// Reaches nobody.
-    #[derive(Default)]
-    struct Nowhere(Mutex<Vec<Endpoint>>);
-
-    #[async_trait]
-    impl Transport for Nowhere {
-        async fn dial(
-            &self,
-            endpoint: &Endpoint,
-            _: Service,
-        ) -> Result<Connection, TransportError> {
-            self.0.lock().unwrap().push(*endpoint);
-            Err(TransportError::Unreachable("nobody".into()))
-        }
-
-        async fn listen(&self, _: Service) -> Result<Box<dyn Listener>, TransportError> {
-            Err(TransportError::WrongService)
-        }
-    }
-
-    fn endpoint(byte: u8) -> Endpoint {
-        Endpoint::Onion(OnionAddress::from_public_key([byte; 32]))
-    }
-
-    fn querier(transport: &Arc<Nowhere>) -> Querier {
-        let clock = Arc::new(FakeClock::at(UnixSeconds(1_000)));
-        Querier::new(Arc::clone(transport) as Arc<dyn Transport>, clock)
-    }
-
-    fn call(target: impl Into<Target>) -> Call {
-        Call::new(target, FunctionName::Alias("f".into()))
-    }
-
-    fn policy(max_time: Duration) -> Policy {
-        Policy {
-            max_time,
-            replicas: 1,
-            agree: 1,
-        }
-    }
-
-    async fn race(transport: &Arc<Nowhere>, providers: &[u8], max_time: Duration) -> Ended {
-        let candidates: Vec<_> = (providers.iter())
-            .map(|byte| Candidate::at(endpoint(*byte)))
-            .collect();
-        let (querier, call) = (querier(transport), call(endpoint(1)));
-        let patience = Patience::new(max_time);
-        let policy = policy(max_time);
-        let raced = querier.race(&call, &candidates, policy, patience, &|_| {});
-        querier.take_one(raced.await).await
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_candidate_that_cannot_be_reached_is_followed_by_the_next() {
-        let transport = Arc::new(Nowhere::default());
-        let ended = race(&transport, &[1, 2], LONG).await;
-        assert!(matches!(ended, Err(CallError::Transport(_))));
-        let dialled = transport.0.lock().unwrap().clone();
-        assert_eq!(dialled, [1, 1, 1, 2, 2, 2].map(endpoint));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_candidate_is_asked_after_the_time_is_over() {
-        let transport = Arc::new(Nowhere::default());
-        let ended = race(&transport, &[1, 2], Duration::ZERO).await;
-        assert!(matches!(ended, Err(CallError::Deadline(0))));
-        assert!(!transport.0.lock().unwrap().contains(&endpoint(2)));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_provider_that_is_not_reached_is_remembered() {
-        let transport = Arc::new(Nowhere::default());
-        let (querier, call) = (querier(&transport), call(endpoint(1)));
-        let before = querier.experience().lower_bound(&endpoint(1));
-        assert!(querier.call(&call, LONG, |_| {}).await.is_err());
-        assert!(querier.experience().lower_bound(&endpoint(1)) < before);
-    }
-
-    #[tokio::test]
-    async fn without_a_token_no_provider_is_asked() {
-        let transport = Arc::new(Nowhere::default());
-        let call = call(Target::Any(Requirements::default()));
-        let ended = querier(&transport).call(&call, LONG, |_| {}).await;
-        assert!(matches!(ended, Err(CallError::NoCandidate)));
-        assert!(transport.0.lock().unwrap().is_empty());
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@
 //! carries the request; the other one carries the very same if no answer comes in the usual time.
 //! To the provider they are one call that came twice: it is answered twice, and paid once.
 
+use std::time::Duration;
+
 use dlambda_privacy::transport::BoxStream;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
@@ -13,6 +15,9 @@ use super::attempt::{Attempt, Reached};
 use super::outcome::CallOutcome;
 use super::progress::Watch;
 use crate::CallError;
+
+/// The least time before a second copy; the others are twice another one.
+const LEAST: Duration = Duration::from_millis(500);
 
 type Answered = Result<(CallOutcome, BoxStream), CallError>;
 
@@ -66,6 +71,16 @@ impl Attempt<'_> {
     }
 }
 
+/// Rounded up, to one of few. A provider that is late on purpose sees when the second copy comes:
+/// to the millisecond it would be the caller's own.
+pub(super) fn coarse(time: Duration) -> Duration {
+    let mut step = LEAST;
+    while step < time && step < Duration::from_secs(60) {
+        step *= 2;
+    }
+    step
+}
+
 impl Circuits<'_> {
     /// After one circuit has failed: whether the other may do better.
     fn check(&self, error: CallError) -> Result<(), CallError> {
@@ -74,5 +89,25 @@ impl Circuits<'_> {
             return Ok(());
         }
         Err(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_copy_comes_after_one_of_few_times() {
+        let ms = Duration::from_millis;
+        for (usual, after) in [
+            (0, 500),
+            (500, 500),
+            (501, 1_000),
+            (2_317, 4_000),
+            (3_999, 4_000),
+            (1 << 40, 64_000),
+        ] {
+            assert_eq!(coarse(ms(usual)), ms(after), "{usual}");
+        }
     }
 }

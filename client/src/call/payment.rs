@@ -72,6 +72,13 @@ impl Payment {
             return Ok(());
         }
         let is_other = self.held.as_ref().is_some_and(|held| !sold_here(held));
+        if self.held.is_some() && self.sent.is_some() {
+            // Somebody who shows something else on each circuit would get a token on each.
+            return Err(match is_other {
+                true => CallError::OtherProvider,
+                false => CallError::NoToken(plan.name.clone()),
+            });
+        }
         self.put_back().await;
         if plan.needs_token {
             let query = TokenQuery {

@@ -12,6 +12,7 @@
 )]
 
 mod adversary;
+mod any_provider;
 mod arrows;
 mod audits;
 mod audits_like_calls;

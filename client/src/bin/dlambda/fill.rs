@@ -27,6 +27,9 @@ use crate::wallet::buy;
 const NEW: u64 = 7 * 24 * 3600;
 /// Providers that are tried for each contract that is wanted.
 const TRIES: usize = 3;
+/// After a contract that took too long or was not made the next begins after a random time, up to
+/// one part in so many of the time for all.
+const MOST_PAUSES: u32 = 8;
 /// Between a contract and the second look at its provider's keys, unless there is less time.
 const LEAST_LOOK: Duration = Duration::from_secs(10);
 
@@ -213,14 +216,12 @@ async fn fill(
     let mut times = random_times(wanted, args.within * 2 / 3).into_iter();
     while filled.made < wanted {
         let Some(next) = chosen.next() else { break };
-        let time = times.next();
-        if let Some(time) = time {
-            let left = wanted - filled.made;
-            spinner.say(format!(
-                "waiting for a random time, {left} contracts to make"
-            ));
-            sleep_until(started + time).await;
-        }
+        let left = wanted - filled.made;
+        spinner.say(format!(
+            "waiting for a random time, {left} contracts to make"
+        ));
+        let pause = random_wait(Duration::ZERO, args.within / MOST_PAUSES);
+        sleep_until(started + begin(times.next(), started.elapsed(), pause)).await;
         spinner.say(format!("contract {} of {wanted}", filled.made + 1));
         let plan = args.plan.clone();
         let bought = Box::pin(buy(
@@ -254,6 +255,15 @@ async fn fill(
     filled
 }
 
+/// When the next contract is begun: as planned, unless that is over or nothing was. At once it would
+/// be when the provider before chose, who may say to the next that they have one customer.
+fn begin(planned: Option<Duration>, now: Duration, pause: Duration) -> Duration {
+    match planned {
+        Some(planned) if planned > now => planned,
+        Some(_) | None => now + pause,
+    }
+}
+
 fn random_times(count: usize, within: Duration) -> Vec<Duration> {
     let draw = |_| random_wait(Duration::ZERO, within);
     let mut times: Vec<Duration> = (0..count).map(draw).collect();
@@ -263,4 +273,20 @@ fn random_times(count: usize, within: Duration) -> Vec<Duration> {
 
 fn now() -> UnixSeconds {
     SystemClock::default().now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_contract_begins_when_the_provider_before_ended_its_own() {
+        let seconds = Duration::from_secs;
+        let begin =
+            |planned: Option<u64>, now| begin(planned.map(seconds), seconds(now), seconds(7));
+        assert_eq!(begin(Some(20), 10), seconds(20));
+        assert_eq!(begin(Some(10), 10), seconds(17));
+        assert_eq!(begin(Some(5), 10), seconds(17));
+        assert_eq!(begin(None, 10), seconds(17));
+    }
 }

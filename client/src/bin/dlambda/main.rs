@@ -76,7 +76,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Report> {
         Command::Function(FunctionCommand::Inspect(args)) => {
             inspect::run(args, &cli.common, cli.format).await
         }
-        Command::Invoke(args) => invoke::run(args, &cli.common, cli.format).await,
+        Command::Invoke(args) => Box::pin(invoke::run(args, &cli.common, cli.format)).await,
         Command::Map(args) => map::run(args, &cli.common, cli.format).await,
         Command::Receipt(command) => evidence::receipt(command, cli.format),
         Command::Run(args) => run::run(args, &cli.common).await,

@@ -261,7 +261,7 @@ impl Summary {
             }
             Err(error) => {
                 self.failed += 1;
-                self.first_failure.get_or_insert(error.kind());
+                self.first_failure.get_or_insert_with(|| error.kind());
                 if self.failed == 1 {
                     hint(error);
                 }

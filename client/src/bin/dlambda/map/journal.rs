@@ -40,6 +40,8 @@ pub(super) struct Entry {
 pub(super) struct Journal {
     path: PathBuf,
     file: File,
+    /// Bytes of whole lines.
+    length: u64,
     done: HashMap<u64, Entry>,
 }
 
@@ -59,6 +61,7 @@ impl Journal {
         let mut journal = Self {
             path: path.to_owned(),
             file,
+            length: 0,
             done: HashMap::new(),
         };
         let header = Header {
@@ -127,9 +130,7 @@ impl Journal {
                 .with_hint("give the same function and arguments, or another file"));
         }
         self.done = done;
-        let cut = self.file.set_len(good);
-        let cut = cut.and_then(|()| self.file.seek(SeekFrom::End(0)));
-        cut.map_err(|error| self.local(&error))?;
+        self.length = good;
         if is_new {
             self.write(header)?;
         }
@@ -140,9 +141,14 @@ impl Journal {
         let mut text = serde_json::to_vec(what)
             .map_err(|error| Report::new(ErrorKind::Bug, error.to_string()))?;
         text.push(b'\n');
-        let written = self.file.write_all(&text);
+        // What is behind the last whole line was cut short: by a crash, or by a full disk.
+        let cut = self.file.set_len(self.length);
+        let cut = cut.and_then(|()| self.file.seek(SeekFrom::End(0)));
+        let written = cut.and_then(|_| self.file.write_all(&text));
         let written = written.and_then(|()| self.file.sync_data());
-        written.map_err(|error| self.local(&error))
+        written.map_err(|error| self.local(&error))?;
+        self.length += u64::try_from(text.len()).unwrap_or(0);
+        Ok(())
     }
 
     fn local(&self, error: &std::io::Error) -> Report {
@@ -224,6 +230,22 @@ mod tests {
             }
             drop(journal);
             assert_eq!(std::fs::read(&path).unwrap(), whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_line_after_one_that_a_full_disk_cut_short_is_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("done");
+        let lines = [line(1, "a"), line(2, "b")];
+        let mut journal = Journal::open(&path, &call("f")).unwrap();
+        journal.append(&entry(&lines[0])).unwrap();
+        journal.file.write_all(b"{\"line\":3,\"inp").unwrap();
+        journal.append(&entry(&lines[1])).unwrap();
+        drop(journal);
+        let mut journal = Journal::open(&path, &call("f")).unwrap();
+        for line in &lines {
+            assert_eq!(journal.find(line).unwrap(), Some(entry(line)));
         }
     }
 
