@@ -153,6 +153,83 @@ impl Querier {
         })
     }
 
+    /// The answer that counts; or else what the last provider said. The others are acknowledged: a
+    /// token that was refused is not kept, and one that came late is paid.
+    async fn one_of(&self, raced: Raced) -> Ended {
+        let Raced { verdict, mut ended } = raced;
+        let counts = ended
+            .iter()
+            .position(|(index, ..)| verdict == Verdict::Answered(*index));
+        let counts = counts.unwrap_or_else(|| ended.len().saturating_sub(1));
+        if counts >= ended.len() {
+            return Err(CallError::NoCandidate);
+        }
+        let (_, _, counted) = ended.swap_remove(counts);
+        for (_, _, end) in ended {
+            if let Ok((_, ack)) = end {
+                self.acknowledge(ack).await;
+            }
+        }
+        counted
+    }
+
+    /// Asks candidates as the race says, until it is over.
+    async fn race(
+        &self,
+        call: &Call,
+        candidates: &[Candidate],
+        policy: Policy,
+        patience: Patience,
+        progress: &Watch<'_>,
+    ) -> Raced {
+        let started = Instant::now();
+        let mut race = Race::new(policy, candidates.len());
+        let over = CancellationToken::new();
+        let mut running = FuturesUnordered::new();
+        let mut ended = Vec::new();
+        let verdict = loop {
+            let until = match race.next(started.elapsed()) {
+                Step::Over(verdict) => break verdict,
+                Step::Start(index) => {
+                    let Some(candidate) = candidates.get(index).copied() else {
+                        break Verdict::Failed;
+                    };
+                    let attempt = Attempt::new(self, call, candidate, patience);
+                    let over = over.clone();
+                    running.push(async move {
+                        let end = perform(attempt, &over, progress).await;
+                        (index, candidate, end)
+                    });
+                    continue;
+                }
+                Step::Wait(until) => until.map(|it| started + it),
+            };
+            let next = match until {
+                None => running.next().await,
+                Some(until) => timeout_at(until, running.next()).await.unwrap_or(None),
+            };
+            if let Some((index, candidate, Some(end))) = next {
+                let now = started.elapsed();
+                self.note(&candidate, &end);
+                race.ended(index, classify(&end, policy), now);
+                ended.push((index, candidate, end));
+            }
+        };
+        over.cancel();
+        while let Some((index, candidate, end)) = running.next().await {
+            match end {
+                // It came in at the last moment.
+                Some(end) => ended.push((index, candidate, end)),
+                None if race.is_overdue(index, started.elapsed()) => {
+                    (self.experience()).note(&candidate.endpoint, CallEnd::Failed);
+                }
+                None => {}
+            }
+        }
+        drop(running);
+        Raced { verdict, ended }
+    }
+
     /// Remembers what became of a call at a provider.
     fn note(&self, candidate: &Candidate, end: &Ended) {
         let end = match end {
