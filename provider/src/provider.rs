@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use dlambda_executor::{CallQueue, Executor};
+use dlambda_node::PublishedFunctions;
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Service, Transport};
@@ -23,7 +24,10 @@ use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
-use crate::overlay::{Lister, Overlay, Presence, answer_demands, keep_listed};
+use crate::overlay::{
+    Lister, Overlay, Preloader, Presence, Shared, answer_demands, keep_listed, keep_preloaded,
+    tell_demand,
+};
 use crate::session::Session;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::call::CallHandler;
@@ -31,7 +35,9 @@ use crate::session::io::SessionIo;
 use crate::session::issuance::IssuanceHandler;
 use crate::session::record::Recorder;
 use crate::session::redemption::Redeemer;
+use crate::state::demand::DemandCounts;
 use crate::state::functions::FunctionStore;
+use crate::state::preloaded::PreloadedFunctions;
 use crate::status::{Counters, SessionOutcome, StatusSource, UsageCounters};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -93,7 +99,9 @@ impl Provider {
             config.max_function_bytes,
             data.uploaded_functions()?,
             config.store_bytes,
+            PreloadedFunctions::open(data.preloaded_functions()?, config.spread.preload_bytes)?,
         )?;
+        let functions = Arc::new(functions);
         let executor = start_executor(&config, &data, &functions, published).await?;
         let identity = data.identity()?;
         let id = identity.id();
@@ -106,7 +114,9 @@ impl Provider {
             None => None,
             Some(overlay) => {
                 let own = listener.endpoints();
-                Some(Overlay::start(overlay, &transport, &own, &data, &clock).await?)
+                let functions = Arc::clone(&functions) as Arc<dyn PublishedFunctions>;
+                let started = Overlay::start(overlay, &transport, &own, &data, &clock, functions);
+                Some(started.await?)
             }
         };
         let (session, mut status) = assemble(&config, executor, functions, store, epochs);
@@ -310,8 +320,36 @@ fn start_overlay(
     services.essential("overlay node", until(stop.clone(), node.run_beside_calls()));
     let most = status.most_calls;
     let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));
-    let answering = answer_demands(shared, epochs, queues, most);
+    let answering = answer_demands(shared.clone(), epochs, queues, most);
     services.essential("answering demands", until(stop.clone(), answering));
+    start_spreading(services, &shared, stop, status);
+}
+
+/// Starts what tells and follows the demand for published functions.
+fn start_spreading(
+    services: &mut Supervisor,
+    shared: &Shared,
+    stop: &CancellationToken,
+    status: &StatusSource,
+) {
+    let spread = &status.spread;
+    if spread.tells_demand {
+        let (epochs, demand) = (Arc::clone(&status.epochs), Arc::clone(&status.demand));
+        let telling = tell_demand(shared.clone(), epochs, demand, spread.preload_every);
+        services.essential("telling demand", until(stop.clone(), telling));
+    }
+    if spread.preload_bytes > 0 {
+        let preloading = keep_preloaded(Preloader {
+            shared: shared.clone(),
+            own: status.epochs.template().identity.id(),
+            functions: Arc::clone(&status.functions),
+            executor: status.executor.clone(),
+            counters: Arc::clone(&status.preloads),
+            every: spread.preload_every,
+            max_function_bytes: status.epochs.template().max_function_bytes,
+        });
+        services.essential("preloading", until(stop.clone(), preloading));
+    }
 }
 
 /// Ends a service at the stop.
@@ -404,7 +442,7 @@ async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
 fn assemble(
     config: &ProviderConfig,
     executor: Executor,
-    functions: FunctionStore,
+    functions: Arc<FunctionStore>,
     store: Store,
     epochs: Arc<Epochs>,
 ) -> (Session, StatusSource) {
@@ -417,7 +455,7 @@ fn assemble(
             .collect(),
     );
     let usage = Arc::new(UsageCounters::new(&functions));
-    let functions = Arc::new(functions);
+    let demand = Arc::new(DemandCounts::new(&functions.published(), epochs.now()));
     let counters = Arc::new(Counters::default());
     let io = Arc::new(SessionIo::new(config));
     let calls = CallHandler {
@@ -427,6 +465,7 @@ fn assemble(
         redeemer: Redeemer::new(store.clone()),
         epochs: Arc::clone(&epochs),
         usage: Arc::clone(&usage),
+        demand: Arc::clone(&demand),
         max_function_bytes: config.max_function_bytes,
         prepare_within: config.deadlines.prepare,
     };
@@ -455,9 +494,12 @@ fn assemble(
         epochs,
         counters,
         usage,
+        demand,
+        preloads: Arc::default(),
         stop,
         overlay: None,
         most_calls: config.execution.max_concurrent,
+        spread: config.spread.clone(),
         ready: AtomicBool::new(false),
         started: Instant::now(),
     };
