@@ -21,7 +21,7 @@ const MAX_DEMANDS: usize = 16_384;
 pub(super) struct Active {
     offers: BTreeMap<ProviderId, Authentic<Offer>>,
     /// The latest of each listed provider.
-    pub(super) function_demands: BTreeMap<ProviderId, Authentic<FunctionDemand>>,
+    pub(super) function_demands: BTreeMap<ProviderId, FunctionDemand>,
     demands: BTreeSet<(Day, [u8; 32])>,
     /// Classes of the demands that came since they were last taken.
     demanded: BTreeSet<Class>,

@@ -1,6 +1,6 @@
 //! How often functions are called: the latest statement of each listed provider.
 
-use dlambda_proto::{Authentic, FunctionDemand, SignedFunctionDemand, UnixSeconds};
+use dlambda_proto::{FunctionDemand, SignedFunctionDemand, UnixSeconds};
 
 use super::{Catalogue, Inserted, Refusal};
 
@@ -21,10 +21,7 @@ impl Catalogue {
     }
 
     /// The statements that are of use now, in the order of their providers' ids.
-    pub fn function_demands(
-        &self,
-        now: UnixSeconds,
-    ) -> impl Iterator<Item = &Authentic<FunctionDemand>> {
+    pub fn function_demands(&self, now: UnixSeconds) -> impl Iterator<Item = &FunctionDemand> {
         let demands = self.active.function_demands.values();
         demands.filter(move |it| it.check_time(now).is_ok())
     }
@@ -41,14 +38,15 @@ impl Catalogue {
         }
         let inserted = match self.active.function_demands.get(&claims.provider) {
             None => Inserted::New,
-            Some(held) if **held == claims => return Ok(Inserted::Known),
+            Some(held) if *held == claims => return Ok(Inserted::Known),
             Some(held) if claims.day < held.day => return Err(Refusal::Superseded),
             Some(held) if claims.day == held.day => return Err(Refusal::OverQuota),
             Some(_) => Inserted::Renewed,
         };
-        let demand = signed.authenticate(self.rules.network)?;
+        signed.authenticate(self.rules.network)?;
+        // Nodes that come later hear the next one: the signature is of no use any more.
         let demands = &mut self.active.function_demands;
-        demands.insert(claims.provider, demand);
+        demands.insert(claims.provider, claims);
         Ok(inserted)
     }
 }

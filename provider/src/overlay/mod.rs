@@ -16,6 +16,7 @@ mod volunteer;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dlambda_broker::spread::{self, Demanded};
 use dlambda_broker::{GuestSeal, NodeState, Rules};
 use dlambda_crypto::guest::GuestKey;
 use dlambda_node::{Guests, Node, NodeConfig, NodeError, NodeHandle, PublishedFunctions};
@@ -23,8 +24,9 @@ use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::transport::{Service, Transport};
-use dlambda_proto::Endpoint;
+use dlambda_proto::{Endpoint, FunctionDemand, ProviderId};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 pub use self::preloads::{PreloadStatus, PreloadedFunction};
@@ -243,6 +245,18 @@ impl Shared {
     pub(crate) fn state(&self) -> MutexGuard<'_, NodeState> {
         // Whole between any two operations on it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The published functions in demand, as others say than `but`; the most wanted first.
+    pub(crate) async fn in_demand(&self, but: Option<ProviderId>) -> Vec<Demanded> {
+        // A copy, so that the node does not wait until it is ranked.
+        let statements: Vec<FunctionDemand> = {
+            let now = self.clock.now();
+            let state = self.state();
+            state.catalogue.function_demands(now).cloned().collect()
+        };
+        let ranking = spawn_blocking(move || spread::rank(&statements, but.as_ref()));
+        ranking.await.unwrap_or_default()
     }
 }
 

@@ -72,7 +72,7 @@ pub(crate) async fn keep_preloaded(preloader: Preloader) -> Result<(), ProviderE
         sleep(until_next(preloader.every, os_rng().next_u64())).await;
         let now = Instant::now();
         passed_over.retain(|_, until| *until > now);
-        let Some(planned) = preloader.plan(&passed_over) else {
+        let Some(planned) = preloader.plan(&passed_over).await else {
             continue;
         };
         let function = planned.fetch.function;
@@ -108,8 +108,8 @@ impl Preloader {
         }
     }
 
-    fn plan(&self, passed_over: &BTreeMap<FunctionId, Instant>) -> Option<Planned> {
-        let ranked = self.ranked();
+    async fn plan(&self, passed_over: &BTreeMap<FunctionId, Instant>) -> Option<Planned> {
+        let ranked = self.ranked().await;
         let published = ranked.iter().map(|it| it.function);
         let published = published.filter(|id| self.functions.is_published(id));
         let held = Held {
@@ -122,11 +122,8 @@ impl Preloader {
         Some(Planned { fetch, sources })
     }
 
-    fn ranked(&self) -> Vec<Demanded> {
-        let now = self.shared.clock.now();
-        let state = self.shared.state();
-        let statements = state.catalogue.function_demands(now);
-        spread::rank(statements.map(|it| &**it), Some(&self.own))
+    async fn ranked(&self) -> Vec<Demanded> {
+        self.shared.in_demand(Some(self.own)).await
     }
 
     fn held(&self) -> Held {
@@ -171,7 +168,8 @@ impl Preloader {
             });
         }
         // What is wanted may have changed meanwhile.
-        let room = spread::make_room(&self.ranked(), &self.held(), &id, wasm.len() as u64);
+        let ranked = self.ranked().await;
+        let room = spread::make_room(&ranked, &self.held(), &id, wasm.len() as u64);
         let Some(evicted) = room else {
             self.counters.failed("no-room");
             return Err(Failure::Now);

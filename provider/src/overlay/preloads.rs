@@ -7,13 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::state::preloaded::PreloadedFunctions;
 
+/// Functions that are shown to the operator.
+const SHOWN: usize = 100;
+
 /// Functions of other providers: what is here, and what became of fetches since the start.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PreloadStatus {
     /// Bytes that they may have together; 0 if none are fetched.
     pub budget_bytes: u64,
-    /// Those that are here.
+    /// How many are here.
+    pub held: usize,
+    /// Bytes that they have together.
+    pub held_bytes: u64,
+    /// Those that are here, at most 100 of them.
     pub functions: Vec<PreloadedFunction>,
     /// Functions that were fetched, checked and compiled.
     pub fetched: u64,
@@ -58,15 +65,20 @@ impl PreloadCounters {
     }
 
     pub(crate) fn status(&self, held: &PreloadedFunctions) -> PreloadStatus {
-        let functions = held.sizes().into_iter();
-        let functions = functions.map(|(id, bytes)| PreloadedFunction {
-            function: id.unredacted(),
-            bytes,
-        });
+        let sizes = held.sizes();
+        let functions = sizes
+            .iter()
+            .take(SHOWN)
+            .map(|(id, bytes)| PreloadedFunction {
+                function: id.unredacted(),
+                bytes: *bytes,
+            });
         let counts = self.lock();
         let failed = counts.failed.iter();
         PreloadStatus {
             budget_bytes: held.budget(),
+            held: sizes.len(),
+            held_bytes: sizes.values().sum(),
             functions: functions.collect(),
             fetched: counts.fetched,
             evicted: counts.evicted,

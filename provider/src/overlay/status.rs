@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use dlambda_broker::{Catalogue, spread};
-use dlambda_proto::UnixSeconds;
+use dlambda_broker::spread::Demanded;
 use serde::{Deserialize, Serialize};
 
 use super::{Presence, Shared};
@@ -114,6 +113,7 @@ impl Shared {
     pub(crate) async fn status(&self) -> OverlayStatus {
         let node = self.handle.status().await.unwrap_or_default();
         let guests = self.guests.status();
+        let demand = self.in_demand(None).await;
         let state = self.state();
         let catalogue = &state.catalogue;
         let mut refusals: BTreeMap<String, u64> = BTreeMap::new();
@@ -134,21 +134,20 @@ impl Shared {
             guests_answered: guests.answered,
             guests_failed: guests.failed,
             function_bytes_sent: node.function_bytes_sent,
-            demand: demand(catalogue, self.clock.now()),
+            demand: demand.into_iter().take(SHOWN).map(Into::into).collect(),
             refusals,
         }
     }
 }
 
-fn demand(catalogue: &Catalogue, now: UnixSeconds) -> Vec<DemandedFunctionStatus> {
-    let statements = catalogue.function_demands(now).map(|it| &**it);
-    let ranked = spread::rank(statements, None).into_iter();
-    let shown = ranked.take(SHOWN).map(|it| DemandedFunctionStatus {
-        function: it.function.unredacted(),
-        providers: it.providers.len(),
-        calls: it.calls,
-    });
-    shown.collect()
+impl From<Demanded> for DemandedFunctionStatus {
+    fn from(it: Demanded) -> Self {
+        Self {
+            function: it.function.unredacted(),
+            providers: it.providers.len(),
+            calls: it.calls,
+        }
+    }
 }
 
 impl fmt::Display for ListingState {

@@ -187,14 +187,13 @@ fn overlay(status: &OverlayStatus) -> String {
 
 /// A line of fetches, and one for each function that was fetched; nothing if none was asked for.
 fn preload(status: &PreloadStatus) -> String {
-    if status.functions.is_empty() && status.fetched == 0 && status.failed.is_empty() {
+    if status.held == 0 && status.fetched == 0 && status.failed.is_empty() {
         return String::new();
     }
-    let used: u64 = status.functions.iter().map(|it| it.bytes).sum();
     let mut lines = format!(
         "preloaded:  {} functions of other providers, {} of {} KB; {} fetched, {} evicted\n",
-        status.functions.len(),
-        used / 1000,
+        status.held,
+        status.held_bytes / 1000,
         status.budget_bytes / 1000,
         status.fetched,
         status.evicted,
@@ -324,6 +323,7 @@ mod tests {
     fn functions_in_demand_and_what_was_preloaded_are_shown() {
         assert_eq!(preload(&PreloadStatus::default()), "");
         let status = r#"{ "budget_bytes": 256000000, "fetched": 2, "evicted": 1,
+            "held": 1, "held_bytes": 1234567,
             "functions": [{ "function": "bafk1", "bytes": 1234567 }],
             "failed": { "busy": 1, "wrong-bytes": 2 } }"#;
         let said = preload(&serde_json::from_str(status).expect("JSON"));
