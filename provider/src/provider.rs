@@ -24,10 +24,7 @@ use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
-use crate::overlay::{
-    Lister, Overlay, Preloader, Presence, Shared, answer_demands, keep_listed, keep_preloaded,
-    tell_demand,
-};
+use crate::overlay::Overlay;
 use crate::session::Session;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::call::CallHandler;
@@ -273,7 +270,7 @@ impl Provider {
         services.essential("epoch rotation", until(self.stop.clone(), rotating));
         let status = self.status;
         if let Some(overlay) = self.overlay {
-            start_overlay(&mut services, overlay, &self.stop, &status);
+            overlay_services::start(&mut services, overlay, &self.stop, &status);
         }
         services.restarting("status", move || {
             status::answer(data.clone(), Arc::clone(&status))
@@ -292,63 +289,6 @@ impl Stop {
     /// Stops the provider, gently.
     pub fn stop(&self) {
         self.0.cancel();
-    }
-}
-
-/// Starts the services of the overlay: the listing, and if there is a node, that and the answers to
-/// demands.
-fn start_overlay(
-    services: &mut Supervisor,
-    overlay: Overlay,
-    stop: &CancellationToken,
-    status: &StatusSource,
-) {
-    let presence = overlay.presence();
-    let lister = Lister {
-        settings: overlay.settings().clone(),
-        presence: presence.clone(),
-        epochs: Arc::clone(&status.epochs),
-        store: status.store.clone(),
-    };
-    if presence.can_list() {
-        services.essential("listing", until(stop.clone(), keep_listed(lister)));
-    }
-    let (Overlay::Node(node), Presence::Node(shared)) = (overlay, presence) else {
-        return;
-    };
-    services.essential("catalogue", node.keep_stored(stop.clone()));
-    services.essential("overlay node", until(stop.clone(), node.run_beside_calls()));
-    let most = status.most_calls;
-    let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));
-    let answering = answer_demands(shared.clone(), epochs, queues, most);
-    services.essential("answering demands", until(stop.clone(), answering));
-    start_spreading(services, &shared, stop, status);
-}
-
-/// Starts what tells and follows the demand for published functions.
-fn start_spreading(
-    services: &mut Supervisor,
-    shared: &Shared,
-    stop: &CancellationToken,
-    status: &StatusSource,
-) {
-    let spread = &status.spread;
-    if spread.tells_demand {
-        let (epochs, demand) = (Arc::clone(&status.epochs), Arc::clone(&status.demand));
-        let telling = tell_demand(shared.clone(), epochs, demand, spread.preload_every);
-        services.essential("telling demand", until(stop.clone(), telling));
-    }
-    if spread.preload_bytes > 0 {
-        let preloading = keep_preloaded(Preloader {
-            shared: shared.clone(),
-            own: status.epochs.template().identity.id(),
-            functions: Arc::clone(&status.functions),
-            executor: status.executor.clone(),
-            counters: Arc::clone(&status.preloads),
-            every: spread.preload_every,
-            max_function_bytes: status.epochs.template().max_function_bytes,
-        });
-        services.essential("preloading", until(stop.clone(), preloading));
     }
 }
 
@@ -512,5 +452,6 @@ impl fmt::Debug for Provider {
     }
 }
 
+mod overlay_services;
 #[cfg(test)]
 mod tests;
