@@ -138,7 +138,7 @@ proptest! {
         fetched in sizes(),
         passed_over in prop::collection::btree_set((0..12_u8).prop_map(function), 0..4),
         spare in 0..60_u64,
-        share in 0.0..1.0_f64,
+        share in 0..1000_u64,
     ) {
         let ranked = rank(&statements, Some(&provider(99)));
         let budget = fetched.values().sum::<u64>() + spare;
@@ -146,7 +146,7 @@ proptest! {
         let Some(fetch) = next_fetch(&ranked, &held) else { return Ok(()) };
         prop_assert!(!held.fetched.contains_key(&fetch.function));
         prop_assert!(!held.passed_over.contains(&fetch.function));
-        let bytes = 1 + ((fetch.most_bytes - 1) as f64 * share) as u64;
+        let bytes = 1 + (fetch.most_bytes - 1) * share / 1000;
         let evicted = make_room(&ranked, &held, &fetch.function, bytes);
         let evicted = evicted.expect("there was room");
         let place = |id: &FunctionId| {

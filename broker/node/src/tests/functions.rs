@@ -69,7 +69,7 @@ async fn fetch(
 }
 
 fn function(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
+    (0..=250_u8).cycle().take(len).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
