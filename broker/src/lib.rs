@@ -24,6 +24,7 @@ mod search;
 pub mod selection;
 pub mod snapshot;
 mod sources;
+pub mod spread;
 mod sync;
 mod tally;
 mod work;

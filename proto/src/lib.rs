@@ -23,6 +23,7 @@ mod engine;
 mod error;
 mod evidence;
 mod frame;
+mod function_demand;
 mod guest;
 mod http;
 mod ids;
@@ -66,6 +67,7 @@ pub use evidence::{
 pub use frame::{
     FRAME_HEADER_LEN, Frame, FrameHeader, FrameKind, MAX_CONTRACT_BODY, MAX_SEALED_BODY, VERSION,
 };
+pub use function_demand::{CallsStep, DemandedFunction, FunctionDemand, SignedFunctionDemand};
 pub use guest::{Answer, Ask, BucketDigest, Manifest, SnapshotId, SubmitRefusal};
 pub use http::{HttpError, HttpField, HttpRequest, HttpResponse};
 pub use ids::{Epoch, FunctionId, IdentityKey, ProviderId};

@@ -32,6 +32,7 @@ pub use provider::{Provider, Stop};
 pub use session::record::{Observer, OpenedRecord, SessionRecord};
 pub use state::directory::DataDir;
 pub use status::{
-    AbsentLayer, ContractTotals, ExecutionStatus, FunctionUsage, ListingState, OverlayStatus,
-    ProviderState, Queue, RunningStatus, Snapshot, StatusError, query_status,
+    AbsentLayer, ContractTotals, DemandedFunctionStatus, ExecutionStatus, FunctionUsage,
+    ListingState, OverlayStatus, PreloadStatus, PreloadedFunction, ProviderState, Queue,
+    RunningStatus, Snapshot, StatusError, query_status,
 };

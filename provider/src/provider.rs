@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use dlambda_executor::{CallQueue, Executor};
+use dlambda_node::PublishedFunctions;
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Incoming, Listener, Service, Transport};
@@ -23,7 +24,7 @@ use crate::config::specs;
 use crate::epoch::Epochs;
 use crate::epoch::advert::AdvertTemplate;
 use crate::epoch::rotation;
-use crate::overlay::{Lister, Overlay, Presence, answer_demands, keep_listed};
+use crate::overlay::Overlay;
 use crate::session::Session;
 use crate::session::admission::{StreamLimiter, StreamPermit};
 use crate::session::call::CallHandler;
@@ -31,7 +32,9 @@ use crate::session::io::SessionIo;
 use crate::session::issuance::IssuanceHandler;
 use crate::session::record::Recorder;
 use crate::session::redemption::Redeemer;
+use crate::state::demand::DemandCounts;
 use crate::state::functions::FunctionStore;
+use crate::state::preloaded::PreloadedFunctions;
 use crate::status::{Counters, SessionOutcome, StatusSource, UsageCounters};
 use crate::store::Store;
 use crate::supervisor::Supervisor;
@@ -93,7 +96,9 @@ impl Provider {
             config.max_function_bytes,
             data.uploaded_functions()?,
             config.store_bytes,
+            PreloadedFunctions::open(data.preloaded_functions()?, config.spread.preload_bytes)?,
         )?;
+        let functions = Arc::new(functions);
         let executor = start_executor(&config, &data, &functions, published).await?;
         let identity = data.identity()?;
         let id = identity.id();
@@ -106,7 +111,9 @@ impl Provider {
             None => None,
             Some(overlay) => {
                 let own = listener.endpoints();
-                Some(Overlay::start(overlay, &transport, &own, &data, &clock).await?)
+                let functions = Arc::clone(&functions) as Arc<dyn PublishedFunctions>;
+                let started = Overlay::start(overlay, &transport, &own, &data, &clock, functions);
+                Some(started.await?)
             }
         };
         let (session, mut status) = assemble(&config, executor, functions, store, epochs);
@@ -263,7 +270,7 @@ impl Provider {
         services.essential("epoch rotation", until(self.stop.clone(), rotating));
         let status = self.status;
         if let Some(overlay) = self.overlay {
-            start_overlay(&mut services, overlay, &self.stop, &status);
+            overlay_services::start(&mut services, overlay, &self.stop, &status);
         }
         services.restarting("status", move || {
             status::answer(data.clone(), Arc::clone(&status))
@@ -283,35 +290,6 @@ impl Stop {
     pub fn stop(&self) {
         self.0.cancel();
     }
-}
-
-/// Starts the services of the overlay: the listing, and if there is a node, that and the answers to
-/// demands.
-fn start_overlay(
-    services: &mut Supervisor,
-    overlay: Overlay,
-    stop: &CancellationToken,
-    status: &StatusSource,
-) {
-    let presence = overlay.presence();
-    let lister = Lister {
-        settings: overlay.settings().clone(),
-        presence: presence.clone(),
-        epochs: Arc::clone(&status.epochs),
-        store: status.store.clone(),
-    };
-    if presence.can_list() {
-        services.essential("listing", until(stop.clone(), keep_listed(lister)));
-    }
-    let (Overlay::Node(node), Presence::Node(shared)) = (overlay, presence) else {
-        return;
-    };
-    services.essential("catalogue", node.keep_stored(stop.clone()));
-    services.essential("overlay node", until(stop.clone(), node.run_beside_calls()));
-    let most = status.most_calls;
-    let (epochs, queues) = (Arc::clone(&status.epochs), Arc::clone(&status.queues));
-    let answering = answer_demands(shared, epochs, queues, most);
-    services.essential("answering demands", until(stop.clone(), answering));
 }
 
 /// Ends a service at the stop.
@@ -404,7 +382,7 @@ async fn open_store(data: &DataDir) -> Result<Store, ProviderError> {
 fn assemble(
     config: &ProviderConfig,
     executor: Executor,
-    functions: FunctionStore,
+    functions: Arc<FunctionStore>,
     store: Store,
     epochs: Arc<Epochs>,
 ) -> (Session, StatusSource) {
@@ -417,7 +395,7 @@ fn assemble(
             .collect(),
     );
     let usage = Arc::new(UsageCounters::new(&functions));
-    let functions = Arc::new(functions);
+    let demand = Arc::new(DemandCounts::new(&functions.published(), epochs.now()));
     let counters = Arc::new(Counters::default());
     let io = Arc::new(SessionIo::new(config));
     let calls = CallHandler {
@@ -427,6 +405,7 @@ fn assemble(
         redeemer: Redeemer::new(store.clone()),
         epochs: Arc::clone(&epochs),
         usage: Arc::clone(&usage),
+        demand: Arc::clone(&demand),
         max_function_bytes: config.max_function_bytes,
         prepare_within: config.deadlines.prepare,
     };
@@ -455,9 +434,12 @@ fn assemble(
         epochs,
         counters,
         usage,
+        demand,
+        preloads: Arc::default(),
         stop,
         overlay: None,
         most_calls: config.execution.max_concurrent,
+        spread: config.spread.clone(),
         ready: AtomicBool::new(false),
         started: Instant::now(),
     };
@@ -470,5 +452,6 @@ impl fmt::Debug for Provider {
     }
 }
 
+mod overlay_services;
 #[cfg(test)]
 mod tests;

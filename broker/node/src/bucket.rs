@@ -23,12 +23,17 @@ impl Bucket {
 
     /// Takes one, if there is one.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.take_many(1.0, now)
+    }
+
+    /// Takes `amount`, if there is so much.
+    pub(crate) fn take_many(&mut self, amount: f64, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.at).as_secs_f64();
         self.left = self.size.min(self.left + since * self.rate);
         self.at = now;
-        let has = self.left >= 1.0;
+        let has = self.left >= amount;
         if has {
-            self.left -= 1.0;
+            self.left -= amount;
         }
         has
     }
@@ -51,5 +56,8 @@ mod tests {
         let later = begun + Duration::from_secs(1000);
         let taken = (0..10).filter(|_| bucket.take(later)).count();
         assert_eq!(taken, 3);
+        let later = later + Duration::from_secs(1000);
+        assert!(!bucket.take_many(3.5, later) && bucket.take_many(2.5, later));
+        assert!(!bucket.take(later));
     }
 }

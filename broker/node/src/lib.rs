@@ -14,6 +14,7 @@
 mod behaviour;
 mod bucket;
 mod error;
+mod functions;
 mod guests;
 mod node;
 mod reconcile;
@@ -24,6 +25,7 @@ mod transport;
 
 pub use behaviour::GossipTopic;
 pub use error::NodeError;
+pub use functions::{FetchError, FunctionPart, PublishedFunctions};
 pub use guests::{Guests, GuestsStatus};
 pub use node::{Node, NodeConfig, NodeHandle, NodeStatus, Pace};
 pub use store::{Announcement, Held, Store, Verdict};

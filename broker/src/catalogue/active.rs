@@ -1,10 +1,11 @@
-//! Active search: demands that were seen, and the latest offer of each listed provider.
+//! Active search: demands that were seen, and the latest offer of each listed provider. With them
+//! its latest statement of how often functions are called.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use dlambda_proto::{
-    Authentic, Class, Day, Demand, Listing, Offer, ProviderId, SignedOffer, UnixSeconds, Work,
-    encode,
+    Authentic, Class, Day, Demand, FunctionDemand, Listing, Offer, ProviderId, SignedOffer,
+    UnixSeconds, Work, encode,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -19,6 +20,8 @@ const MAX_DEMANDS: usize = 16_384;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Active {
     offers: BTreeMap<ProviderId, Authentic<Offer>>,
+    /// The latest of each listed provider.
+    pub(super) function_demands: BTreeMap<ProviderId, FunctionDemand>,
     demands: BTreeSet<(Day, [u8; 32])>,
     /// Classes of the demands that came since they were last taken.
     demanded: BTreeSet<Class>,
@@ -142,11 +145,13 @@ impl Catalogue {
 impl Active {
     pub(super) fn forget(&mut self, provider: &ProviderId) {
         self.offers.remove(provider);
+        self.function_demands.remove(provider);
     }
 
     pub(super) fn prune(&mut self, now: UnixSeconds) {
         let first = super::entry::first_kept_day(now);
         self.demands.retain(|(day, _)| *day >= first);
         self.offers.retain(|_, offer| offer.check_time(now).is_ok());
+        (self.function_demands).retain(|_, demand| demand.check_time(now).is_ok());
     }
 }

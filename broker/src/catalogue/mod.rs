@@ -8,6 +8,7 @@
 mod active;
 mod entry;
 mod forks;
+mod functions;
 mod insert;
 mod places;
 mod refusal;

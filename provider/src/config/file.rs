@@ -16,6 +16,8 @@ pub const EXAMPLE: &str = include_str!("example.toml");
 const MIB: u64 = 1 << 20;
 /// Most plans on a menu: many plans make small anonymity sets.
 const MAX_PLANS: usize = 8;
+/// Longest time between two looks for functions to fetch: a week.
+const MAX_PRELOAD_MINUTES: u64 = 7 * 24 * 60;
 /// Shortest secret of an invitation, in bytes.
 const MIN_INVITATION: usize = 16;
 
@@ -23,6 +25,7 @@ const MIN_INVITATION: usize = 16;
 #[serde(default, deny_unknown_fields)]
 struct File {
     contracts: ContractsTable,
+    functions: FunctionsTable,
     execution: Execution,
     machine: MachineTable,
     plan: Vec<PlanTable>,
@@ -36,6 +39,14 @@ struct ContractsTable {
     least_effort: Option<u8>,
     most_effort: Option<u8>,
     max_calls: Option<u32>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct FunctionsTable {
+    preload_mib: Option<u64>,
+    preload_minutes: Option<u64>,
+    tell_demand: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
@@ -105,6 +116,7 @@ impl ProviderConfig {
         let file: File = toml::from_str(text)?;
         let mut config = Self::default();
         config.apply_contracts(file.contracts)?;
+        config.apply_functions(&file.functions)?;
         config.apply_execution(file.execution)?;
         config.apply_machine(file.machine)?;
         if !file.plan.is_empty() {
@@ -155,6 +167,23 @@ impl ProviderConfig {
             contracts.max_calls =
                 size.ok_or_else(|| wrong(setting("max_calls"), "must be 8, 32 or 128"))?;
         }
+        Ok(())
+    }
+
+    fn apply_functions(&mut self, table: &FunctionsTable) -> Result<(), ConfigError> {
+        let spread = &mut self.spread;
+        let wrong = |name: &str, problem| wrong(format!("functions.{name}"), problem);
+        if let Some(mib) = table.preload_mib {
+            let bytes = mib.checked_mul(MIB);
+            spread.preload_bytes = bytes.ok_or_else(|| wrong("preload_mib", "is too large"))?;
+        }
+        if let Some(minutes) = table.preload_minutes {
+            if !(1..=MAX_PRELOAD_MINUTES).contains(&minutes) {
+                return Err(wrong("preload_minutes", "must be 1 to 10080"));
+            }
+            spread.preload_every = Duration::from_secs(minutes * 60);
+        }
+        spread.tells_demand = table.tell_demand.unwrap_or(spread.tells_demand);
         Ok(())
     }
 
@@ -297,6 +326,7 @@ mod tests {
         assert_eq!(example.contracts, default.contracts);
         assert_eq!(example.execution, default.execution);
         assert_eq!(example.machine, default.machine);
+        assert_eq!(example.spread, default.spread);
         assert_eq!(example.plans, default.plans);
         for plan in &default.plans {
             assert_eq!(example.queue(&plan.name), default.queue(&plan.name));
@@ -344,6 +374,14 @@ mod tests {
                 "invitations",
             ),
             ("[contracts]\nmax_calls = 9".to_owned(), "max_calls"),
+            (
+                "[functions]\npreload_mib = 18446744073709551615".to_owned(),
+                "preload_mib",
+            ),
+            (
+                "[functions]\npreload_minutes = 0".to_owned(),
+                "preload_minutes",
+            ),
             ("[contracts]\nmost_effort = 17".to_owned(), "most_effort"),
             ("[contracts]\nadmission = 'closed'".to_owned(), "closed"),
             (plan("").replace("wall_ms = 1\n", ""), "wall_ms"),

@@ -46,6 +46,8 @@ pub struct ProviderConfig {
     /// How many calls of a plan run and wait. A plan that is not in it gets the defaults of
     /// [`ProviderConfig::queue`].
     pub queues: HashMap<PlanName, QueueConfig>,
+    /// How published functions spread.
+    pub spread: Spread,
     /// How contracts are made.
     pub contracts: Contracts,
     /// How functions are executed.
@@ -56,6 +58,19 @@ pub struct ProviderConfig {
     pub overlay: Option<OverlayNetwork>,
     /// Deadlines of a session.
     pub deadlines: Deadlines,
+}
+
+/// How published functions spread between providers. Functions that callers brought have no part in
+/// it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Spread {
+    /// Bytes of other providers' functions kept on disk; 0 to fetch none.
+    pub preload_bytes: u64,
+    /// Between two looks for a function to fetch, on average: the times are random.
+    pub preload_every: Duration,
+    /// Whether to publish, once a day, how often this provider's published functions were called.
+    pub tells_demand: bool,
 }
 
 /// How contracts are made.
@@ -142,11 +157,22 @@ impl Default for ProviderConfig {
             max_function_bytes: 32 << 20,
             store_bytes: 512 << 20,
             queues: HashMap::new(),
+            spread: Spread::default(),
             contracts: Contracts::default(),
             execution: Execution::default(),
             machine: Machine::default(),
             overlay: None,
             deadlines: Deadlines::default(),
+        }
+    }
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            preload_bytes: 256 << 20,
+            preload_every: Duration::from_secs(6 * 3600),
+            tells_demand: true,
         }
     }
 }

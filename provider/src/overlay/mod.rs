@@ -5,26 +5,32 @@
 pub(crate) mod chain;
 mod listing;
 mod offer;
+mod preload;
+mod preloads;
 mod status;
 mod stored;
 mod submitter;
+mod telling;
 mod volunteer;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dlambda_broker::spread::{self, Demanded};
 use dlambda_broker::{GuestSeal, NodeState, Rules};
 use dlambda_crypto::guest::GuestKey;
-use dlambda_node::{Guests, Node, NodeConfig, NodeError, NodeHandle};
+use dlambda_node::{Guests, Node, NodeConfig, NodeError, NodeHandle, PublishedFunctions};
 use dlambda_privacy::TransportError;
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::network::OverlayNetwork;
 use dlambda_privacy::transport::{Service, Transport};
-use dlambda_proto::Endpoint;
+use dlambda_proto::{Endpoint, FunctionDemand, ProviderId};
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-pub use self::status::{ListingState, OverlayStatus};
+pub use self::preloads::{PreloadStatus, PreloadedFunction};
+pub use self::status::{DemandedFunctionStatus, ListingState, OverlayStatus};
 pub use self::volunteer::OverlayVolunteer;
 
 use crate::{DataDir, ProviderError};
@@ -60,12 +66,13 @@ pub(crate) struct Shared {
     pub(crate) endpoints: Arc<[Endpoint]>,
     pub(crate) state: Arc<Mutex<NodeState>>,
     pub(crate) listing: watch::Sender<ListingState>,
+    pub(crate) clock: Arc<dyn Clock>,
     guests: Arc<Guests>,
 }
 
 impl Overlay {
     /// Joins the overlay by a node, or as a guest if the transport carries no overlay. `own` are
-    /// the endpoints at which the provider is called.
+    /// the endpoints at which the provider is called; `functions` is what its node hands on.
     ///
     /// # Errors
     ///
@@ -80,8 +87,11 @@ impl Overlay {
         own: &[Endpoint],
         data: &DataDir,
         clock: &Arc<dyn Clock>,
+        functions: Arc<dyn PublishedFunctions>,
     ) -> Result<Self, ProviderError> {
-        if let Some(node) = OverlayNode::start(settings, transport, data, clock).await? {
+        let functions = Some(functions);
+        let node = OverlayNode::start(settings, transport, data, clock, functions);
+        if let Some(node) = node.await? {
             return Ok(Self::Node(node));
         }
         let submitter = Submitter::new(settings, Arc::clone(transport), own);
@@ -150,6 +160,7 @@ impl OverlayNode {
         transport: &Arc<dyn Transport>,
         data: &DataDir,
         clock: &Arc<dyn Clock>,
+        functions: Option<Arc<dyn PublishedFunctions>>,
     ) -> Result<Option<Self>, ProviderError> {
         let rules = Rules::new(settings.id, settings.effort, settings.demand_effort());
         let path = data.catalogue(settings.id)?;
@@ -158,6 +169,7 @@ impl OverlayNode {
         let state = Arc::new(Mutex::new(state));
         let mut config = NodeConfig::new(settings.id, settings.bootstrap_endpoints().collect());
         config.key = settings.key.as_ref().map(|key| *key.as_bytes());
+        config.functions = functions;
         config.identity = Some(*data.node_secret(settings.id)?);
         let (transport, clock) = (Arc::clone(transport), Arc::clone(clock));
         let node = Node::start(
@@ -175,7 +187,13 @@ impl OverlayNode {
         let others = listener.endpoints().into_iter();
         endpoints.extend(others.filter(|it| *it != node.endpoint()));
         let seal = seal(settings);
-        let guests = Guests::serve(listener, Arc::clone(&state), seal, node.handle(), clock);
+        let guests = Guests::serve(
+            listener,
+            Arc::clone(&state),
+            seal,
+            node.handle(),
+            Arc::clone(&clock),
+        );
         Ok(Some(Self {
             settings: settings.clone(),
             shared: Shared {
@@ -183,6 +201,7 @@ impl OverlayNode {
                 endpoints: endpoints.into(),
                 state,
                 listing: watch::channel(ListingState::None).0,
+                clock,
                 guests: Arc::new(guests),
             },
             node,
@@ -227,6 +246,18 @@ impl Shared {
         // Whole between any two operations on it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The published functions in demand, as others say than `but`; the most wanted first.
+    pub(crate) async fn in_demand(&self, but: Option<ProviderId>) -> Vec<Demanded> {
+        // A copy, so that the node does not wait until it is ranked.
+        let statements: Vec<FunctionDemand> = {
+            let now = self.clock.now();
+            let state = self.state();
+            state.catalogue.function_demands(now).cloned().collect()
+        };
+        let ranking = spawn_blocking(move || spread::rank(&statements, but.as_ref()));
+        ranking.await.unwrap_or_default()
+    }
 }
 
 /// How guests' frames are sealed.
@@ -239,4 +270,7 @@ fn seal(settings: &OverlayNetwork) -> GuestSeal {
 
 pub(crate) use self::listing::{Lister, keep_listed};
 pub(crate) use self::offer::answer_demands;
+pub(crate) use self::preload::{Preloader, keep_preloaded};
+pub(crate) use self::preloads::PreloadCounters;
 pub(crate) use self::submitter::Submitter;
+pub(crate) use self::telling::tell_demand;

@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use dlambda_broker::spread::Demanded;
 use serde::{Deserialize, Serialize};
 
 use super::{Presence, Shared};
+
+/// Functions in demand that are shown to the operator.
+const SHOWN: usize = 10;
 
 /// The node and the listing of a provider: numbers, and no address of others.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,8 +41,27 @@ pub struct OverlayStatus {
     pub guests_answered: u64,
     /// Guests that asked for nothing, too late, or did not take the answer.
     pub guests_failed: u64,
+    /// Bytes of published functions sent to other nodes.
+    #[serde(default)]
+    pub function_bytes_sent: u64,
+    /// Published functions in demand, as other providers say and this one, the most wanted first:
+    /// at most 10.
+    #[serde(default)]
+    pub demand: Vec<DemandedFunctionStatus>,
     /// What was refused, by reason.
     pub refusals: BTreeMap<String, u64>,
+}
+
+/// A published function in demand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct DemandedFunctionStatus {
+    /// Its CID.
+    pub function: String,
+    /// How many providers say that it is called.
+    pub providers: usize,
+    /// The median of what they say: calls a day, rounded down to a power of two.
+    pub calls: u64,
 }
 
 /// What became of a provider's own listing.
@@ -90,6 +113,7 @@ impl Shared {
     pub(crate) async fn status(&self) -> OverlayStatus {
         let node = self.handle.status().await.unwrap_or_default();
         let guests = self.guests.status();
+        let demand = self.in_demand(None).await;
         let state = self.state();
         let catalogue = &state.catalogue;
         let mut refusals: BTreeMap<String, u64> = BTreeMap::new();
@@ -109,7 +133,19 @@ impl Shared {
             bytes_sent: node.bytes_sent,
             guests_answered: guests.answered,
             guests_failed: guests.failed,
+            function_bytes_sent: node.function_bytes_sent,
+            demand: demand.into_iter().take(SHOWN).map(Into::into).collect(),
             refusals,
+        }
+    }
+}
+
+impl From<Demanded> for DemandedFunctionStatus {
+    fn from(it: Demanded) -> Self {
+        Self {
+            function: it.function.unredacted(),
+            providers: it.providers.len(),
+            calls: it.calls,
         }
     }
 }

@@ -42,7 +42,7 @@ impl OverlayVolunteer {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ProviderError> {
-        let node = OverlayNode::start(settings, &transport, &data, &clock).await?;
+        let node = OverlayNode::start(settings, &transport, &data, &clock, None).await?;
         let node = node.ok_or(TransportError::WrongService)?;
         Ok(Self {
             shared: node.shared(),

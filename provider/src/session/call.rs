@@ -22,6 +22,7 @@ use crate::epoch::Epochs;
 use crate::epoch::keys::EpochKeysRef;
 use crate::session::admission::{StreamPermit, StreamState};
 use crate::session::redemption::{self, RedeemError, Redeemer, Redemption};
+use crate::state::demand::DemandCounts;
 use crate::state::functions::FunctionStore;
 use crate::status::UsageCounters;
 
@@ -37,6 +38,7 @@ pub(crate) struct CallHandler {
     pub(crate) redeemer: Redeemer,
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) usage: Arc<UsageCounters>,
+    pub(crate) demand: Arc<DemandCounts>,
     /// Largest function that a call may bring, in bytes.
     pub(crate) max_function_bytes: u32,
     /// For a function to be compiled and given a turn.
@@ -216,6 +218,7 @@ impl CallHandler {
             Err(error) => return unusable(error),
         };
         self.usage.count(&function.id(), &outcome.usage);
+        self.demand.count(&function.id(), self.epochs.now());
         let waited = called.elapsed().saturating_sub(outcome.usage.wall);
         usage.queue_us = usage.queue_us.saturating_add(micros(waited));
         usage.execute_us = micros(outcome.usage.wall);

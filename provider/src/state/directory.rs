@@ -31,6 +31,7 @@ const IDENTITY: &str = "identity.key";
 const EPOCH: &str = "epoch";
 const LOCK: &str = "lock";
 const UPLOADED: &str = "functions";
+const PRELOADED: &str = "preloaded";
 const COMPILED: &str = "compiled";
 const CODE_KEY: &str = "code-cache.key";
 const OVERLAY: &str = "overlay";
@@ -201,6 +202,19 @@ impl DataDir {
         let path = self.path().join(UPLOADED);
         self.dir
             .make_directory(UPLOADED)
+            .map_err(|error| ProviderError::data(&path, error))?;
+        Ok(path)
+    }
+
+    /// The directory of functions that other providers publish.
+    ///
+    /// # Errors
+    ///
+    /// [`ProviderError::Data`] if it cannot be made.
+    pub fn preloaded_functions(&self) -> Result<PathBuf, ProviderError> {
+        let path = self.path().join(PRELOADED);
+        self.dir
+            .make_directory(PRELOADED)
             .map_err(|error| ProviderError::data(&path, error))?;
         Ok(path)
     }

@@ -1,4 +1,5 @@
-//! Functions: those the operator publishes, and those that callers brought.
+//! Functions: those the operator publishes, those that other providers publish and that were
+//! fetched from them, and those that callers brought. Only the first are handed on to other nodes.
 //!
 //! Brought functions are kept on disk under their CID, up to a bound; the
 //! longest unused go first. What is read back is checked against its name.
@@ -8,14 +9,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use dlambda_broker::spread::MAX_SPREAD_BYTES;
+use dlambda_node::{FunctionPart, PublishedFunctions};
 use dlambda_proto::{FunctionId, PublishedFunction};
 
 use crate::ProviderError;
 use crate::state::directory::write_durably;
+use crate::state::preloaded::PreloadedFunctions;
 
 /// All functions of a provider.
 pub(crate) struct FunctionStore {
     published: HashMap<FunctionId, (PublishedFunction, Bytes)>,
+    preloaded: PreloadedFunctions,
     dir: PathBuf,
     uploaded: Mutex<Uploaded>,
     /// One upload is written at a time: two callers may bring the same function.
@@ -46,6 +51,7 @@ impl FunctionStore {
         max_function_bytes: u32,
         dir: PathBuf,
         limit: u64,
+        preloaded: PreloadedFunctions,
     ) -> Result<Self, ProviderError> {
         let mut published = HashMap::new();
         for path in wasm_files(functions)? {
@@ -74,6 +80,7 @@ impl FunctionStore {
         }
         let store = Self {
             published,
+            preloaded,
             dir,
             uploaded: Mutex::new(uploaded),
             writing: Mutex::new(()),
@@ -96,6 +103,16 @@ impl FunctionStore {
             .map(|(function, wasm)| (function, wasm))
     }
 
+    /// Whether the operator publishes this function.
+    pub(crate) fn is_published(&self, id: &FunctionId) -> bool {
+        self.published.contains_key(id)
+    }
+
+    /// Those of other providers.
+    pub(crate) fn preloaded(&self) -> &PreloadedFunctions {
+        &self.preloaded
+    }
+
     /// Number of functions: published and uploaded.
     pub(crate) fn counts(&self) -> (usize, usize) {
         (self.published.len(), self.lock().entries.len())
@@ -105,6 +122,9 @@ impl FunctionStore {
     pub(crate) fn get(&self, id: &FunctionId) -> Option<Bytes> {
         if let Some((_, wasm)) = self.published.get(id) {
             return Some(wasm.clone());
+        }
+        if let Some(wasm) = self.preloaded.get(id) {
+            return Some(wasm);
         }
         if !self.lock().touch(id) {
             return None;
@@ -126,7 +146,8 @@ impl FunctionStore {
     pub(crate) fn put(&self, id: FunctionId, wasm: &[u8]) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let size = wasm.len() as u64;
-        if self.published.contains_key(&id) || size > self.lock().limit || self.lock().touch(&id) {
+        let is_public = self.published.contains_key(&id) || self.preloaded.contains(&id);
+        if is_public || size > self.lock().limit || self.lock().touch(&id) {
             return;
         }
         match write_durably(&self.dir, &file_name(&id), wasm) {
@@ -158,6 +179,22 @@ impl FunctionStore {
     fn lock(&self) -> MutexGuard<'_, Uploaded> {
         // The index is whole between any two operations on it.
         self.uploaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Published ones alone: a function that a caller brought would name the caller.
+impl PublishedFunctions for FunctionStore {
+    fn part(&self, function: &FunctionId, offset: u32, most: usize) -> Option<FunctionPart> {
+        let (published, wasm) = self.published.get(function)?;
+        if u64::from(published.size) > MAX_SPREAD_BYTES {
+            return None;
+        }
+        let rest = wasm.get(usize::try_from(offset).ok()?..)?;
+        let part = rest.get(..most).unwrap_or(rest);
+        (!part.is_empty()).then(|| FunctionPart {
+            size: published.size,
+            bytes: part.to_vec(),
+        })
     }
 }
 
@@ -209,11 +246,11 @@ fn publish(path: &Path, limit: u32) -> Result<(PublishedFunction, Bytes), Provid
     Ok((function, wasm.into()))
 }
 
-fn wasm_files(dir: &Path) -> Result<Vec<PathBuf>, ProviderError> {
+pub(super) fn wasm_files(dir: &Path) -> Result<Vec<PathBuf>, ProviderError> {
     files(dir, "wasm")
 }
 
-fn files(dir: &Path, wanted: &str) -> Result<Vec<PathBuf>, ProviderError> {
+pub(super) fn files(dir: &Path, wanted: &str) -> Result<Vec<PathBuf>, ProviderError> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(ProviderError::io(dir))? {
         let path = entry.map_err(ProviderError::io(dir))?.path();
@@ -228,11 +265,11 @@ fn files(dir: &Path, wanted: &str) -> Result<Vec<PathBuf>, ProviderError> {
     Ok(paths)
 }
 
-fn file_name(id: &FunctionId) -> String {
+pub(super) fn file_name(id: &FunctionId) -> String {
     format!("{}.wasm", id.unredacted())
 }
 
-fn remove(path: &Path) {
+pub(super) fn remove(path: &Path) {
     // What cannot be removed is found, and removed, at the next start.
     let _ = std::fs::remove_file(path);
 }
@@ -247,7 +284,10 @@ mod tests {
         std::fs::create_dir_all(&functions).expect("made");
         std::fs::create_dir_all(&uploaded).expect("made");
         std::fs::write(functions.join("hello.wasm"), b"hello").expect("written");
-        FunctionStore::open(&functions, 1000, uploaded, limit).expect("opens")
+        let preloaded = dir.join("preloaded");
+        std::fs::create_dir_all(&preloaded).expect("made");
+        let preloaded = PreloadedFunctions::open(preloaded, 100).expect("opens");
+        FunctionStore::open(&functions, 1000, uploaded, limit, preloaded).expect("opens")
     }
 
     fn put(store: &FunctionStore, wasm: &[u8]) -> FunctionId {
@@ -268,6 +308,24 @@ mod tests {
             Some(&b"hello"[..])
         );
         assert_eq!(store.get(&FunctionId::of(b"other")), None);
+    }
+
+    #[test]
+    fn only_published_functions_are_handed_on() {
+        let temp = tempfile::tempdir().expect("a directory");
+        let store = store(temp.path(), 100);
+        let published = FunctionId::of(b"hello");
+        let part = store.part(&published, 1, 3).expect("is handed on");
+        assert_eq!((part.size, &part.bytes[..]), (5, &b"ell"[..]));
+        let rest = store.part(&published, 4, 100).expect("is handed on");
+        assert_eq!(rest.bytes, b"o");
+        assert!(store.part(&published, 5, 100).is_none(), "no such byte");
+        let brought = put(&store, b"brought");
+        assert!(store.get(&brought).is_some() && store.part(&brought, 0, 100).is_none());
+        let fetched = FunctionId::of(b"fetched");
+        assert!(store.preloaded().put(fetched, b"fetched"));
+        assert!(store.get(&fetched).is_some() && store.part(&fetched, 0, 100).is_none());
+        assert_eq!(store.counts(), (1, 1));
     }
 
     #[test]

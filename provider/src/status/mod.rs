@@ -12,7 +12,9 @@ use std::fmt;
 use dlambda_proto::Epoch;
 use serde::{Deserialize, Serialize};
 
-pub use crate::overlay::{ListingState, OverlayStatus};
+pub use crate::overlay::{
+    DemandedFunctionStatus, ListingState, OverlayStatus, PreloadStatus, PreloadedFunction,
+};
 
 pub(crate) use self::counters::{Counters, SessionOutcome};
 pub use self::socket::{StatusError, query_status};
@@ -68,6 +70,9 @@ pub struct Snapshot {
     pub functions: Vec<FunctionUsage>,
     /// What the executor did.
     pub execution: ExecutionStatus,
+    /// Functions of other providers.
+    #[serde(default)]
+    pub preload: PreloadStatus,
     /// The node and the listing, if the network has an overlay.
     pub overlay: Option<OverlayStatus>,
 }

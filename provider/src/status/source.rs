@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::counters::Counters;
 use super::usage::{Queue, UsageCounters};
 use super::{ContractLine, ContractTotals, ProviderState, Snapshot};
+use crate::config::Spread;
 use crate::epoch::Epochs;
-use crate::overlay::{OverlayStatus, Presence};
+use crate::overlay::{OverlayStatus, PreloadCounters, Presence};
+use crate::state::demand::DemandCounts;
 use crate::state::functions::FunctionStore;
 use crate::store::Store;
 
@@ -32,10 +34,13 @@ pub(crate) struct StatusSource {
     pub(crate) epochs: Arc<Epochs>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) usage: Arc<UsageCounters>,
+    pub(crate) demand: Arc<DemandCounts>,
+    pub(crate) preloads: Arc<PreloadCounters>,
     pub(crate) stop: CancellationToken,
     pub(crate) overlay: Option<Presence>,
     /// Calls that run at a time, over all plans.
     pub(crate) most_calls: usize,
+    pub(crate) spread: Spread,
     pub(crate) ready: AtomicBool,
     pub(crate) started: Instant,
 }
@@ -46,6 +51,7 @@ impl StatusSource {
     pub(crate) fn become_ready(&self) {
         self.counters.reset();
         self.usage.reset();
+        self.demand.reset();
         self.ready.store(true, Ordering::Relaxed);
     }
 
@@ -84,6 +90,7 @@ impl StatusSource {
             queues: self.queues(),
             functions: self.usage.functions(),
             execution: self.usage.execution(&self.executor),
+            preload: self.preloads.status(self.functions.preloaded()),
             overlay,
         }
     }

@@ -39,6 +39,7 @@ mod nym_view;
 mod own_machine;
 mod real_programs;
 mod shell;
+mod spreading;
 mod support;
 mod tor;
 mod tor_any;

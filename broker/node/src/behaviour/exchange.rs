@@ -187,7 +187,7 @@ impl Codec for ExchangeCodec {
 }
 
 /// Reads one message. Memory grows as bytes arrive, not as they are announced.
-async fn read<T, M>(io: &mut T, limit: usize) -> io::Result<M>
+pub(super) async fn read<T, M>(io: &mut T, limit: usize) -> io::Result<M>
 where
     T: AsyncRead + Unpin + Send,
     M: for<'b> Decode<'b, ()> + Encode<()> + CborLen<()>,
@@ -206,7 +206,7 @@ where
     decode(&bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-async fn write<T>(io: &mut T, limit: usize, bytes: &[u8]) -> io::Result<()>
+pub(super) async fn write<T>(io: &mut T, limit: usize, bytes: &[u8]) -> io::Result<()>
 where
     T: AsyncWrite + Unpin + Send,
 {

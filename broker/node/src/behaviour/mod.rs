@@ -4,6 +4,7 @@
 //! it for, an address other than onion addresses.
 
 pub(crate) mod exchange;
+pub(crate) mod functions;
 mod gossip;
 mod routing;
 mod topic;
@@ -57,6 +58,7 @@ pub(crate) struct Overlay {
     pub(crate) gossip: Gossip,
     pub(crate) routing: Routing,
     pub(crate) exchange: exchange::Behaviour,
+    pub(crate) functions: functions::Behaviour,
 }
 
 impl Overlay {
@@ -79,6 +81,7 @@ impl Overlay {
             gossip: gossip::new(network, pace.heartbeat)?,
             routing: Routing::new(local, protocol(network, "kad/1")?),
             exchange: exchange::new(protocol(network, "nodes/1")?, pace.request_deadline),
+            functions: functions::new(protocol(network, "functions/1")?, pace.request_deadline),
         })
     }
 }

@@ -15,23 +15,31 @@ pub enum GossipTopic {
     Demands,
     /// Providers' public answers to demands.
     Offers,
+    /// How often published functions are called, a statement a provider and day.
+    FunctionDemand,
 }
 
 impl GossipTopic {
     /// All topics.
-    pub(crate) const ALL: [Self; 3] = [Self::Listings, Self::Demands, Self::Offers];
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Listings,
+        Self::Demands,
+        Self::Offers,
+        Self::FunctionDemand,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Listings => "listings",
             Self::Demands => "demands",
             Self::Offers => "offers",
+            Self::FunctionDemand => "function-demand",
         }
     }
 }
 
 /// The topics of one network.
-pub(crate) struct Topics([(GossipTopic, IdentTopic); 3]);
+pub(crate) struct Topics([(GossipTopic, IdentTopic); 4]);
 
 impl Topics {
     /// `/dlambda/NETWORK/listings/1`, and so on.

@@ -55,19 +55,21 @@ impl<S: Store> Running<S> {
     }
 
     /// Lets peers go that we have dialled, if there are many: look-ups in the routing table dial
-    /// everybody that they hear of. Those with which we gossip stay, and new ones for a while.
+    /// everybody that they hear of. Those with which we gossip or fetch from stay, and new ones for
+    /// a while.
     pub(super) fn shed_peers(&mut self, now: Instant) {
         let outgoing = self.peers.outgoing().count();
         let surplus = outgoing.saturating_sub(self.peers_wanted + SURPLUS);
         if surplus == 0 {
             return;
         }
-        let meshed = self.meshed();
+        let mut needed = self.meshed();
+        needed.extend(self.fetching.peer());
         let settled = self
             .peers
             .outgoing_since(now.checked_sub(NEW).unwrap_or(now));
         let mut spare: Vec<PeerId> = settled
-            .filter(|peer| !meshed.contains(peer))
+            .filter(|peer| !needed.contains(peer))
             .copied()
             .collect();
         for _ in 0..surplus.min(spare.len()) {
@@ -84,10 +86,13 @@ impl<S: Store> Running<S> {
         }
     }
 
-    fn dial(&mut self, candidate: Candidate, condition: PeerCondition) {
-        let Some(address) = to_multiaddr(&candidate.address) else {
-            return;
-        };
+    /// Begins to dial; `None` if that is not possible.
+    pub(super) fn dial(
+        &mut self,
+        candidate: Candidate,
+        condition: PeerCondition,
+    ) -> Option<ConnectionId> {
+        let address = to_multiaddr(&candidate.address)?;
         let options = match candidate.peer {
             Some(peer) => DialOpts::peer_id(peer)
                 .condition(condition)
@@ -99,7 +104,9 @@ impl<S: Store> Running<S> {
         self.peers.dialling(connection, candidate);
         if self.swarm.dial(options).is_err() {
             self.peers.not_dialled(connection);
+            return None;
         }
+        Some(connection)
     }
 
     pub(super) fn hang_up(&mut self, peer: PeerId) {
@@ -188,9 +195,11 @@ impl<S: Store> Running<S> {
         if is_first {
             self.arrived(now);
         }
+        self.fetch_from(connection, peer);
     }
 
     fn ended(&mut self, peer: PeerId, connection: ConnectionId) {
+        self.fetch_not_from(connection);
         if self.peers.closed(&peer, connection, Instant::now()) {
             self.gone(peer);
         }
@@ -216,6 +225,7 @@ impl<S: Store> Running<S> {
     }
 
     fn not_reached(&mut self, connection: ConnectionId, peer: Option<PeerId>, error: &DialError) {
+        self.fetch_not_from(connection);
         match error {
             DialError::LocalPeerId { .. } => self.peers.is_us(connection),
             DialError::Denied { .. }

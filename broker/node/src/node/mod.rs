@@ -3,9 +3,12 @@
 mod answering;
 mod chance;
 mod connecting;
+mod download;
+mod fetching;
 mod gossiping;
 mod peers;
 mod run;
+mod serving;
 mod status;
 mod syncing;
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use dlambda_privacy::clock::Clock;
 use dlambda_privacy::transport::{Service, Transport};
-use dlambda_proto::{Endpoint, NetworkId};
+use dlambda_proto::{Endpoint, FunctionId, NetworkId};
 use libp2p_identity::Keypair;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -24,9 +27,10 @@ use tokio_util::task::AbortOnDropHandle;
 pub(crate) use run::lock;
 pub use status::NodeStatus;
 
+use self::fetching::Fetched;
 use self::run::Running;
 use crate::behaviour::MAX_MESSAGE;
-use crate::{GossipTopic, NodeError, Store};
+use crate::{FetchError, GossipTopic, NodeError, PublishedFunctions, Store};
 
 /// Commands that wait for the node.
 const COMMANDS: usize = 64;
@@ -50,6 +54,8 @@ pub struct NodeConfig {
     pub peers: usize,
     /// Connections to have, at most: 128 unless set.
     pub max_connections: u32,
+    /// Functions that the node hands on; none unless set.
+    pub functions: Option<Arc<dyn PublishedFunctions>>,
     /// How often things are done.
     pub pace: Pace,
 }
@@ -96,6 +102,7 @@ pub(crate) enum Command {
     /// What the store has accepted elsewhere.
     Forward(GossipTopic, Vec<u8>),
     Learn(Vec<Endpoint>),
+    Fetch(Endpoint, FunctionId, u32, oneshot::Sender<Fetched>),
     Status(oneshot::Sender<NodeStatus>),
     Shutdown,
 }
@@ -111,6 +118,7 @@ impl NodeConfig {
             bootstrap,
             peers: 8,
             max_connections: 128,
+            functions: None,
             pace: Pace::default(),
         }
     }
@@ -232,6 +240,37 @@ impl NodeHandle {
     /// Cancel safe.
     pub async fn learn(&self, nodes: Vec<Endpoint>) -> Result<(), NodeError> {
         self.send(Command::Learn(nodes)).await
+    }
+
+    /// Fetches a function whole from the node at this address, and checks its bytes. One fetch goes
+    /// on at a time, of at most `most` bytes and for at most `within`. A node that has sent wrong
+    /// bytes is not asked again for an hour.
+    ///
+    /// # Errors
+    ///
+    /// [`FetchError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the fetch ends with the part that is under way.
+    pub async fn fetch_function(
+        &self,
+        at: Endpoint,
+        function: FunctionId,
+        most: u32,
+        within: Duration,
+    ) -> Result<Vec<u8>, FetchError> {
+        let fetching = async {
+            let (sender, answer) = oneshot::channel();
+            let command = Command::Fetch(at, function, most, sender);
+            self.send(command).await.map_err(|error| match error {
+                NodeError::Deadline => FetchError::Deadline,
+                _ => FetchError::Ended,
+            })?;
+            answer.await.unwrap_or(Err(FetchError::Ended))
+        };
+        let fetched = timeout(within, fetching).await;
+        fetched.unwrap_or(Err(FetchError::Deadline))
     }
 
     /// How the node is doing.

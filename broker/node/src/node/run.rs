@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::answering::Answering;
+use super::fetching::Fetching;
 use super::peers::Peers;
+use super::serving::Serving;
 use super::syncing::{Finished, Syncing};
 use super::{Command, NodeConfig, NodeStatus, Pace, chance};
 use crate::behaviour::{Capacity, Overlay, OverlayEvent, Topics};
@@ -51,6 +53,8 @@ pub(super) struct Running<S> {
     pub(super) status: NodeStatus,
     pub(super) answering: Answering,
     pub(super) syncing: Syncing,
+    pub(super) serving: Serving,
+    pub(super) fetching: Fetching,
     /// What takes long, on threads of its own; bounded by those who begin it.
     pub(super) jobs: JoinSet<Finished>,
     /// What could not be published for want of peers.
@@ -115,6 +119,8 @@ impl<S: Store> Running<S> {
             status: NodeStatus::default(),
             answering: Answering::new(pace.dial.saturating_mul(2)),
             syncing: Syncing::default(),
+            serving: Serving::new(config.functions.clone(), now),
+            fetching: Fetching::default(),
             jobs: JoinSet::new(),
             unpublished: Vec::new(),
             traffic,
@@ -157,6 +163,7 @@ impl<S: Store> Running<S> {
         match event {
             SwarmEvent::Behaviour(OverlayEvent::Gossip(event)) => self.gossip_event(event),
             SwarmEvent::Behaviour(OverlayEvent::Exchange(event)) => self.exchange_event(event),
+            SwarmEvent::Behaviour(OverlayEvent::Functions(event)) => self.functions_event(event),
             SwarmEvent::Behaviour(OverlayEvent::Routing(heard)) => self.routing_event(&heard),
             SwarmEvent::ListenerClosed { .. } => return Err(NodeError::ListenerEnded),
             other => self.connection_event(other),
@@ -175,6 +182,9 @@ impl<S: Store> Running<S> {
                 for node in nodes.into_iter().take(512) {
                     self.peers.learn_address(node, false);
                 }
+            }
+            Command::Fetch(at, function, most, answer) => {
+                self.fetch_function(at, function, most, answer);
             }
             Command::Status(answer) => {
                 let _ = answer.send(self.current_status());

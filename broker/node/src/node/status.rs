@@ -22,6 +22,8 @@ pub struct NodeStatus {
     pub bytes_received: u64,
     /// The same sent.
     pub bytes_sent: u64,
+    /// Bytes of published functions sent to peers that asked for them.
+    pub function_bytes_sent: u64,
     /// Items accepted from gossip.
     pub accepted: u64,
     /// Items that reconciliation has brought.

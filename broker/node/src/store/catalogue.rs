@@ -4,16 +4,16 @@ use std::fmt;
 
 use dlambda_broker::{Catalogue, Inserted, NodeState, Refusal};
 use dlambda_proto::{
-    Demand, Endpoint, ListingDigest, ListingFork, SignedListing, SignedOffer, UnixSeconds, decode,
-    encode,
+    Demand, Endpoint, ListingDigest, ListingFork, SignedFunctionDemand, SignedListing, SignedOffer,
+    UnixSeconds, decode, encode,
 };
 use minicbor::{CborLen, Decode, Encode};
 
 use super::{Held, Store, Verdict};
 use crate::GossipTopic;
 
-/// What is gossiped on [`GossipTopic::Listings`], in canonical CBOR. On the two other topics a
-/// [`Demand`] and a [`SignedOffer`] are gossiped as they are.
+/// What is gossiped on [`GossipTopic::Listings`], in canonical CBOR. On the other topics a [`Demand`],
+/// a [`SignedOffer`] and a [`SignedFunctionDemand`] are gossiped as they are.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub enum Announcement {
@@ -48,6 +48,10 @@ impl Store for NodeState {
             },
             GossipTopic::Offers => match decode::<SignedOffer>(item) {
                 Ok(offer) => catalogue.insert_offer(offer, now),
+                Err(_) => return MALFORMED,
+            },
+            GossipTopic::FunctionDemand => match decode::<SignedFunctionDemand>(item) {
+                Ok(demand) => catalogue.insert_function_demand(demand, now),
                 Err(_) => return MALFORMED,
             },
         };

@@ -1,5 +1,6 @@
 //! Real nodes in one process, over a network in memory.
 
+mod functions;
 mod gossip;
 mod hostile;
 mod many;

@@ -2,6 +2,7 @@
 
 mod active;
 mod forks;
+mod functions;
 mod listings;
 mod places;
 mod store;

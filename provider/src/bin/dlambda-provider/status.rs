@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use dlambda_privacy::swap;
 use dlambda_proto::{ErrorKind, Report};
 use dlambda_provider::{
-    ExecutionStatus, OverlayStatus, ProviderState, RunningStatus, Snapshot, StatusError,
-    query_status,
+    ExecutionStatus, OverlayStatus, PreloadStatus, ProviderState, RunningStatus, Snapshot,
+    StatusError, query_status,
 };
 use serde_json::json;
 
@@ -124,6 +124,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     let confinement = confinement(execution);
     let (plans, functions) = (plans(snapshot), functions(snapshot));
     let overlay = snapshot.overlay.as_ref().map(overlay).unwrap_or_default();
+    let preload = preload(&snapshot.preload);
     format!(
         "state:      {state}, for {uptime_seconds} s, epoch {epoch}\n\
          functions:  {published_functions} published, {uploaded_functions} kept for callers\n\
@@ -135,7 +136,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
          callers:    {disconnected} left before a reply, {evicted} evicted for others\n\
          executed:   {} calls, {} fuel, {} ms\n\
          starts:     {} warm, {} from disk, {} compiled ({} could not be)\n\
-         {plans}{functions}{overlay}\
+         {plans}{functions}{overlay}{preload}\
          confined:   {confinement}\n\
          advice:     {advice}",
         execution.calls,
@@ -149,7 +150,7 @@ fn for_people(snapshot: &Snapshot, advice: &str) -> String {
     )
 }
 
-/// Two lines of the overlay, and one of what was refused there.
+/// Two lines of the overlay, one for each function in demand, and one of what was refused there.
 fn overlay(status: &OverlayStatus) -> String {
     if let Some(nodes) = status.submitted_to {
         return format!("listing:    {}; {nodes} nodes took it\n", status.listing);
@@ -168,12 +169,48 @@ fn overlay(status: &OverlayStatus) -> String {
         status.guests_answered,
         status.guests_failed,
     );
+    for wanted in &status.demand {
+        lines += &format!(
+            "demand:     {}: {} calls a day or more, as {} providers say\n",
+            wanted.function, wanted.calls, wanted.providers
+        );
+    }
     let refusals = status.refusals.iter();
     let refusals: Vec<_> = refusals
         .map(|(why, count)| format!("{count} {why}"))
         .collect();
     if !refusals.is_empty() {
         lines += &format!("refused:    {}\n", refusals.join(", "));
+    }
+    lines
+}
+
+/// A line of fetches, and one for each function that was fetched; nothing if none was asked for.
+fn preload(status: &PreloadStatus) -> String {
+    if status.held == 0 && status.fetched == 0 && status.failed.is_empty() {
+        return String::new();
+    }
+    let mut lines = format!(
+        "preloaded:  {} functions of other providers, {} of {} KB; {} fetched, {} evicted\n",
+        status.held,
+        status.held_bytes / 1000,
+        status.budget_bytes / 1000,
+        status.fetched,
+        status.evicted,
+    );
+    for function in &status.functions {
+        lines += &format!(
+            "preloaded:  {}: {} KB\n",
+            function.function,
+            function.bytes.div_ceil(1000)
+        );
+    }
+    let failed = status.failed.iter();
+    let failed: Vec<_> = failed
+        .map(|(why, count)| format!("{count} {why}"))
+        .collect();
+    if !failed.is_empty() {
+        lines += &format!("not fetched: {}\n", failed.join(", "));
     }
     lines
 }
@@ -281,6 +318,30 @@ fn advice(snapshot: &Snapshot) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn functions_in_demand_and_what_was_preloaded_are_shown() {
+        assert_eq!(preload(&PreloadStatus::default()), "");
+        let status = r#"{ "budget_bytes": 256000000, "fetched": 2, "evicted": 1,
+            "held": 1, "held_bytes": 1234567,
+            "functions": [{ "function": "bafk1", "bytes": 1234567 }],
+            "failed": { "busy": 1, "wrong-bytes": 2 } }"#;
+        let said = preload(&serde_json::from_str(status).expect("JSON"));
+        assert_eq!(
+            said,
+            "preloaded:  1 functions of other providers, 1234 of 256000 KB; 2 fetched, 1 evicted\n\
+             preloaded:  bafk1: 1235 KB\n\
+             not fetched: 1 busy, 2 wrong-bytes\n"
+        );
+        let mut status = OverlayStatus::default();
+        let demand = r#"[{ "function": "bafk2", "providers": 3, "calls": 128 }]"#;
+        status.demand = serde_json::from_str(demand).expect("JSON");
+        let said = overlay(&status);
+        assert!(
+            said.contains("demand:     bafk2: 128 calls a day or more, as 3 providers say\n"),
+            "{said}"
+        );
+    }
 
     #[test]
     fn unencrypted_swap_is_named() {

@@ -13,6 +13,7 @@ use rand_core::Rng;
 
 use self::book::Book;
 use super::chance;
+use super::serving::ONE_PEER;
 use crate::bucket::Bucket;
 
 /// Peers and addresses that are left alone for some time.
@@ -33,6 +34,8 @@ struct Connected {
     misbehaved: u32,
     useless: Bucket,
     requests: Bucket,
+    /// Bytes of functions.
+    bytes: Bucket,
 }
 
 /// Who opened a connection.
@@ -172,6 +175,7 @@ impl Peers {
             misbehaved: 0,
             useless: Bucket::new(400.0, 1.0, now),
             requests: Bucket::new(200.0, 1.0, now),
+            bytes: Bucket::new(ONE_PEER.0, ONE_PEER.1, now),
         });
         entry.connections.insert(connection, direction);
         entry.connections.len() == 1
@@ -226,6 +230,20 @@ impl Peers {
     pub(super) fn may_ask(&mut self, peer: &PeerId, now: Instant) -> bool {
         let entry = self.connected.get_mut(peer);
         entry.is_some_and(|entry| entry.requests.take(now))
+    }
+
+    /// Whether a peer may get so many bytes of functions now.
+    pub(super) fn may_get(&mut self, peer: &PeerId, bytes: f64, now: Instant) -> bool {
+        let entry = self.connected.get_mut(peer);
+        entry.is_some_and(|entry| entry.bytes.take_many(bytes, now))
+    }
+
+    /// The peer that we have dialled at this address and are connected to.
+    pub(super) fn reached_at(&self, address: &Endpoint) -> Option<PeerId> {
+        let outgoing = Direction::Outgoing(*address);
+        let mut peers = self.connected.iter();
+        let found = peers.find(|(_, it)| it.connections.values().any(|it| *it == outgoing));
+        found.map(|(peer, _)| *peer)
     }
 
     /// Peers that we are connected to.
