@@ -28,8 +28,8 @@ pub fn after_first_sync(random: u64) -> Duration {
     wait.clamp(FIRST_LEAST, FIRST_MOST)
 }
 
-/// Time until the next of events that depend on nothing, `mean` apart: exponential, cut at four times
-/// the mean.
+/// Time until the next of events that depend on nothing, `mean` apart: exponential, cut at four
+/// times the mean.
 #[must_use]
 pub fn until_next(mean: Duration, random: u64) -> Duration {
     mean.mul_f64(exponential(random).min(4.0))

@@ -1,7 +1,7 @@
 //! Functions of other providers, on disk under their CIDs, within a budget.
 //!
-//! Which ones are kept is decided elsewhere; here nothing is evicted but at the start, if the budget
-//! has become smaller. What is read back is checked against its name.
+//! Which ones are kept is decided elsewhere; here nothing is evicted but at the start, if the
+//! budget has become smaller. What is read back is checked against its name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -12,8 +12,8 @@ use minicbor::{CborLen, Decode, Encode};
 use super::{Held, Store, Verdict};
 use crate::GossipTopic;
 
-/// What is gossiped on [`GossipTopic::Listings`], in canonical CBOR. On the other topics a [`Demand`],
-/// a [`SignedOffer`] and a [`SignedFunctionDemand`] are gossiped as they are.
+/// What is gossiped on [`GossipTopic::Listings`], in canonical CBOR. On the other topics a
+/// [`Demand`], a [`SignedOffer`] and a [`SignedFunctionDemand`] are gossiped as they are.
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub enum Announcement {
