@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dlambda_broker::selection::{self, Prospect};
 use dlambda_broker::{Listed, schedule};
-use dlambda_client::wallet::ContractStage;
+use dlambda_client::wallet::{ContractStage, ContractSummary};
 use dlambda_client::{Experience, FindError, Querier, Wallet};
 use dlambda_privacy::clock::{Clock as _, SystemClock};
 use dlambda_privacy::os_rng;
@@ -93,7 +93,8 @@ pub(crate) async fn run(
 /// Whether there is any token that is good now.
 pub(crate) fn has_any(wallet: &Wallet) -> Result<bool, Report> {
     let contracts = wallet.contracts(now())?.contracts;
-    Ok(contracts.iter().any(|it| it.fresh > 0 && !it.expired))
+    let is_good = |it: &ContractSummary| it.fresh > 0 && it.checked && !it.expired;
+    Ok(contracts.iter().any(is_good))
 }
 
 /// For a call that has no contract yet: makes some, and waits for a random time after the last.
@@ -130,16 +131,19 @@ async fn make(args: &FillArgs, common: &Common) -> Result<Filled, Report> {
     }
     let name = overlay.transport(common)?;
     let reaches = home::reaches(name);
-    let held = held(&wallet, args)?;
+    let experience = home::experience(common, &overlay.network)?;
+    let held = held(&wallet, args, &experience)?;
+    // Of a fill that was ended before it had looked at all keys a second time.
+    let waiting = wallet.unchecked(now())?.into_iter().map(|it| it.endpoint);
+    let waiting: Vec<Endpoint> = waiting.filter(reaches).collect();
     let wanted = usize::from(args.providers).saturating_sub(held.len());
     let mut filled = Filled::default();
-    if wanted > 0 {
-        let experience = home::experience(common, &overlay.network)?;
+    if wanted > 0 || !waiting.is_empty() {
         let chosen = choose(args, &overlay, &experience, &held, reaches)?;
         let spinner = Spinner::new(common.quiet);
         let transport = home::start(common, &overlay.network, name, &spinner).await?;
         let querier = home::querier_on(common, &overlay.network, transport, wallet)?;
-        filled = fill(&querier, args, common, chosen, wanted, &spinner).await;
+        filled = fill(&querier, args, common, chosen, wanted, waiting, &spinner).await;
     }
     filled.held = held.len();
     if filled.held + filled.made == 0 {
@@ -148,13 +152,18 @@ async fn make(args: &FillArgs, common: &Common) -> Result<Filled, Report> {
     Ok(filled)
 }
 
-/// Providers that the wallet has enough tokens of, for the plan that is asked for.
-fn held(wallet: &Wallet, args: &FillArgs) -> Result<BTreeSet<ProviderId>, Report> {
+/// Providers that calls may go to and that the wallet has enough tokens of, for the plan that is
+/// asked for.
+fn held(
+    wallet: &Wallet,
+    args: &FillArgs,
+    experience: &Experience,
+) -> Result<BTreeSet<ProviderId>, Report> {
     let enough = usize::from(args.calls.calls()) / 4;
     let contracts = wallet.contracts(now())?.contracts.into_iter();
     let of_plan = contracts.filter(|it| args.plan.as_ref().is_none_or(|plan| *plan == it.plan));
     let good = of_plan.filter(|it| it.stage != ContractStage::Draft && !it.expired);
-    let good = good.filter(|it| it.fresh >= enough);
+    let good = good.filter(|it| it.fresh >= enough && !experience.has_misbehaved(&it.endpoint));
     Ok(good.map(|it| it.provider).collect())
 }
 
@@ -206,12 +215,15 @@ async fn fill(
     common: &Common,
     chosen: Vec<Chosen>,
     wanted: usize,
+    waiting: Vec<Endpoint>,
     spinner: &Spinner,
 ) -> Filled {
     let mut filled = Filled::default();
     let started = Instant::now();
     let mut chosen = chosen.into_iter();
-    let mut looks: Vec<(Duration, Endpoint)> = Vec::new();
+    let looks = waiting.into_iter();
+    let looks = looks.map(|it| (random_wait(Duration::ZERO, args.within), it));
+    let mut looks: Vec<(Duration, Endpoint)> = looks.collect();
     // The last third is for second looks.
     let mut times = random_times(wanted, args.within * 2 / 3).into_iter();
     while filled.made < wanted {

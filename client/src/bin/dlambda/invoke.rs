@@ -188,7 +188,7 @@ async fn perform(
         .await
 }
 
-fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), Report> {
+pub(crate) fn write_receipt(path: &Path, evidence: Option<ReceiptEvidence>) -> Result<(), Report> {
     let Some(evidence) = evidence else {
         say("there is no receipt: the function did not run");
         return Ok(());

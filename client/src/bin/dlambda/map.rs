@@ -24,6 +24,9 @@ use crate::home;
 use crate::invoke::{advise, function_name, querier_for, target};
 use crate::output::{Spinner, print, say, write_output};
 
+/// How providers served is written down after so many lines.
+const KEEP_EACH: u64 = 32;
+
 /// What became of a line.
 struct Mapped {
     line: Line,
@@ -128,6 +131,9 @@ impl Mapper<'_> {
             // Now that the output is out it cannot be lost any more.
             if let Ok(Answered { ack: Some(ack), .. }) = mapped.end {
                 self.querier.acknowledge(ack).await;
+            }
+            if mapped.line.number.is_multiple_of(KEEP_EACH) {
+                home::keep_experience(self.querier);
             }
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dlambda_client::{
-    Agreement, Call, CallError, CallOutcome, FunctionName, Querier, Replica, Replicas,
+    Agreement, Call, CallError, CallOutcome, FunctionName, PendingAck, Querier, Replica, Replicas,
 };
 use dlambda_proto::{
     ErrorKind, Evidence, Finding, FraudProof, FunctionSource, Report, Request, encode,
@@ -14,7 +14,7 @@ use dlambda_reputation::Arbiter;
 use serde_json::{Value, json};
 
 use crate::cli::{Format, InvokeArgs, Provider};
-use crate::invoke::{advise, finish, function_name, words};
+use crate::invoke::{advise, finish, function_name, words, write_receipt};
 use crate::output::{Spinner, print_error, say, write_file, write_report};
 use crate::{evidence, home, local};
 
@@ -63,19 +63,26 @@ pub(crate) async fn run(
     let compared = compared.await;
     spinner.say("comparing answers".to_owned());
     let ended = match compared {
-        Ok(agreement) => settle(agreement, querier, &mut judge).await,
+        Ok(agreement) => settle(agreement, &mut judge).await,
         Err((error, replicas)) => settle_split(error, replicas, &mut judge).await,
     };
     drop(spinner);
     home::keep_experience(querier);
-    let (outcome, compared) = ended?;
+    let (outcome, ack, compared) = ended?;
     if let Some(path) = &args.report {
         write_report(path, &report(&outcome, &compared))?;
+    }
+    if let (Some(path), Ok(outcome)) = (&args.receipt, &outcome) {
+        write_receipt(path, outcome.evidence.clone())?;
     }
     let code = match outcome {
         Ok(outcome) => finish(outcome.into_output(), &args.http, format),
         Err(error) => Ok(print_error(format, advise(error))),
     };
+    // Only when the output is out can it not be lost any more.
+    if let (Some(ack), Ok(_)) = (ack, &code) {
+        querier.acknowledge(ack).await;
+    }
     querier.flush_acks().await;
     code
 }
@@ -93,10 +100,18 @@ fn wanted(args: &InvokeArgs) -> Result<Replicas, Report> {
         .ok_or_else(|| wrong("--agree has to be more than half of --replicas, and no more than it"))
 }
 
-type Settled = Result<(Result<CallOutcome, CallError>, Vec<Value>), Report>;
+/// What counts, its acknowledgement, and what each provider did.
+type Settled = Result<
+    (
+        Result<CallOutcome, CallError>,
+        Option<PendingAck>,
+        Vec<Value>,
+    ),
+    Report,
+>;
 
 /// Enough answers are equal: says who gave another, and whether the majority is right.
-async fn settle(agreement: Agreement, querier: &Querier, judge: &mut Judge<'_>) -> Settled {
+async fn settle(agreement: Agreement, judge: &mut Judge<'_>) -> Settled {
     let Agreement {
         outcome,
         ack,
@@ -104,7 +119,7 @@ async fn settle(agreement: Agreement, querier: &Querier, judge: &mut Judge<'_>) 
         ..
     } = agreement;
     let mut compared = vec![entry(&outcome, "counts", None)];
-    let (mut majority_in_doubt, mut right) = (false, None);
+    let (mut in_doubt, mut right) = (false, None);
     for other in others {
         match &other.end {
             Err(error) => compared.push(failed(&other, error)),
@@ -112,22 +127,26 @@ async fn settle(agreement: Agreement, querier: &Querier, judge: &mut Judge<'_>) 
             Ok(answer) => {
                 let judged = judge.judge(answer).await?;
                 compared.push(entry(answer, "differs", Some(&judged)));
+                in_doubt |= !matches!(judged, Judged::Wrong(_));
                 if matches!(judged, Judged::Right) {
-                    majority_in_doubt = true;
                     right = other.end.ok();
                 }
             }
         }
     }
     // A function with randomness in it has as many right answers as there are seeds.
-    if majority_in_doubt && matches!(judge.judge(&outcome).await?, Judged::Wrong(_)) {
-        say("the answer that most gave is wrong: that of the provider that was right is used");
-        querier.acknowledge(ack).await;
-        let outcome = right.ok_or(CallError::Interrupted);
-        return Ok((outcome, compared));
+    if in_doubt && matches!(judge.judge(&outcome).await?, Judged::Wrong(_)) {
+        let equal = compared
+            .iter()
+            .filter(|it| it["answer"] == "agrees")
+            .count()
+            + 1;
+        let answers = compared.iter().filter(|it| it["answer"] != "none").count();
+        say("the answer that most gave is wrong");
+        let outcome = right.ok_or(CallError::Disagreement { answers, equal });
+        return Ok((outcome, Some(ack), compared));
     }
-    querier.acknowledge(ack).await;
-    Ok((Ok(outcome), compared))
+    Ok((Ok(outcome), Some(ack), compared))
 }
 
 /// Too few answers are equal: the first that is right counts.
@@ -146,7 +165,7 @@ async fn settle_split(error: CallError, replicas: Vec<Replica>, judge: &mut Judg
             }
         }
     }
-    Ok((right.ok_or(error), compared))
+    Ok((right.ok_or(error), None, compared))
 }
 
 impl Judge<'_> {
