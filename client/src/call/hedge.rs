@@ -30,7 +30,8 @@ struct Circuits<'a> {
 }
 
 impl Attempt<'_> {
-    /// As on one circuit, but with a second one. Circuits that are late are dropped with the answer.
+    /// As on one circuit, but with a second one. Circuits that are late are dropped with the
+    /// answer.
     pub(super) async fn on_two_circuits(&self, progress: &Watch<'_>) -> Answered {
         let reach = || -> BoxFuture<'_, _> { Box::pin(self.reach(progress)) };
         let send = |reached| -> BoxFuture<'_, _> { Box::pin(self.send(reached, progress)) };

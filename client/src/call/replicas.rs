@@ -63,8 +63,8 @@ impl Querier {
     /// Makes one call at several providers, of which each is paid, and takes the answer that enough
     /// of them give. The target has to be [`Target::Any`](crate::Target::Any).
     ///
-    /// An answer is what a function wrote and how it ended; with randomness in it, answers of honest
-    /// providers differ, too.
+    /// An answer is what a function wrote and how it ended; with randomness in it, answers of
+    /// honest providers differ, too.
     ///
     /// # Errors
     ///

@@ -267,8 +267,8 @@ async fn fill(
     filled
 }
 
-/// When the next contract is begun: as planned, unless that is over or nothing was. At once it would
-/// be when the provider before chose, who may say to the next that they have one customer.
+/// When the next contract is begun: as planned, unless that is over or nothing was. At once it
+/// would be when the provider before chose, who may say to the next that they have one customer.
 fn begin(planned: Option<Duration>, now: Duration, pause: Duration) -> Duration {
     match planned {
         Some(planned) if planned > now => planned,
