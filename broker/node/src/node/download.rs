@@ -41,6 +41,11 @@ impl Download {
         self.function
     }
 
+    /// Where the next part begins.
+    pub(super) fn offset(&self) -> u32 {
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
+    }
+
     /// The bytes that have come.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes

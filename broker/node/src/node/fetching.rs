@@ -20,6 +20,9 @@ use crate::{FetchError, Store};
 /// Nodes that have sent wrong bytes and are not asked for now.
 const MAX_LEFT_ALONE: usize = 256;
 
+/// Connections to a node that may be lost while another one to it stands.
+const MAX_LOSSES: u8 = 3;
+
 /// What a fetch ends with.
 pub(super) type Fetched = Result<Vec<u8>, FetchError>;
 
@@ -36,6 +39,8 @@ struct Fetch {
     stage: Stage,
     download: Download,
     answer: oneshot::Sender<Fetched>,
+    /// Connections that were lost under way.
+    losses: u8,
 }
 
 /// What is awaited.
@@ -129,6 +134,7 @@ impl<S: Store> Running<S> {
                     stage,
                     download,
                     answer,
+                    losses: 0,
                 });
             }
         }
@@ -173,12 +179,20 @@ impl<S: Store> Running<S> {
     /// No part has come.
     pub(super) fn part_failed(&mut self, id: OutboundRequestId, error: &OutboundFailure) {
         let is_meant = |stage| matches!(stage, Stage::Part(_, awaited) if awaited == id);
-        let Some(fetch) = self.fetching.take_if(is_meant) else {
+        let Some(mut fetch) = self.fetching.take_if(is_meant) else {
             return;
         };
         let Stage::Part(peer, _) = fetch.stage else {
             return;
         };
+        // Two nodes that dial each other at once have two connections, of which one is closed.
+        let is_closed = matches!(error, OutboundFailure::ConnectionClosed);
+        if is_closed && fetch.losses < MAX_LOSSES && self.swarm.is_connected(&peer) {
+            fetch.losses += 1;
+            let offset = fetch.download.offset();
+            self.ask_next(fetch, peer, offset);
+            return;
+        }
         let error = match error {
             OutboundFailure::Timeout => FetchError::Deadline,
             OutboundFailure::UnsupportedProtocols => FetchError::Unsupported,
