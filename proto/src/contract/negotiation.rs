@@ -97,7 +97,7 @@ pub enum ContractRequest {
         /// Which.
         #[n(0)]
         contract: ContractId,
-        /// The client's signature of the [`SignedContract`].
+        /// The client's signature of the [`SignedContract`](super::SignedContract).
         #[cbor(n(1), with = "minicbor::bytes")]
         signature: [u8; 64],
     },
@@ -136,7 +136,7 @@ pub enum ContractAnswer {
 #[derive(Clone, PartialEq, Eq, Encode, Decode, CborLen)]
 #[cbor(array)]
 pub struct Grant {
-    /// The provider's signature of the [`SignedContract`].
+    /// The provider's signature of the [`SignedContract`](super::SignedContract).
     #[cbor(n(0), with = "minicbor::bytes")]
     pub signature: [u8; 64],
     /// An `AmortizedBatchTokenResponse`.
