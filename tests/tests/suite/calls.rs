@@ -194,7 +194,9 @@ async fn a_data_directory_is_in_use_until_running_calls_have_ended() {
     let world = World::new().await;
     let data = world.data();
     let slow = crate::support::wat(crate::hostile_functions::LOOP);
-    let call = Call::new(world.endpoint(), slow);
+    // A quick machine comes to the end of the small plan's fuel too soon.
+    let medium = "medium".parse().expect("a name");
+    let call = Call::new(world.endpoint(), slow).plan(medium);
     let querier = world.querier();
     let running = tokio::spawn(async move { querier.call(&call, LONG, |_| {}).await });
     // Long enough to be running, far less than the plan's limit.
