@@ -1,15 +1,15 @@
 //! Requests between nodes, each with one answer.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use dlambda_proto::{OnionAddress, decode, encode};
-use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use libp2p_request_response::{Codec, Config, ProtocolSupport};
+use dlambda_proto::OnionAddress;
+use libp2p_request_response::{Config, ProtocolSupport};
 use libp2p_swarm::StreamProtocol;
 use minicbor::bytes::ByteVec;
 use minicbor::{CborLen, Decode, Encode};
+
+use super::codec::CborCodec;
 
 /// Bytes of the longest request.
 pub(crate) const MAX_REQUEST: usize = 16 << 10;
@@ -24,7 +24,8 @@ pub(crate) const MAX_ITEMS: usize = 256;
 const MAX_CONCURRENT: usize = 4;
 
 /// Requests and answers of nodes.
-pub(crate) type Behaviour = libp2p_request_response::Behaviour<ExchangeCodec>;
+pub(crate) type Behaviour =
+    libp2p_request_response::Behaviour<CborCodec<Request, Answer, MAX_REQUEST, MAX_ANSWER>>;
 
 /// What happens to them.
 pub(crate) type Event = libp2p_request_response::Event<Request, Answer>;
@@ -138,91 +139,14 @@ pub(super) fn new(protocol: StreamProtocol, deadline: Duration) -> Behaviour {
     Behaviour::new([(protocol, ProtocolSupport::Full)], config)
 }
 
-/// Messages as `length (4, big endian) | CBOR`.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct ExchangeCodec;
-
-impl Codec for ExchangeCodec {
-    type Protocol = StreamProtocol;
-    type Request = Request;
-    type Response = Answer;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Request>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_REQUEST).await
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Answer>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_ANSWER).await
-    }
-
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: Request,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, MAX_REQUEST, &encode(&request)).await
-    }
-
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        answer: Answer,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, MAX_ANSWER, &encode(&answer)).await
-    }
-}
-
-/// Reads one message. Memory grows as bytes arrive, not as they are announced.
-pub(super) async fn read<T, M>(io: &mut T, limit: usize) -> io::Result<M>
-where
-    T: AsyncRead + Unpin + Send,
-    M: for<'b> Decode<'b, ()> + Encode<()> + CborLen<()>,
-{
-    let mut len = [0; 4];
-    io.read_exact(&mut len).await?;
-    let len = u32::from_be_bytes(len);
-    if len as usize > limit {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let mut bytes = Vec::new();
-    io.take(len.into()).read_to_end(&mut bytes).await?;
-    if bytes.len() != len as usize {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    decode(&bytes).map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-pub(super) async fn write<T>(io: &mut T, limit: usize, bytes: &[u8]) -> io::Result<()>
-where
-    T: AsyncWrite + Unpin + Send,
-{
-    if bytes.len() > limit {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let len = u32::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    io.write_all(&len.to_be_bytes()).await?;
-    io.write_all(bytes).await?;
-    io.flush().await
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use dlambda_proto::encode;
     use futures::io::Cursor;
 
+    use super::super::codec::{read, write};
     use super::*;
 
     async fn read_all(bytes: &[u8], limit: usize) -> io::Result<Answer> {

@@ -1,17 +1,15 @@
 //! Published functions, part by part: a request and an answer for each.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
-use dlambda_proto::{FunctionId, encode};
-use futures::{AsyncRead, AsyncWrite};
-use libp2p_request_response::{Codec, Config, ProtocolSupport};
+use dlambda_proto::FunctionId;
+use libp2p_request_response::{Config, ProtocolSupport};
 use libp2p_swarm::StreamProtocol;
 use minicbor::bytes::ByteVec;
 use minicbor::{CborLen, Decode, Encode};
 
-use super::exchange::{read, write};
+use super::codec::CborCodec;
 
 /// Most bytes of a function in one answer: 256 KiB.
 pub(crate) const MAX_PART: usize = 256 << 10;
@@ -26,7 +24,8 @@ const MAX_ANSWER: usize = MAX_PART + 32;
 const MAX_CONCURRENT: usize = 2;
 
 /// Requests for functions, and their answers.
-pub(crate) type Behaviour = libp2p_request_response::Behaviour<FunctionCodec>;
+pub(crate) type Behaviour =
+    libp2p_request_response::Behaviour<CborCodec<PartRequest, PartAnswer, MAX_REQUEST, MAX_ANSWER>>;
 
 /// What happens to them.
 pub(crate) type Event = libp2p_request_response::Event<PartRequest, PartAnswer>;
@@ -73,54 +72,6 @@ pub(super) fn new(protocol: StreamProtocol, deadline: Duration) -> Behaviour {
     Behaviour::new([(protocol, ProtocolSupport::Full)], config)
 }
 
-/// Messages as `length (4, big endian) | CBOR`.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct FunctionCodec;
-
-impl Codec for FunctionCodec {
-    type Protocol = StreamProtocol;
-    type Request = PartRequest;
-    type Response = PartAnswer;
-
-    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PartRequest>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_REQUEST).await
-    }
-
-    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<PartAnswer>
-    where
-        T: AsyncRead + Unpin + Send,
-    {
-        read(io, MAX_ANSWER).await
-    }
-
-    async fn write_request<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        request: PartRequest,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, MAX_REQUEST, &encode(&request)).await
-    }
-
-    async fn write_response<T>(
-        &mut self,
-        _: &StreamProtocol,
-        io: &mut T,
-        answer: PartAnswer,
-    ) -> io::Result<()>
-    where
-        T: AsyncWrite + Unpin + Send,
-    {
-        write(io, MAX_ANSWER, &encode(&answer)).await
-    }
-}
-
 impl fmt::Debug for PartRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PartRequest([scrubbed])")
@@ -135,8 +86,10 @@ impl fmt::Debug for PartAnswer {
 
 #[cfg(test)]
 mod tests {
+    use dlambda_proto::encode;
     use futures::io::Cursor;
 
+    use super::super::codec::{read, write};
     use super::*;
 
     #[tokio::test]

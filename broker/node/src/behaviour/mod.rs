@@ -3,6 +3,7 @@
 //! There is no identify, autonat, relay, mDNS, DNS or TCP: nothing that would tell a peer, or ask
 //! it for, an address other than onion addresses.
 
+mod codec;
 pub(crate) mod exchange;
 pub(crate) mod functions;
 mod gossip;
