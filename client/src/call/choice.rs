@@ -12,7 +12,7 @@ use dlambda_proto::{Endpoint, FunctionId, Requirements};
 use rand_core::Rng;
 
 use super::options::{Call, Candidate, FunctionName, Target};
-use super::payment::{blocking, token_query};
+use super::payment::{blocking, token_queries};
 use crate::experience::Experience;
 use crate::wallet::{Held, Resuming};
 use crate::{CallError, Querier};
@@ -33,8 +33,7 @@ impl Querier {
             Target::Any(wanted) => wanted,
         };
         let wallet = self.wallet().cloned().ok_or(CallError::NoCandidate)?;
-        let (described, now) = (call.clone(), self.clock().now());
-        let query = move |endpoint: &Endpoint| token_query(&described, endpoint, now);
+        let query = token_queries(call, self.clock().now());
         let held = blocking(move || wallet.holdings(query)).await?;
         let eligible = held
             .into_iter()

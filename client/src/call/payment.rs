@@ -247,17 +247,27 @@ impl Payment {
     }
 }
 
-/// Which tokens a call may be paid with.
-pub(crate) fn token_query(call: &Call, endpoint: &Endpoint, now: UnixSeconds) -> TokenQuery {
-    TokenQuery {
+/// Which tokens a call may be paid with at an endpoint.
+fn token_query(call: &Call, endpoint: &Endpoint, now: UnixSeconds) -> TokenQuery {
+    token_queries(call, now)(endpoint)
+}
+
+/// The same for any number of endpoints: the call, which may be large, is hashed once.
+pub(crate) fn token_queries(
+    call: &Call,
+    now: UnixSeconds,
+) -> impl Fn(&Endpoint) -> TokenQuery + Send + use<> {
+    let (plan, resuming, call) = (call.plan.clone(), call.resuming, hash(call));
+    // A provider sets the end, and sees whether the token still comes.
+    let valid_at = now.blurred(os_rng().next_u64()).plus(CLOCK_BLUR_SECONDS);
+    move |endpoint| TokenQuery {
         endpoint: *endpoint,
-        plan: call.plan.clone(),
+        plan: plan.clone(),
         provider: None,
-        call: hash(call),
+        call,
         now,
-        // A provider sets the end, and sees whether the token still comes.
-        valid_at: now.blurred(os_rng().next_u64()).plus(CLOCK_BLUR_SECONDS),
-        resuming: call.resuming,
+        valid_at,
+        resuming,
     }
 }
 
