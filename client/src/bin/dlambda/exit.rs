@@ -9,12 +9,6 @@ pub(crate) fn exit_code(kind: ErrorKind) -> ExitCode {
     ExitCode::from(kind.exit_code())
 }
 
-/// The same as a number.
-#[cfg(test)]
-pub(crate) fn code(kind: ErrorKind) -> u8 {
-    kind.exit_code()
-}
-
 /// The report with a hint.
 pub(crate) fn with_hint(report: Report) -> Report {
     let hint = hint(report.kind);

@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn a_good_token_that_is_refused_is_misbehaviour() {
         let problem = TokenProblem::Spent;
-        let code = |error| crate::exit::code(advise(error).kind);
+        let code = |error| advise(error).kind.exit_code();
         assert_eq!(code(CallError::TokenRefused(problem)), 7);
         assert_eq!(code(CallError::Unpaid(problem)), 4);
     }

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use dlambda_broker::schedule;
 use dlambda_client::{Call, CallError, CallOutcome, Output, PendingAck, Querier, Target};
 use dlambda_privacy::os_rng;
 use dlambda_proto::{ErrorKind, HasKind as _, Report, with_causes};
@@ -187,9 +188,7 @@ impl Mapper<'_> {
     async fn wait_for_turn(&self) {
         let _turn = self.pause.lock().await;
         if self.spacing > Duration::ZERO {
-            // Exponential: knowing all beginnings so far tells nothing of the next.
-            let uniform = (f64::from(os_rng().next_u32()) + 0.5) / (f64::from(u32::MAX) + 1.0);
-            sleep(self.spacing.mul_f64(-uniform.ln())).await;
+            sleep(schedule::until_next(self.spacing, os_rng().next_u64())).await;
         }
     }
 }
